@@ -1,0 +1,105 @@
+"""lalib: which few of many unlabelled images to label, seen from the latent space of an autoencoder.
+
+import lalib as la
+images = la.load("fashion-mnist-mini")
+model = la.VAE(images.image_shape, latent_dim=2, seed=0)
+la.fit(model, images, epochs=20, seed=0)
+codes = la.encode(model, images)
+query = la.select("normal-in-clusters", codes, n=100, seed=0)
+la.figures.latent_map(codes, images, selected=query)
+"""
+
+import importlib
+
+from lalib._checks import LalibError
+from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
+from lalib.classifiers import (
+    CNNClassifier,
+    EncoderClassifier,
+    MLPClassifier,
+    accuracy,
+    predict_proba,
+)
+from lalib.data import (
+    DATASETS,
+    ImageSet,
+    from_arrays,
+    from_folder,
+    from_npz,
+    load,
+    stratified_split,
+    unbalance,
+)
+from lalib.latent import (
+    class_balance,
+    decode,
+    difficulty,
+    encode,
+    latent_grid,
+    one_nn_error,
+    project,
+    reconstruct,
+    reconstruction_errors,
+    traversal,
+    trustworthiness,
+)
+from lalib.pool import PoolView
+from lalib.strategies import STRATEGIES, Selection, select
+from lalib.training import History, fit, load_model, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CAE",
+    "DATASETS",
+    "STRATEGIES",
+    "TSNEAE",
+    "VAE",
+    "CNNClassifier",
+    "EncoderClassifier",
+    "History",
+    "ImageSet",
+    "LalibError",
+    "MLPClassifier",
+    "PoolView",
+    "Selection",
+    "VariationalTSNEAE",
+    "accuracy",
+    "class_balance",
+    "decode",
+    "difficulty",
+    "encode",
+    "figures",
+    "fit",
+    "from_arrays",
+    "from_folder",
+    "from_npz",
+    "latent_grid",
+    "load",
+    "load_model",
+    "one_nn_error",
+    "predict_proba",
+    "project",
+    "reconstruct",
+    "reconstruction_errors",
+    "save",
+    "select",
+    "stratified_split",
+    "traversal",
+    "trustworthiness",
+    "unbalance",
+    "widgets",
+]
+
+_LAZY = (
+    "experiments",
+    "figures",
+    "results",
+    "widgets",
+)  # these import plotly, pandas or ipywidgets
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return importlib.import_module(f"lalib.{name}")
+    raise AttributeError(f"module 'lalib' has no attribute {name!r}")

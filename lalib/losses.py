@@ -1,0 +1,122 @@
+"""Losses as pure functions; each says its unit and reduction.
+
+References
+----------
+[Kingma2014] Kingma and Welling, Auto-encoding variational Bayes, 2014. Appendix B gives the Gaussian KL.
+[Maaten2008] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
+[Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "RECONSTRUCTION",
+    "batch_affinities",
+    "gaussian_kl",
+    "perplexity_rows",
+    "symmetric",
+    "tsne_kl",
+]
+
+BISECTIONS = 60
+
+
+def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy of pixels in [0, 1], in nats per image, summed over pixels: (B, ...) to (B,)."""
+    return (
+        F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        .flatten(1)
+        .sum(1)
+    )
+
+
+def squared_error(logits: Tensor, x: Tensor) -> Tensor:
+    """Squared error of sigmoid(logits), summed over pixels: (B, ...) to (B,)."""
+    return (torch.sigmoid(logits) - x).square().flatten(1).sum(1)
+
+
+def absolute_error(logits: Tensor, x: Tensor) -> Tensor:
+    """Absolute error of sigmoid(logits), summed over pixels: (B, ...) to (B,)."""
+    return (torch.sigmoid(logits) - x).abs().flatten(1).sum(1)
+
+
+RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": bernoulli_nll,
+    "mse": squared_error,
+    "mae": absolute_error,
+}
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats per image, summed over L: (B, L) to (B,). [Kingma2014], App. B."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+@torch.no_grad()
+def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
+    """p_j|i proportional to exp(-beta_i d2_ij), beta_i such that each row's entropy is log(perplexity). Eq. 1 of [Maaten2008].
+
+    sq_distances (N, K): squared distances from N points to K others each; infinity leaves an entry out.
+    Returns (N, K) of the same dtype; rows sum to 1. beta_i is found by bisection in log beta. A row with more than
+    `perplexity` equal smallest distances (duplicates) cannot reach it and gets the sharpest distribution tried.
+    """
+    others = int(torch.isfinite(sq_distances).sum(1).min())
+    if not 1 <= perplexity < others:
+        raise ValueError(
+            f"perplexity must be at least 1 and below the {others} other points, got {perplexity}"
+        )
+    shifted = sq_distances - sq_distances.min(dim=1, keepdim=True).values
+    scale = (
+        torch.where(torch.isfinite(shifted), shifted, 0)
+        .sum(1)
+        .div(others)
+        .clamp_min(1e-12)
+        .log()
+    )
+    low, high = (
+        -scale - 20,
+        -scale + 20,
+    )  # log beta; exp(+-20) around the inverse mean distance
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        p = torch.softmax(-middle.exp()[:, None] * shifted, dim=1)
+        too_wide = -torch.xlogy(p, p).sum(1) > math.log(perplexity)
+        low, high = (
+            torch.where(too_wide, middle, low),
+            torch.where(too_wide, high, middle),
+        )
+    return torch.softmax(-((low + high) / 2).exp()[:, None] * shifted, dim=1)
+
+
+def symmetric(conditional: Tensor) -> Tensor:
+    """P = (p_j|i + p_i|j), scaled to sum to 1: (B, B) to (B, B)."""
+    joint = conditional + conditional.T
+    return joint / joint.sum().clamp_min(torch.finfo(joint.dtype).tiny)
+
+
+@torch.no_grad()
+def batch_affinities(x: Tensor, perplexity: float) -> Tensor:
+    """t-SNE's P within a batch: x (B, ...) to a symmetric (B, B) with zero diagonal and sum 1. Sec. 2 of [Maaten2009]."""
+    flat = x.flatten(1).double()
+    sq_distances = torch.cdist(flat, flat).square().fill_diagonal_(float("inf"))
+    return symmetric(perplexity_rows(sq_distances, perplexity)).to(x.dtype)
+
+
+def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
+    """KL(P || Q) in nats, a scalar: codes (B, L), joint P (B, B) with zero diagonal. Eq. 4 and 5 of [Maaten2009].
+
+    q_ij is proportional to (1 + |z_i - z_j|^2 / a)^(-(a + 1) / 2) over all i != j, with a = max(1, L - 1) degrees of freedom.
+    """
+    freedom = max(1, codes.shape[1] - 1)
+    sq_distances = (codes[:, None, :] - codes[None, :, :]).square().sum(2)
+    log_kernel = (-(freedom + 1) / 2) * torch.log1p(sq_distances / freedom)
+    diagonal = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    log_q = log_kernel - torch.logsumexp(
+        log_kernel.masked_fill(diagonal, -float("inf")).flatten(), dim=0
+    )
+    return torch.xlogy(joint, joint).sum() - (joint * log_q).sum()

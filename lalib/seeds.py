@@ -1,0 +1,43 @@
+"""One seed per run and child generators by name.
+
+A child depends on the seed and on its name alone, so that drawing more for one purpose (a strategy, say) never
+changes what is drawn for another (the initial weights).
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+from lalib._checks import check_int
+
+__all__ = ["child_seed", "generator", "seeded"]
+
+
+def child_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for one purpose, e.g. child_seed(0, "batches", epoch): the same on every machine."""
+    check_int("seed", seed, low=0)
+    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(
+    seed: int, *names: str | int, device: str | torch.device = "cpu"
+) -> torch.Generator:
+    """A torch generator seeded with child_seed(seed, *names)."""
+    return torch.Generator(device=device).manual_seed(child_seed(seed, *names))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *names: str | int) -> Iterator[None]:
+    """Seed torch's global generators inside the block and put their states back after it.
+
+    For layers that take no generator (nn.Linear's initial weights, dropout).
+    """
+    devices = (
+        list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    )
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(child_seed(seed, *names))
+        yield

@@ -1,0 +1,406 @@
+"""fit(): the one training loop, its history, and checkpoints that can be resumed and never execute code.
+
+Every epoch draws its order and noise from child seeds named after it, so that a resumed run needs no generator state
+and equals an unbroken one bit for bit on a CPU.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lalib._checks import LalibError, check_int, check_number, resolve_device
+from lalib.autoencoders import MODELS, Autoencoder
+from lalib.data import ImageSet
+from lalib.networks import Batch, Trainable, to_input
+from lalib.seeds import child_seed, generator, seeded
+
+__all__ = ["History", "fit", "load_model", "save"]
+
+FORMAT = "lalib-1"
+
+
+@dataclass
+class History:
+    """One row per finished epoch: epoch, loss and its terms (means over images), val_*, images, seconds.
+
+    best_epoch: the epoch whose weights the model would be left with if stopped now; interrupted: stopped by Ctrl-C.
+    """
+
+    epochs: list[dict] = field(default_factory=list)
+    best_epoch: int | None = None
+    interrupted: bool = False
+
+    def frame(self):
+        """The rows as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.epochs)
+
+
+def fit(
+    model: Trainable,
+    data: ImageSet | tuple[Tensor, Tensor],
+    *,
+    epochs: int = 20,
+    batch_size: int | None = None,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    validation: ImageSet | tuple[Tensor, Tensor] | None = None,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[int, Trainable], None] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> History:
+    """Train `model` on from the weights it finds, with Adam; it stays on the device it was trained on.
+
+    data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size defaults to the
+    model's. validation is evaluated after every epoch (`val_loss`); with `patience` training stops after that many
+    epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
+    last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
+    checkpoint: a file written after every epoch (safetensors); resume=True goes on from it, and the result is that of
+    an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
+    On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
+    Raises ValueError for bad arguments, LalibError when the loss stops being finite.
+    """
+    check_int("epochs", epochs, low=1)
+    check_number("learning_rate", learning_rate, low=0)
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation data: give validation=")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=")
+    run = _Run(
+        model,
+        data,
+        validation,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        seed,
+        resolve_device(device),
+    )
+    if resume and Path(checkpoint).exists():
+        run.restore(Path(checkpoint))
+    try:
+        for epoch in _progress(run, epochs, progress):
+            run.epoch(epoch)
+            if checkpoint is not None:
+                run.write(Path(checkpoint))
+            if on_epoch is not None:
+                on_epoch(epoch, model)
+            if patience is not None and epoch - run.history.best_epoch >= patience:
+                break
+    except KeyboardInterrupt:
+        run.history.interrupted = True
+    finally:
+        model.load_state_dict(run.best)
+    return run.history
+
+
+class _Run:
+    """The state of one fit: model, data on the device, optimiser, best weights, history."""
+
+    def __init__(
+        self,
+        model,
+        data,
+        validation,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        seed,
+        device,
+    ):
+        self.model, self.seed, self.device = model.to(device), seed, device
+        if device.type == "cuda":
+            model.to(memory_format=torch.channels_last)
+        self.x, self.y = _place(_pair(data, model), device)
+        self.validation = (
+            None if validation is None else _place(_pair(validation, model), device)
+        )
+        self.batch_size = check_int("batch_size", batch_size or model.batch_size, low=1)
+        groups = model.parameter_groups(learning_rate)
+        self.optimizer = torch.optim.Adam(
+            groups, weight_decay=weight_decay, fused=device.type == "cuda"
+        )
+        self.history = History()
+        self.best = _snapshot(model)
+        model.prepare(self.x)
+
+    def epoch(self, epoch: int) -> None:
+        """Train one epoch, evaluate, record, and keep the weights if they are the best so far."""
+        started = time.perf_counter()
+        order = generator(self.seed, "batches", epoch)
+        noise = generator(self.seed, "noise", epoch, device=self.device)
+        self.model.train()
+        totals, seen = {}, 0
+        with seeded(self.seed, "dropout", epoch):
+            for index in self.model.batches(
+                len(self.x), self.batch_size, generator=order
+            ):
+                terms = self._step(index.to(self.x.device), noise)
+                seen += len(index)
+                for name, value in terms.items():
+                    totals[name] = totals.get(name, 0) + value.detach() * len(index)
+        row = {
+            "epoch": epoch,
+            **{name: float(total) / seen for name, total in totals.items()},
+        }
+        if self.validation is not None:
+            row |= self._evaluate()
+        self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
+
+    def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
+        batch = Batch(
+            to_input(self.x[index], self.device), self._labels(self.y, index), index
+        )
+        with _autocast(self.device):
+            terms = self.model.loss(batch, generator=noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        self.optimizer.step()
+        return terms
+
+    def _labels(self, y: Tensor | None, index: Tensor | slice) -> Tensor | None:
+        return None if y is None else y[index].to(self.device)
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        x, y = self.validation
+        self.model.eval()
+        noise, totals = generator(self.seed, "validation", device=self.device), {}
+        for start in range(0, len(x), 1024):
+            part = slice(start, start + 1024)
+            inputs = to_input(x[part], self.device)
+            with _autocast(self.device):
+                terms = self.model.loss(
+                    Batch(inputs, self._labels(y, part)), generator=noise
+                )
+            for name, value in terms.items():
+                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(
+                    value
+                ) * len(inputs)
+        return {name: total / len(x) for name, total in totals.items()}
+
+    def _keep(self, row: dict) -> None:
+        if not all(
+            value == value and abs(value) != float("inf") for value in row.values()
+        ):
+            raise LalibError(
+                f"training diverged in epoch {row['epoch']}: loss is {row['loss']}. The weights of epoch "
+                f"{self.history.best_epoch or 0} were kept; try a smaller learning_rate"
+            )
+        rows = self.history.epochs
+        best = min(
+            (past.get("val_loss", float("inf")) for past in rows), default=float("inf")
+        )
+        rows.append(row)
+        if row.get("val_loss", -float("inf")) < best:
+            self.history.best_epoch, self.best = row["epoch"], _snapshot(self.model)
+
+    def settings(self) -> dict:
+        """What must agree for a run to be resumed."""
+        groups = [
+            [group["lr"], group["weight_decay"]]
+            for group in self.optimizer.param_groups
+        ]
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "groups": groups,
+            "images": len(self.x),
+        }
+
+    def write(self, path: Path) -> None:
+        state = {f"model.{name}": value for name, value in self.best.items()}
+        state |= {
+            f"last.{name}": value for name, value in self.model.state_dict().items()
+        }
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            state |= {
+                f"optimizer.{i}.{name}": torch.as_tensor(value)
+                for name, value in slots.items()
+            }
+        history = {"epochs": self.history.epochs, "best_epoch": self.history.best_epoch}
+        _write(
+            path,
+            state,
+            _header(self.model) | {"settings": self.settings(), "history": history},
+        )
+
+    def restore(self, path: Path) -> None:
+        header, state = _read(path)
+        if header.get("settings") != self.settings():
+            raise LalibError(
+                f"{path} is of another run: it has {header.get('settings')}, this one {self.settings()}"
+            )
+        self.history = History(**header["history"])
+        self.best = {
+            key: value.to(self.device) for key, value in _part(state, "model.").items()
+        }
+        self.model.load_state_dict(_part(state, "last."))
+        slots: dict[int, dict] = {}
+        for key, value in _part(state, "optimizer.").items():
+            i, name = key.split(".", 1)
+            slots.setdefault(int(i), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+
+
+def save(model: Autoencoder, path: str | Path) -> None:
+    """Write an autoencoder's weights and configuration to a safetensors file, whole or not at all."""
+    _write(
+        Path(path),
+        {f"model.{name}": value for name, value in model.state_dict().items()},
+        _header(model),
+    )
+
+
+def load_model(path: str | Path) -> Autoencoder:
+    """The autoencoder that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
+
+    Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
+    """
+    header, state = _read(Path(path))
+    if header.get("model") not in MODELS:
+        raise LalibError(
+            f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(MODELS)}"
+        )
+    try:
+        model = MODELS[header["model"]](**header["config"])
+        model.load_state_dict(_part(state, "model."))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise LalibError(
+            f"{path} is damaged: its weights do not fit its configuration ({error})"
+        ) from error
+    return model
+
+
+def _header(model: Trainable) -> dict:
+    return {"model": type(model).__name__, "config": getattr(model, "config", None)}
+
+
+def _write(path: Path, state: dict[str, Tensor], header: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tensors = {
+            name: value.detach().cpu().contiguous().clone()
+            for name, value in state.items()
+        }
+        save_file(
+            tensors,
+            temporary,
+            metadata={"format": FORMAT, "header": json.dumps(header)},
+        )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, state = (
+                file.metadata() or {},
+                {name: file.get_tensor(name) for name in file.keys()},
+            )
+    except (SafetensorError, OSError) as error:
+        raise LalibError(
+            f"{path} is damaged or no safetensors file: {error}"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise LalibError(
+            f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}"
+        )
+    return json.loads(metadata["header"]), state
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def _snapshot(model: Trainable) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _pair(
+    data: ImageSet | tuple[Tensor, Tensor], model: Trainable
+) -> tuple[Tensor, Tensor | None]:
+    """(inputs, labels) of what `fit` was given, checked."""
+    if not isinstance(data, ImageSet):
+        return _check_codes_pair(*data)
+    expected = getattr(model, "image_shape", data.image_shape)
+    if tuple(expected) != data.image_shape:
+        raise ValueError(
+            f"the model takes images of shape {tuple(expected)}, got {data.image_shape} from {data.source}"
+        )
+    return data.images, data.labels
+
+
+def _check_codes_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    from lalib._checks import check_codes
+
+    if len(check_codes(x)) != len(y):
+        raise ValueError(
+            f"codes and labels must have one row each per image, got {len(x)} and {len(y)}"
+        )
+    return x, y
+
+
+def _place(
+    pair: tuple[Tensor, Tensor | None], device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Inputs and labels on the device if they fill under half of its free memory, else where they are."""
+    x, y = pair
+    if device.type == "cuda" and x.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        return x.to(device), None if y is None else y.to(device)
+    return x, y
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    return (
+        torch.autocast("cuda", torch.bfloat16)
+        if device.type == "cuda"
+        else contextlib.nullcontext()
+    )
+
+
+def _progress(run: _Run, epochs: int, show: bool):
+    """Epoch numbers still to do, under a bar that shows the last loss."""
+    from tqdm.auto import tqdm
+
+    done = len(run.history.epochs)
+    with tqdm(
+        total=epochs,
+        initial=done,
+        disable=not show,
+        unit="epoch",
+        desc=type(run.model).__name__,
+    ) as bar:
+        for epoch in range(done + 1, epochs + 1):
+            yield epoch
+            bar.set_postfix(
+                {
+                    key: f"{value:.4g}"
+                    for key, value in run.history.epochs[-1].items()
+                    if "loss" in key
+                }
+            )
+            bar.update()
