@@ -1,0 +1,90 @@
+"""Strategies by name and select(), which runs one on codes.
+
+A strategy is a function (view: PoolView, n: int, *, generator: torch.Generator, **its options) -> Selection.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from lalib._checks import LalibError, check_choice, check_int, check_options
+from lalib.pool import PoolView, Selection
+from lalib.seeds import generator
+from lalib.strategies import coverage, errors, spatial
+
+__all__ = ["STRATEGIES", "Strategy", "run_strategy", "select"]
+
+Strategy = Callable[..., Selection]
+
+STRATEGIES: dict[str, Strategy] = {
+    "random": spatial.random,
+    "uniform-spatial": spatial.uniform_spatial,
+    "normal-spatial": spatial.normal_spatial,
+    "cluster": spatial.cluster,
+    "normal-in-clusters": spatial.normal_in_clusters,
+    "uniform-in-clusters": spatial.uniform_in_clusters,
+    "clustered-normal-spatial": spatial.clustered_normal_spatial,
+    "reconstruction-error": errors.reconstruction_error,
+    "k-medoids": coverage.k_medoids,
+}
+
+
+def select(
+    strategy: str | Strategy,
+    codes: torch.Tensor,
+    n: int,
+    *,
+    seed: int = 0,
+    labeled: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    probs: torch.Tensor | None = None,
+    mc_probs: torch.Tensor | None = None,
+    features: torch.Tensor | None = None,
+    errors: torch.Tensor | None = None,
+    **options,
+) -> torch.Tensor:
+    """Indices (n,) int64, distinct, in order of picking, of the images to label next.
+
+    strategy: a name in STRATEGIES or a function of that form; codes (N, L) float on any device; seed: same seed, same
+    answer; labeled (M,) indices of images that have a label already, which are never picked, and their labels; probs
+    (N, C), mc_probs (T, N, C), features (N, F), errors (N,): what some strategies need, tensors or functions without
+    arguments; options: the strategy's own keywords, see its docstring. Neither codes nor anything else is changed.
+
+    Raises ValueError or TypeError for bad arguments (n above the unlabelled images, codes with NaN, an unknown strategy
+    or option), LalibError if the strategy lacks something, its threshold cannot be met, or it breaks the protocol.
+    """
+    given = {"probs": probs, "mc_probs": mc_probs, "features": features, "errors": errors}
+    view = PoolView(codes, labeled, labels, {name: value for name, value in given.items() if value is not None})
+    return run_strategy(strategy, view, n, generator=generator(seed, "select"), **options).index
+
+
+def run_strategy(
+    strategy: str | Strategy, view: PoolView, n: int, *, generator: torch.Generator, **options
+) -> Selection:
+    """The Selection of a strategy, by name or function, with n, options and result checked; errors as in select."""
+    if not callable(strategy):
+        strategy = STRATEGIES[check_choice("strategy", strategy, STRATEGIES)]
+    name = next((key for key, known in STRATEGIES.items() if known is strategy), None)
+    name = name or getattr(strategy, "__name__", "strategy")
+    check_int("n", n, low=1)
+    if n > len(view.unlabeled):
+        raise ValueError(f"n={n} exceeds the {len(view.unlabeled)} unlabelled images")
+    check_options(name, strategy, options)
+    return _check_selection(name, strategy(view, n, generator=generator, **options), view, n)
+
+
+def _check_selection(name, selection, view, n):
+    """LalibError unless the selection holds n distinct unlabelled indices."""
+    if not isinstance(selection, Selection):
+        raise LalibError(f"{name} must return a Selection, got {type(selection).__name__}")
+    index = torch.as_tensor(selection.index).cpu()
+    if index.shape != (n,) or index.dtype != torch.int64:
+        raise LalibError(f"{name} must return an int64 index ({n},), got {index.dtype} of shape {tuple(index.shape)}")
+    if len(index.unique()) < n:
+        raise LalibError(f"{name} must return {n} distinct indices, got {n - len(index.unique())} repeated")
+    foreign = index[~torch.isin(index, view.unlabeled)]
+    if len(foreign):
+        raise LalibError(
+            f"{name} must return unlabelled indices, got {foreign[0]}, which is labelled or not in the pool"
+        )
+    return Selection(index, selection.score)

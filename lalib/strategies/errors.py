@@ -1,0 +1,14 @@
+"""Strategies that rank images by how badly the autoencoder reconstructs them."""
+
+import torch
+
+from lalib.pool import PoolView, Selection
+
+__all__ = ["reconstruction_error"]
+
+
+def reconstruction_error(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The n unlabelled images of largest reconstruction error, equal errors in order of index; nothing is drawn."""
+    errors = view.errors.cpu()[view.unlabeled]
+    order = errors.argsort(descending=True, stable=True)[:n]
+    return Selection(view.unlabeled[order], errors[order].float())

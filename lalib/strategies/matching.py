@@ -1,0 +1,148 @@
+"""From draws of a density in latent space to distinct points of the pool: the second half of Algorithm 1.
+
+[Killeen2019] B. Killeen, "Query selection based on latent space sampling", slides, 2019.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from lalib._checks import LalibError, check_choice, check_number
+from lalib.geometry import Neighbours, distinct, median_nn_distance
+
+__all__ = ["MATCHES", "check_matching", "default_threshold", "match_draws"]
+
+PATIENCE = 10_000  # draws in a row that may add nothing before a threshold is given up
+WALK = 128  # draws searched for at once
+START = 16  # neighbours looked at first in a tree
+
+Density = Callable[[int], torch.Tensor]  # m -> (m, L) float64 draws on the CPU
+
+
+def match_draws(draw: Density, codes: torch.Tensor, candidates: torch.Tensor, n: int, *, match, threshold, metric):
+    """Indices (n,) int64 of distinct candidates, in order of picking, matched one by one to the draws.
+
+    "nearest": each draw takes the nearest candidate not yet picked, if it lies within the threshold (None: no limit).
+    "all": each draw takes every candidate within the threshold, the last draw only its nearest ones.
+    Equal distances go to the lowest index. LalibError if PATIENCE draws in a row add nothing.
+    """
+    take = MATCHES[match](codes, candidates, metric, threshold)
+    picked, draws, hits, misses = [], 0, 0, 0
+    for added in take(_stream(draw, n)):
+        draws, hits = draws + 1, hits + bool(added)
+        misses = 0 if added else misses + 1
+        picked += added[: n - len(picked)]
+        if len(picked) == n:
+            return torch.tensor(picked)
+        if misses == PATIENCE:
+            raise LalibError(
+                f"threshold={threshold:g} is too small for this density: the last {misses} draws added nothing; "
+                f"{hits} of {draws} draws ({hits / draws:.2%}) hit and {len(picked)} of {n} points were picked"
+            )
+
+
+def _stream(draw, n) -> Iterator[torch.Tensor]:
+    """Endless draws in blocks whose size depends on n alone, so that the same seed gives the same draws everywhere."""
+    while True:
+        yield from draw(max(64, min(n, 1024))).split(WALK)
+
+
+class _Nearest:
+    """The candidates that are still free, walked draw by draw.
+
+    Candidates with equal codes share a place, so that a heap of duplicates costs one neighbour. The tree holds the
+    places that were free when it was last built; it is built anew once more neighbours were looked at than it has
+    places, which keeps both costs in balance however the draws fall.
+    """
+
+    def __init__(self, codes, candidates, metric, threshold):
+        self.metric, self.limit = metric, math.inf if threshold is None else threshold
+        self.places, home = distinct(codes[candidates.to(codes.device)])
+        order = home.cpu().argsort(stable=True)
+        counts = home.cpu().bincount(minlength=len(self.places))
+        self.free = [part[::-1] for part in _split(candidates[order].tolist(), counts.tolist())]  # lowest index last
+        self._build()
+
+    def __call__(self, stream):
+        for draws in stream:
+            for query, row in zip(draws, self._search(draws, self._start(len(draws))), strict=True):
+                taken = self._closest(query, row)
+                yield [] if taken is None else [self.free[taken].pop()]
+
+    def _build(self):
+        self.alive = torch.tensor([place for place, free in enumerate(self.free) if free])
+        self.search = Neighbours(self.places[self.alive.to(self.places.device)], self.metric)
+        self.looked = 0
+
+    def _start(self, draws):
+        if self.search.tree is None:  # blocks cost the same for any k: start afresh and leave nothing to ask again
+            self._build()
+            return draws + 1
+        return START
+
+    def _search(self, draws, k):
+        """For each draw: distances, places, and the distance from which on nothing is known."""
+        if self.looked > max(len(self.alive), 16 * WALK):
+            self._build()
+        k = min(k, len(self.alive))
+        self.looked += k * len(draws)
+        distance, index = self.search.nearest(draws, k)
+        distance, place = distance.tolist(), self.alive[index.cpu()].tolist()
+        complete = k == len(self.alive)
+        return [(d, p, math.inf if complete else d[-1]) for d, p in zip(distance, place, strict=True)]
+
+    def _closest(self, query, row):
+        """The nearest free place within the limit, or None; looks at twice as many places until it is certain."""
+        while True:
+            distance, place, horizon = row
+            near = next((d for d, p in zip(distance, place, strict=True) if self.free[p]), math.inf)
+            if near < horizon or horizon > self.limit or horizon == math.inf:
+                break
+            (row,) = self._search(query[None], 2 * len(place))
+        if near > self.limit:
+            return None
+        tied = [p for d, p in zip(distance, place, strict=True) if d == near and self.free[p]]
+        return min(tied, key=lambda p: self.free[p][-1])
+
+
+def _split(items, counts):
+    start = 0
+    for count in counts:
+        yield items[start : start + count]
+        start += count
+
+
+class _All:
+    """Every candidate within the threshold of a draw."""
+
+    def __init__(self, codes, candidates, metric, threshold):
+        self.candidates, self.threshold = candidates, threshold
+        self.search = Neighbours(codes[candidates.to(codes.device)], metric)
+        self.rows = max(1, min(WALK, 2**21 // len(candidates)))  # a wide threshold may find everything, every time
+
+    def __call__(self, stream):
+        picked = set()
+        for draws in stream:
+            for rows in draws.split(self.rows):
+                for found in self.search.within(rows, self.threshold):
+                    added = [i for i in self.candidates[found.cpu()].tolist() if i not in picked]
+                    picked.update(added)
+                    yield added
+
+
+MATCHES = {"nearest": _Nearest, "all": _All}
+
+
+def check_matching(match, threshold):
+    """Raise ValueError or TypeError for an unknown form or a threshold that is not a number >= 0 or None."""
+    check_choice("match", match, MATCHES)
+    if threshold is not None:
+        check_number("threshold", threshold, low=0)
+
+
+def default_threshold(codes: torch.Tensor, match: str, threshold: float | None, metric) -> float | None:
+    """The threshold given; else none for "nearest" and 3 median nearest-neighbour distances for "all"."""
+    if threshold is None and match == "all":
+        return 3 * median_nn_distance(codes, metric)
+    return threshold
