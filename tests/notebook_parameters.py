@@ -1,0 +1,15 @@
+"""The small size of every notebook for the tests: a few seconds beyond the imports.
+
+Names must stand in the notebook's cell tagged `parameters`; asserts in the notebook must hold at this size too.
+"""
+
+SMALL = {
+    "00_start_here": {"epochs": 1},
+    "01_convolutional_autoencoder": {"epochs": 1},
+    "02_variational_autoencoder": {"epochs": 1},
+    "03_tsne_autoencoder": {"epochs": 1},
+    "04_variational_tsne_autoencoder": {"epochs": 1},
+    "05_latent_maps": {"epochs": 1},
+    "06_sampling_strategies": {"epochs": 1},
+    "07_query_sets_and_classifiers": {"epochs": 1},
+}

@@ -1,0 +1,149 @@
+"""Every notebook has the agreed shape, runs at small size, and gives the same again when it is replayed.
+
+Papermill runs it into a temporary folder; nbval replays the executed copy in a new kernel and compares the cells marked
+`# NBVAL_CHECK_OUTPUT`. The small sizes are in notebook_parameters.py.
+"""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from notebook_parameters import SMALL
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = {path.stem: path for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
+MARK = "# NBVAL_CHECK_OUTPUT"
+each = pytest.mark.parametrize("name", NOTEBOOKS)
+
+
+def cells(path, kind="code"):
+    """The cells of one kind, in order."""
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def run(path, folder, parameters):
+    """Execute the notebook at `path` in `folder` and return the executed copy; ValueError for an unknown parameter."""
+    known = papermill.inspect_notebook(str(path))
+    if unknown := set(parameters) - set(known):  # papermill itself only logs a warning
+        raise ValueError(f"{path.name} takes {sorted(known)}, got {sorted(unknown)}")
+    copy = folder / path.name
+    papermill.execute_notebook(
+        str(path),
+        str(copy),
+        parameters,
+        cwd=str(folder),
+        progress_bar=False,
+        execution_timeout=300,
+        store_widget_state=False,  # 5 MB of JavaScript for each FigureWidget
+    )
+    return copy
+
+
+def replay(copy):
+    """Run the executed copy again under nbval: (exit status, report)."""
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=120",
+    ]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", *options, copy.name]
+    done = subprocess.run(command, cwd=copy.parent, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_every_notebook_has_small_parameters():
+    assert sorted(SMALL) == sorted(NOTEBOOKS)
+
+
+@each
+def test_takes_parameters(name):
+    """One cell tagged `parameters`, of plain literals, with what every notebook takes and what the table sets."""
+    tagged = [cell for cell in cells(NOTEBOOKS[name]) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    statements = ast.parse(tagged[0].source).body
+    assert all(isinstance(statement, ast.Assign) for statement in statements)
+    values = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+    assert {"dataset", "seed", "device"} | set(SMALL[name]) <= set(values)
+    assert all(isinstance(value, str | int | float | list | None) for value in values.values())
+
+
+@each
+def test_code_cells_are_short(name):
+    long = [cell.source for cell in cells(NOTEBOOKS[name]) if len(cell.source.splitlines()) > 20]
+    assert long == []
+
+
+@each
+def test_asserts_and_marks_a_result(name):
+    code = "\n".join(cell.source for cell in cells(NOTEBOOKS[name]))
+    assert re.search(r"^\s*assert ", code, re.MULTILINE)
+    assert MARK in code
+
+
+@each
+def test_summary_exercises_solutions_in_this_order(name):
+    text = "\n".join(cell.source for cell in cells(NOTEBOOKS[name], "markdown"))
+    headings = re.findall(r"^## .*", text, re.MULTILINE)
+    assert headings[-3:] == ["## Summary", "## Exercises", "## Solutions"]
+
+
+@each
+def test_pictures_in_the_text_exist(name):
+    text = "\n".join(cell.source for cell in cells(NOTEBOOKS[name], "markdown"))
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)", text)
+    assert [picture for picture in pictures if not (ROOT / "notebooks" / picture).is_file()] == []
+
+
+@each
+def test_committed_without_outputs(name):
+    """`make strip` would change nothing, and a plain papermill call finds the kernel."""
+    strip = re.search(r"^STRIP := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    command = [sys.executable, *shlex.split(strip), "--verify", NOTEBOOKS[name]]
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 0
+    assert nbformat.read(NOTEBOOKS[name], as_version=4).metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.notebook
+@each
+def test_runs_at_small_size_and_repeats(name, tmp_path):
+    copy = run(NOTEBOOKS[name], tmp_path, SMALL[name])
+    unseen = [cell.source for cell in cells(copy) if MARK in cell.source and not cell.outputs]
+    assert unseen == []  # nbval would have nothing to compare
+    status, report = replay(copy)
+    assert status == 0, report
+
+
+def tiny(folder, code):
+    """A notebook of two cells: a parameter and `code`."""
+    new = nbformat.v4
+    parameters = new.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new.new_notebook(cells=[parameters, new.new_code_cell(code)], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "tiny.ipynb")
+    return folder / "tiny.ipynb"
+
+
+def test_unknown_parameter_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"tiny.ipynb takes \['seed'\], got \['sede'\]"):
+        run(tiny(tmp_path, "seed"), tmp_path, {"sede": 1})
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize(("code", "status"), [("seed * 2", 0), ("import time; time.time_ns()", 1)])
+def test_replay_compares_marked_cells(tmp_path, code, status):
+    """The check itself: a repeatable cell passes, one that gives something else each time does not."""
+    (tmp_path / "run").mkdir()
+    copy = run(tiny(tmp_path, f"{MARK}\n{code}"), tmp_path / "run", {"seed": 3})
+    assert replay(copy)[0] == status
