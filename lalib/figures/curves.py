@@ -1,0 +1,284 @@
+"""Counts, curves and comparisons: class histogram, training history, differences to random, confusion, relation."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lalib._checks import check_number
+from lalib.figures._style import COLOURS, INK, apply_layout, check_index, colour, labels_of, symbol
+from lalib.latent import class_balance
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects as go
+
+    from lalib.training import History
+
+__all__ = ["class_histogram", "comparison", "confusion", "history", "relation"]
+
+BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#777777"
+NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
+UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
+# Colour and shape of a difference whose interval lies above, around, below zero.
+VERDICTS = {
+    1: ("better than random", BLUE, "circle"),
+    0: ("interval holds 0", GREY, "circle-open"),
+    -1: ("worse than random", "#D55E00", "square"),
+}
+
+
+def class_histogram(images, index: torch.Tensor, *, title: str | None = None) -> "go.Figure":
+    """How many of each class were picked, against the pool's proportions; the title tells the balance.
+
+    images: ImageSet with labels, or labels (N,), or (N, C) of 0 and 1 (then labels are counted, not images).
+    index: (n,) indices into them. Balance: entropy of the picked classes over log C; 1 is even, 0 a single class.
+    """
+    import plotly.graph_objects as go
+
+    labels, names = labels_of(images)
+    if labels is None:
+        raise ValueError("a class histogram needs labels: pass an ImageSet with labels, or labels (N,); got none")
+    index = check_index(index, len(labels), "index")
+    if not len(index):
+        raise ValueError("index must hold at least one image, got none")
+    picked, pool = (_class_counts(some, len(names)) for some in (labels[index], labels))
+    expected = pool / len(labels) * len(index)
+    fig = go.Figure(_bars(picked, expected, names))
+    ticks = [f"{name}<br><b>{n:.0f}</b>" for name, n in zip(names, picked, strict=True)]
+    fig.update_xaxes(title_text="class and images picked", tickvals=list(range(len(names))), ticktext=ticks)
+    fig.update_yaxes(title_text="images picked", rangemode="tozero")
+    title = title or f"Classes of the {len(index)} picked images"
+    subtitle = f"{classes_in_words(labels[index], len(names))} (1: even, 0: a single class)"
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}
+    look = {"legend": legend, "margin_t": 104, "margin_b": 76, "bargap": 0.25, "barmode": "overlay"}
+    return apply_layout(fig, title, subtitle, width=max(720, 100 + 52 * len(names)), height=440, **look)
+
+
+def classes_in_words(labels: torch.Tensor, n_classes: int) -> str:
+    """How many classes are among labels (n,) or (n, C), and how evenly: "9 of 10 classes, balance 0.97"."""
+    counts = _class_counts(labels, n_classes)
+    text = f"{int((counts > 0).sum())} of {n_classes} classes"
+    if n_classes < 2 or not counts.any():
+        return text
+    each = labels.nonzero()[:, 1] if labels.ndim == 2 else labels
+    return f"{text}, balance {class_balance(each, n_classes):.2f}"
+
+
+def _class_counts(labels, n_classes):
+    counts = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
+    return counts.numpy().astype(float)
+
+
+def _bars(picked, expected, names):
+    """Filled bars for what was picked, open ones with a dark outline for the pool's proportions."""
+    import plotly.graph_objects as go
+
+    place = np.arange(len(names))
+    fill = {"color": [colour(c) for c in place]}
+    outline = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
+    hover, reference = "%{customdata}: %{y} picked<extra></extra>", "the pool's proportions"
+    more = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
+    return [
+        go.Bar(x=place, y=picked, marker=fill, customdata=list(names), hovertemplate=hover, showlegend=False),
+        go.Bar(x=place, y=expected, marker=outline, customdata=list(names), hovertemplate=more, name=reference),
+    ]
+
+
+def history(history: "History", *, unit: str = "nats per image", title: str | None = None) -> "go.Figure":
+    """Loss and its terms over the epochs, training solid and validation dashed, one panel each.
+
+    history: what `la.fit` returns, or its frame(). unit: of loss, reconstruction and kl, which depends on the model's
+    reconstruction loss; the default is that of "bce".
+    Raises ValueError for a history without epochs.
+    """
+    from plotly.subplots import make_subplots
+
+    frame = history.frame() if hasattr(history, "frame") else history
+    terms = _terms(frame)
+    fig = make_subplots(rows=1, cols=len(terms), subplot_titles=terms, horizontal_spacing=0.24 / len(terms))
+    for place, term in enumerate(terms, 1):
+        for trace in _curves(frame, term):
+            fig.add_trace(trace.update(showlegend=place == 1), row=1, col=place)
+        fig.update_xaxes(title_text="epoch", rangemode="tozero", row=1, col=place)
+        fig.update_yaxes(title_text=UNITS.get(term, unit), row=1, col=place)
+    best = getattr(history, "best_epoch", None)
+    subtitle = "" if best is None or "val_loss" not in frame else f"dotted line: best epoch on validation, {best}"
+    if subtitle:
+        fig.add_vline(x=best, line={"dash": "dot", "color": GREY, "width": 1.5})
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.08, "yanchor": "bottom"}
+    size = {"width": max(520, 110 + 330 * len(terms)), "height": 400}
+    return apply_layout(fig, title or "Training", subtitle, **size, legend=legend, margin_t=104)
+
+
+def _terms(frame):
+    """The loss first, then its terms, without one that repeats it."""
+    if "loss" not in frame or "epoch" not in frame or not len(frame):
+        raise ValueError(f"history must have at least one epoch and the columns epoch and loss, got {list(frame)}")
+    others = [c for c in frame if c not in NO_TERM and not c.startswith("val_")]
+    return ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]
+
+
+def _curves(frame, term):
+    import plotly.graph_objects as go
+
+    looks = [(term, "training", BLUE, "circle", "solid"), (f"val_{term}", "validation", ORANGE, "diamond", "dash")]
+    return [
+        go.Scatter(
+            x=frame["epoch"],
+            y=frame[column],
+            mode="lines+markers",
+            line={"color": shade, "dash": dash, "width": 2},
+            marker={"symbol": shape, "size": 6},
+            name=name,
+            legendgroup=name,
+        )
+        for column, name, shade, shape, dash in looks
+        if column in frame
+    ]
+
+
+def comparison(
+    frame: "pandas.DataFrame",
+    *,
+    facets: str | Sequence[str] = (),
+    scale: float = 100.0,
+    label: str = "accuracy minus random's (percentage points)",
+    title: str = "Strategies against random",
+    subtitle: str = "paired difference, mean and 95 % interval over seeds",
+) -> "go.Figure":
+    """A dot and an interval per strategy: the paired difference to random.
+
+    frame: columns strategy, difference, low, high, and those named in `facets`; one row per strategy (and facet).
+    facets: up to two columns; the first makes the columns of panels, the second the rows.
+    scale: numbers are multiplied by it: 100 turns differences of accuracy in [0, 1] into percentage points.
+    Raises ValueError for missing columns, and if a strategy comes twice within a panel.
+    """
+    from plotly.subplots import make_subplots
+
+    facets = [facets] if isinstance(facets, str) else list(facets)
+    frame = _check_comparison(frame, facets, check_number("scale", scale))
+    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in (facets + [None, None])[:2])
+    fig = make_subplots(
+        rows=len(down),
+        cols=len(across),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        column_titles=[f"{facets[0]}: {a}" for a in across] if facets else None,
+        row_titles=[f"{facets[1]}: {d}" for d in down] if len(facets) > 1 else None,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.12 / len(down),
+    )
+    order = frame.groupby("strategy")["difference"].mean().sort_values().index.tolist()
+    seen: set[int] = set()
+    for r, d in enumerate(down, 1):
+        for c, a in enumerate(across, 1):
+            _panel(fig, _part(frame, facets, (a, d)), order, seen, row=r, col=c)
+    fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
+    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
+    size = {"width": 330 + 300 * len(across), "height": 200 + len(down) * (50 + 26 * len(order))}
+    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_t=100, margin_b=96)
+
+
+def _check_comparison(frame, facets, scale):
+    needed = ["strategy", "difference", "low", "high", *facets]
+    missing = [c for c in needed if c not in frame]
+    if missing or not len(frame):
+        raise ValueError(f"frame must have rows and the columns {', '.join(needed)}; missing: {missing or 'rows'}")
+    if len(facets) > 2:
+        raise ValueError(f"facets must name at most two columns, got {facets}")
+    if frame.duplicated(["strategy", *facets]).any():
+        rest = [c for c in frame if c not in needed]
+        raise ValueError(f"a strategy comes more than once in a panel: name the columns that differ in facets= ({rest})")
+    frame = frame[needed].copy()
+    frame[["difference", "low", "high"]] *= scale
+    return frame
+
+
+def _part(frame, facets, values):
+    for facet, value in zip(facets, values, strict=False):
+        frame = frame[frame[facet] == value]
+    return frame
+
+
+def _panel(fig, frame, order, seen, **cell):
+    import plotly.graph_objects as go
+
+    verdict = np.where(frame["low"] > 0, 1, np.where(frame["high"] < 0, -1, 0))
+    for sign, (name, shade, shape) in VERDICTS.items():
+        rows = frame[verdict == sign]
+        if not len(rows):
+            continue
+        error = {
+            "array": rows["high"] - rows["difference"],
+            "arrayminus": rows["difference"] - rows["low"],
+            "symmetric": False,
+            "thickness": 2,
+            "width": 4,
+        }
+        trace = go.Scatter(
+            x=rows["difference"],
+            y=rows["strategy"],
+            error_x=error,
+            mode="markers",
+            marker={"color": shade, "symbol": shape, "size": 10, "line": {"width": 2, "color": shade}},
+            name=name,
+            legendgroup=name,
+            showlegend=sign not in seen,
+            hovertemplate="%{y}: %{x:.2f}<extra></extra>",
+        )
+        seen.add(sign)
+        fig.add_trace(trace, **cell)
+    fig.add_vline(x=0, line={"color": INK, "width": 1.2}, **cell)
+    fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], **cell)
+    fig.update_xaxes(zeroline=False, **cell)
+
+
+def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequence[str] | None = None) -> "go.Figure":
+    """Share of every true class (row) that is given each class (column), with the accuracy in the title.
+
+    labels, predicted: (N,) class numbers. class_names: C names, default the numbers.
+    """
+    import plotly.graph_objects as go
+
+    labels, predicted = torch.as_tensor(labels).cpu(), torch.as_tensor(predicted).cpu()
+    if labels.ndim != 1 or labels.shape != predicted.shape or not len(labels):
+        got = f"{tuple(labels.shape)} and {tuple(predicted.shape)}"
+        raise ValueError(f"labels and predicted must both have shape (N,), got {got}")
+    n = max(int(labels.max()), int(predicted.max())) + 1
+    names = [str(c) for c in range(n)] if class_names is None else list(class_names)
+    if n > len(names):
+        raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
+    counts = torch.bincount(labels * len(names) + predicted, minlength=len(names) ** 2).view(len(names), -1)
+    share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    heat = go.Heatmap(z=share.numpy(), x=names, y=names, colorscale="Blues", zmin=0, zmax=100, texttemplate="%{z:.0f}")
+    heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")
+    fig = go.Figure(heat)
+    fig.update_xaxes(title_text="predicted class", type="category", constrain="domain")
+    fig.update_yaxes(title_text="true class", type="category", autorange="reversed", scaleanchor="x", constrain="domain")
+    accuracy = float((labels == predicted).float().mean())
+    subtitle = f"accuracy {100 * accuracy:.1f} % of {len(labels):,} images"
+    return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)
+
+
+def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, title: str | None = None) -> "go.Figure":
+    """Two numbers per image against each other, with Spearman's rank correlation in the title.
+
+    x, y: (N,). x_title, y_title: what they are, with their units.
+    """
+    import plotly.graph_objects as go
+    from scipy.stats import spearmanr
+
+    x, y = (torch.as_tensor(a).detach().cpu().double().numpy() for a in (x, y))
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
+        raise ValueError(f"x and y must both have shape (N,) with N >= 2, got {x.shape} and {y.shape}")
+    points = go.Scattergl if len(x) > 2_000 else go.Scatter
+    marker = {"color": BLUE, "size": 5, "opacity": 0.4, "symbol": symbol(0)}
+    fig = go.Figure(points(x=x, y=y, mode="markers", marker=marker, customdata=np.arange(len(x))))
+    fig.update_traces(hovertemplate="image %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>")
+    fig.update_xaxes(title_text=x_title)
+    fig.update_yaxes(title_text=y_title)
+    rho = float(spearmanr(x, y).statistic)
+    subtitle = f"Spearman's rank correlation {rho:.2f}, {len(x):,} images"
+    return apply_layout(fig, title or f"{y_title} against {x_title}", subtitle, width=640, height=520)

@@ -1,0 +1,187 @@
+"""Mosaics of images: reconstructions, the decoded latent grid, traversals, thumbnails. One trace holds all tiles."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lalib._checks import check_int, check_number
+from lalib.figures._style import INK, apply_layout, check_index, labels_of, pixels, png
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lalib.latent import LatentGrid
+
+__all__ = ["latent_grid", "reconstructions", "thumbnails", "traversal"]
+
+TILE = 64  # pixels on the screen
+
+
+def reconstructions(
+    images, reconstructed: torch.Tensor | Mapping[str, torch.Tensor], n: int = 8, *, title: str | None = None
+) -> "go.Figure":
+    """The first `n` images above their reconstructions, with each model's mean absolute error over all that came.
+
+    images: ImageSet or (N, C, H, W). reconstructed: the same shape, or name -> such a tensor for several models.
+    Raises ValueError if the shapes differ.
+    """
+    if not isinstance(reconstructed, Mapping):
+        reconstructed = {"reconstruction": reconstructed}
+    original = pixels(images)
+    n = check_int("n", n, low=1, high=len(original))
+    rows, names = [original[:n]], ["original"]
+    for name, tensor in reconstructed.items():
+        tiles = pixels(tensor, name)
+        if tiles.shape != original.shape:
+            want, got = (_shape_text(t.shape) for t in (original, tiles))
+            raise ValueError(f"{name} must have the shape of the images, {want}, got {got}")
+        error = np.abs(tiles / 255.0 - original / 255.0).mean()
+        rows.append(tiles[:n])
+        names.append(f"{name}<br>MAE {error:.4f}")
+    unit = f"MAE: mean absolute error per pixel over {len(original):,} images, pixels from 0 to 1"
+    fig = _mosaic(np.stack(rows), title or "Images and their reconstructions", unit, left=150)
+    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
+    fig.update_xaxes(title_text="image", tickvals=list(range(n)))
+    return fig
+
+
+def latent_grid(grid: "LatentGrid", *, title: str | None = None) -> "go.Figure":
+    """The images decoded from a regular grid of latent points, each at its point. grid: from `la.latent_grid`."""
+    x, y = (np.asarray(torch.as_tensor(a).cpu(), dtype=float) for a in (grid.x, grid.y))
+    tiles = pixels(grid.images, "grid.images")
+    if len(tiles) != len(x) * len(y):
+        raise ValueError(f"grid.images must hold {len(x)} x {len(y)} images, got {len(tiles)}")
+    codes = np.asarray(torch.as_tensor(grid.codes).cpu(), dtype=float)
+    column = np.abs(codes[:, :1] - x).argmin(axis=1)
+    row = np.abs(codes[:, 1:] - y).argmin(axis=1)
+    placed = np.empty((len(y), len(x), *tiles.shape[1:]), dtype=np.uint8)
+    placed[len(y) - 1 - row, column] = tiles  # the first row of a picture is its top, the largest y
+    return _place_grid(placed, x, y, title or "What the decoder draws at every point of the latent space")
+
+
+def _place_grid(placed, x, y, title):
+    fig = _mosaic(placed, title, f"{len(x)} x {len(y)} decoded images", gap=0, square=36, left=64)
+    step_x, step_y = _step(x), _step(y)
+    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
+    left, top = x.min() - step_x / 2, y.max() + step_y / 2
+    factor_x, factor_y = fig.data[0].dx * placed.shape[3], fig.data[0].dy * placed.shape[2]
+    fig.update_traces(
+        dx=pixel_x * factor_x, dy=-pixel_y * factor_y, x0=left + pixel_x * factor_x / 2, y0=top - pixel_y * factor_y / 2
+    )
+    axis = {"tickmode": "auto", "tickvals": None, "showticklabels": True, "ticks": "outside"}
+    fig.update_xaxes(title_text="latent coordinate 1", range=[left, left + step_x * len(x)], **axis)
+    fig.update_yaxes(title_text="latent coordinate 2", range=[top - step_y * len(y), top], autorange=False, **axis)
+    fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
+    return fig
+
+
+def traversal(
+    images: torch.Tensor, *, low: float = 0.0, high: float = 1.0, fixed: float | None = None, title: str | None = None
+) -> "go.Figure":
+    """Row i varies latent coordinate i from `low` to `high` while the others stay at `fixed`.
+
+    images: (L, steps, C, H, W), as `la.traversal` returns them; low, high, fixed: what it was called with.
+    """
+    tiles = pixels(images)
+    if tiles.ndim != 5:
+        raise ValueError(f"images must have shape (L, steps, C, H, W), got {tuple(torch.as_tensor(images).shape)}")
+    check_number("low", low)
+    check_number("high", high)
+    others = "" if fixed is None else f"the other coordinates stay at {check_number('fixed', fixed):g}"
+    fig = _mosaic(tiles, title or "One latent coordinate varied at a time", others, left=64)
+    steps = np.linspace(low, high, tiles.shape[1])
+    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(steps))))
+    fig.update_xaxes(ticktext=[f"{s:.3g}" for s in steps])
+    fig.update_yaxes(title_text="coordinate", tickvals=list(range(len(tiles))))
+    fig.update_yaxes(ticktext=[str(i + 1) for i in range(len(tiles))])
+    return fig
+
+
+def thumbnails(images, index=None, *, columns: int = 10, limit: int = 100, title: str | None = None) -> "go.Figure":
+    """The picked images in the order of `index`, each above its class name (without labels: above its index).
+
+    images: ImageSet, or (N, C, H, W). index: (n,) indices into them, default all. limit: at most so many are drawn.
+    """
+    tiles = pixels(images)
+    index = torch.arange(len(tiles)) if index is None else check_index(index, len(tiles), "index")
+    if not len(index):
+        raise ValueError("index must hold at least one image, got none")
+    columns = check_int("columns", columns, low=1)
+    shown = index[: check_int("limit", limit, low=1)]
+    columns = min(columns, len(shown))
+    part = f"{len(index)} images" if len(shown) == len(index) else f"the first {len(shown)} of {len(index)} images"
+    heading = (title or f"Picked: {part}", "in the order of picking, row by row")
+    fig = _mosaic(_wrap(tiles[shown.numpy()], columns), *heading, gap=0.06, caption=0.32)
+    fig.add_trace(_caption_trace(_captions(images, shown), shown, columns))
+    return fig.update_layout(xaxis_visible=False, yaxis_visible=False, margin_l=16, margin_b=16)
+
+
+def _captions(images, shown):
+    labels, names = labels_of(images if hasattr(images, "class_names") else None)
+    if labels is None:
+        return [str(i) for i in shown.tolist()]
+    if labels.ndim == 1:
+        return [names[c] for c in labels[shown].tolist()]
+    return [", ".join(n for n, on in zip(names, row, strict=True) if on) or "none" for row in labels[shown].tolist()]
+
+
+def _caption_trace(captions, shown, columns):
+    import plotly.graph_objects as go
+
+    place = np.arange(len(shown))
+    return go.Scatter(
+        x=place % columns,
+        y=place // columns + 0.5,
+        text=captions,
+        customdata=shown.numpy(),
+        mode="text",
+        textposition="top center",
+        textfont={"size": 12 if max(map(len, captions)) <= 8 else 10, "color": INK},
+        hovertemplate="image %{customdata}: %{text}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def _wrap(tiles, columns):
+    """(n, H, W, C) as rows of `columns`, the last one filled with white."""
+    rows = -(-len(tiles) // columns)
+    filled = np.full((rows * columns, *tiles.shape[1:]), 255, dtype=np.uint8)
+    filled[: len(tiles)] = tiles
+    return filled.reshape(rows, columns, *tiles.shape[1:])
+
+
+def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, left=40):
+    """Tiles (R, K, H, W, C) uint8 as one image trace; tile (r, k) is centred on (k, r), row 0 on top.
+
+    gap: white on every side of a tile, caption: white below it, both as shares of its height; square: its width on
+    the screen and left: the left margin, in pixels.
+    """
+    import plotly.graph_objects as go
+
+    rows, columns, height, width, _ = tiles.shape
+    gap = int(np.ceil(gap * height))
+    below = gap + round(caption * height)
+    padded = np.pad(tiles, ((0, 0), (0, 0), (gap, below), (gap, gap), (0, 0)), constant_values=255)
+    tile_h, tile_w = padded.shape[2:4]
+    canvas = padded.transpose(0, 2, 1, 3, 4).reshape(rows * tile_h, columns * tile_w, -1)
+    dx, dy = 1 / tile_w, 1 / tile_h
+    repeat, source = png(canvas)
+    dx, dy = dx / repeat, dy / repeat
+    image = go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip")
+    fig = go.Figure(image)
+    bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
+    fig.update_xaxes(range=[-0.5, columns - 0.5], **bare)
+    fig.update_yaxes(range=[rows - 0.5, -0.5], scaleanchor="x", scaleratio=tile_h / tile_w, **bare)
+    size = {"width": max(420, left + 40 + columns * square), "height": 140 + round(rows * square * tile_h / tile_w)}
+    return apply_layout(fig, title, subtitle, **size, margin_l=left)
+
+
+def _step(ticks):
+    return float(ticks.max() - ticks.min()) / (len(ticks) - 1) if len(ticks) > 1 else 1.0
+
+
+def _shape_text(shape):
+    n, h, w, c = shape
+    return f"({n}, {c}, {h}, {w})"
