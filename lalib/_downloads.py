@@ -1,7 +1,7 @@
 """Files of public data sets: fetched safely, checked on every use, parsed by the libraries that know them.
 
-Addresses and checksums are those of torchvision and medmnist. Every reader returns (images, labels, class_names): images
-uint8 (N, C, H, W), labels whole numbers (N,) or 0/1 (N, C).
+Addresses and checksums are those of torchvision and medmnist. Every reader returns (images, labels, class_names):
+images uint8 (N, C, H, W), labels int64 (N,) or 0/1 (N, C).
 
 [FashionMNIST] Xiao, Rasul, Vollgraf (2017), arXiv:1708.07747.
 [MedMNIST] Yang et al. (2023), doi:10.1038/s41597-022-01721-8.
@@ -88,7 +88,7 @@ def _in_mirror(mirror: str | Path, name: str) -> str | Path:
 
 
 def _transfer(source: str | Path, target: Path, md5: str) -> Path:
-    """Copy `source` to `target` by way of a temporary name; LalibError if what comes is short or not what it should be."""
+    """Copy `source` to `target` by way of a temporary name; LalibError if what comes is short or has another MD5."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with _open(source) as (stream, total), _temporary(target) as part:
         size, came = _copy(stream, part, total, target.name)
@@ -227,7 +227,7 @@ def read_svhn(split: str, root: Path, mirror: str | Path | None) -> tuple:
 
 
 def read_medmnist(name: str, split: str, root: Path, mirror: str | Path | None) -> tuple:
-    """A two-dimensional set of [MedMNIST], 28x28: split "train", "val" or "test"; labels (N, C) where it is multi-label."""
+    """A flat set of [MedMNIST], 28x28: split "train", "val" or "test"; labels (N, C) where it is multi-label."""
     from medmnist import INFO
 
     info = INFO[name]

@@ -17,8 +17,8 @@ MIN_SIZE = 8  # pixels
 class ImageSet:
     """Images with or without labels; checked when made, never changed after.
 
-    images: uint8 (N, C, H, W) on the CPU, C 1 or 3, H and W at least 8. labels: int64 (N,) class numbers, (N, C) of 0 and 1
-    where an image may have several classes, or None. files: the names of the images' files, where they have any.
+    images: uint8 (N, C, H, W) on the CPU, C 1 or 3, H and W at least 8. labels: int64 (N,) class numbers, (N, C) of 0
+    and 1 where an image may have several classes, or None. files: the names of the images' files, where they have any.
     Raises TypeError and ValueError for anything else.
     """
 

@@ -3,24 +3,29 @@
 The small sets in data/ are read only if their SHA-256 is the recorded one. A data set is never replaced by another.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 
 from lalib import _downloads
-from lalib._checks import LalibError, check_choice, check_number
-from lalib._imageset import ImageSet, from_arrays
+from lalib._checks import LalibError, check_choice, check_int, check_number
+from lalib._imageset import MIN_SIZE, ImageSet, from_arrays
 from lalib.seeds import generator
 
 __all__ = [
     "DATASETS",
     "ImageSet",
     "from_arrays",
+    "from_folder",
     "from_npz",
     "load",
     "stratified_split",
+    "unbalance",
 ]
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -112,9 +117,10 @@ DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
 
 
 def from_npz(path: str | Path) -> ImageSet:
-    """An ImageSet of an .npz file with the arrays `images` and, if known, `labels` and `class_names` (see from_arrays).
+    """An ImageSet of an .npz file: arrays `images` and, if known, `labels` and `class_names` (see from_arrays).
 
-    Nothing is unpickled. Raises ValueError for a file that is not there or has other arrays, LalibError for a damaged one.
+    Nothing is unpickled. Raises ValueError for a file that is not there or has other arrays, LalibError for one that is
+    damaged or holds Python objects.
     """
     path = Path(path)
     if not path.is_file():
@@ -133,11 +139,31 @@ def from_npz(path: str | Path) -> ImageSet:
     return replace(images, source=str(path))
 
 
-def stratified_split(images: ImageSet, fraction: float, *, seed: int) -> tuple[ImageSet, ImageSet]:
-    """(rest, held_out): `fraction` of the images, and of every class, held out at random; both keep the order of `images`.
+def from_folder(path: str | Path, size: int | tuple[int, int] | None = None) -> ImageSet:
+    """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
 
-    The sizes are exact: round(fraction N) images are held out, every class within one of its share. An image with
-    several classes counts for the rarest of them. Without labels the split is a plain random one.
+    Raster files that Pillow reads (PNG, JPEG, TIFF, ...); hidden ones and other files are passed over. Images are
+    turned upright as their EXIF says and transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or
+    (H, W) in pixels, or one number for both, to which all are resized (bilinear, aspect not kept); grey stays grey if
+    all are, else all become RGB.
+    Raises ValueError, naming the files, for unreadable images and, without `size`, for unequal sizes or colours.
+    """
+    from lalib._folders import read_folder
+
+    if size is not None:
+        size = (size, size) if not isinstance(size, (tuple, list)) else tuple(size)
+        if len(size) != 2:
+            raise ValueError(f"size must be one number or (height, width), got {size}")
+        size = tuple(check_int("size", side, low=MIN_SIZE) for side in size)
+    images, labels, class_names, files = read_folder(Path(path), size)
+    return ImageSet(images, labels, class_names, str(path), files)
+
+
+def stratified_split(images: ImageSet, fraction: float, *, seed: int) -> tuple[ImageSet, ImageSet]:
+    """(rest, held_out): `fraction` of the images, and of every class, held out at random; both keep their order.
+
+    The sizes are exact: round(fraction N) images are held out, every class within one of its share. Where an image may
+    have several classes it counts for the rarest of them. Without labels the split is a plain random one.
     Raises ValueError if either part would be empty.
     """
     check_number("fraction", fraction, low=0, high=1)
@@ -171,3 +197,72 @@ def _shares(counts, n):
     largest = torch.argsort(take - share, stable=True)
     take[largest[: n - int(take.sum())]] += 1
     return take
+
+
+def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[int] | None = None) -> ImageSet:
+    """A pool of about the same size in which `classes` (even numbers if None) are `ratio` times as frequent as before.
+
+    For G images in `classes` and S in the others, the others shrink by the factor f = (G + S) / (ratio G + S), and
+    `classes` grow by ratio f. Where G = S that is 2 / (ratio + 1) and 2 ratio / (ratio + 1): ratio 7/3 gives 0.6 and
+    1.4, ratio 10 makes 10:1 of a balanced set. A class grows by slightly moved copies of its images (`augment`), every
+    image copied equally often within one. Kept images come first in their old order, then the copies.
+    Raises ValueError without labels, with several per image, or if a class would vanish.
+    """
+    check_number("ratio", ratio, low=1)
+    if images.labels is None or images.multi_label:
+        came = "several per image" if images.multi_label else "none"
+        raise ValueError(f"unbalance needs one label per image, got {came}")
+    grow = _check_classes(classes, images.n_classes)
+    counts = torch.bincount(images.labels, minlength=images.n_classes)
+    targets = _unbalanced_counts(counts, grow, ratio)
+    rng = generator(seed, "unbalance")
+    kept, sources = [], []
+    for label, (count, target) in enumerate(zip(counts.tolist(), targets.tolist(), strict=True)):
+        members = torch.nonzero(images.labels == label)[:, 0][torch.randperm(count, generator=rng)]
+        kept.append(members[:target])
+        copies = max(target - count, 0)
+        sources.append(members.repeat(math.ceil(copies / max(count, 1)))[:copies])
+    kept, sources = torch.cat(kept).sort().values, torch.cat(sources)
+    pool = images.subset(torch.cat([kept, sources]))
+    copies = augment(pool.images[len(kept) :], generator=rng)
+    moved = torch.cat([pool.images[: len(kept)], copies])
+    return replace(pool, images=moved, source=f"{images.source}, unbalanced by {ratio:g}")
+
+
+def _check_classes(classes, n_classes):
+    """(n_classes,) bool: which classes grow."""
+    chosen = range(0, n_classes, 2) if classes is None else list(classes)
+    grow = torch.zeros(n_classes, dtype=torch.bool)
+    grow[[check_int("classes", label, low=0, high=n_classes - 1) for label in chosen]] = True
+    if grow.all() or not grow.any():
+        raise ValueError(f"classes must be some but not all of the {n_classes} classes, got {sorted(set(chosen))}")
+    return grow
+
+
+def _unbalanced_counts(counts, grow, ratio):
+    shrink = float(counts.sum()) / float(ratio * counts[grow].sum() + counts[~grow].sum())
+    targets = (counts * torch.where(grow, ratio * shrink, shrink).double()).round().long()
+    gone = torch.nonzero((targets == 0) & (counts > 0))[:, 0].tolist()
+    if gone:
+        raise ValueError(f"ratio={ratio:g} leaves no image of class {gone[0]}, which has {int(counts[gone[0]])}")
+    return targets
+
+
+def augment(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+    """Copies of `images` (N, C, H, W) uint8, each shifted by up to 7 % of a side, turned by up to 10 degrees and scaled
+    by up to 10 %; never mirrored, which would make other digits and letters. The border's pixels fill what comes in.
+    """
+    n = len(images)
+    draw = torch.rand((4, n), generator=generator) * 2 - 1
+    angle, scale, shift = draw[0] * (math.pi / 18), 1 + 0.1 * draw[1], 0.14 * draw[2:]  # a side is 2 units long
+    height, width = images.shape[2:]
+    cos, sin, aspect = angle.cos() * scale, angle.sin() * scale, width / height
+    rows = [torch.stack([cos, -sin / aspect, shift[0]], 1), torch.stack([sin * aspect, cos, shift[1]], 1)]
+    theta = torch.stack(rows, 1)  # (N, 2, 3)
+    moved = torch.empty_like(images)
+    for start in range(0, n, 2048):
+        block = images[start : start + 2048].float()
+        grid = functional.affine_grid(theta[start : start + 2048], block.shape, align_corners=False)
+        values = functional.grid_sample(block, grid, padding_mode="border", align_corners=False)
+        moved[start : start + 2048] = values.round().to(torch.uint8)
+    return moved
