@@ -13,23 +13,8 @@ import importlib
 
 from lalib._checks import LalibError
 from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
-from lalib.classifiers import (
-    CNNClassifier,
-    EncoderClassifier,
-    MLPClassifier,
-    accuracy,
-    predict_proba,
-)
-from lalib.data import (
-    DATASETS,
-    ImageSet,
-    from_arrays,
-    from_folder,
-    from_npz,
-    load,
-    stratified_split,
-    unbalance,
-)
+from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, accuracy, predict_proba
+from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.latent import (
     class_balance,
     decode,
@@ -91,12 +76,7 @@ __all__ = [
     "widgets",
 ]
 
-_LAZY = (
-    "experiments",
-    "figures",
-    "results",
-    "widgets",
-)  # these import plotly, pandas or ipywidgets
+_LAZY = ("experiments", "figures", "results", "widgets")  # these import plotly, pandas or ipywidgets
 
 
 def __getattr__(name: str):

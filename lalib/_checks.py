@@ -10,33 +10,21 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-__all__ = [
-    "LalibError",
-    "check_choice",
-    "check_codes",
-    "check_int",
-    "check_number",
-    "check_options",
-    "resolve_device",
-]
+__all__ = ["LalibError", "check_choice", "check_codes", "check_int", "check_number", "check_options", "resolve_device"]
 
 
 class LalibError(RuntimeError):
     """The request is well-formed, but what lalib was given so far does not allow it."""
 
 
-def check_int(
-    name: str, value: int, low: int | None = None, high: int | None = None
-) -> int:
+def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int in [low, high]; TypeError for anything but a whole number, ValueError outside the range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     return _in_range(name, int(value), low, high)
 
 
-def check_number(
-    name: str, value: float, low: float | None = None, high: float | None = None
-) -> float:
+def check_number(name: str, value: float, low: float | None = None, high: float | None = None) -> float:
     """`value` as a finite float in [low, high]; TypeError for anything but a number, ValueError outside the range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
@@ -59,9 +47,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.{hint}"
-        )
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.{hint}")
     return value
 
 
@@ -70,24 +56,18 @@ def check_options(name: str, function: Callable, options: dict) -> None:
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [
-        p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"
-    ]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"]
     unknown = [key for key in options if key not in known]
     if unknown:
         allowed = ", ".join(map(repr, known)) or "none"
-        raise ValueError(
-            f"{name} has no option {unknown[0]!r}; its options are: {allowed}"
-        )
+        raise ValueError(f"{name} has no option {unknown[0]!r}; its options are: {allowed}")
 
 
 def check_codes(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
     """`codes` as a finite floating-point tensor (N, L) on its own device, N >= 1 and L >= 1."""
     codes = torch.as_tensor(codes)
     if codes.ndim != 2 or 0 in codes.shape:
-        raise ValueError(
-            f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}"
-        )
+        raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
     if not codes.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {codes.dtype}")
     bad = int((~torch.isfinite(codes)).any(dim=1).sum())
@@ -105,15 +85,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}"
-        ) from error
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
     if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}"
-        )
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices were found"
-        )
+        raise ValueError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices were found")
     return resolved

@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from lalib._checks import check_choice, check_int, check_number
 from lalib.geometry import knn
-from lalib.losses import (
-    RECONSTRUCTION,
-    batch_affinities,
-    gaussian_kl,
-    perplexity_rows,
-    symmetric,
-    tsne_kl,
-)
+from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, perplexity_rows, symmetric, tsne_kl
 from lalib.networks import PRESETS, Batch, ClippedLinear, Trainable
 from lalib.seeds import seeded
 
@@ -54,12 +47,8 @@ class Autoencoder(Trainable):
         self.image_shape = _check_shape(image_shape)
         self.latent_dim = check_int("latent_dim", latent_dim, low=1)
         build = PRESETS[check_choice("preset", preset, PRESETS)]
-        self.representation = check_choice(
-            "representation", representation, REPRESENTATIONS
-        )
-        self.reconstruction = check_choice(
-            "reconstruction", reconstruction, RECONSTRUCTION
-        )
+        self.representation = check_choice("representation", representation, REPRESENTATIONS)
+        self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTION)
         self.config = {
             "image_shape": list(self.image_shape),
             "latent_dim": self.latent_dim,
@@ -68,14 +57,10 @@ class Autoencoder(Trainable):
             "reconstruction": reconstruction,
         }
         with seeded(seed, "weights"):
-            self.trunk, features, self.decoder = build(
-                self.image_shape, self.latent_dim
-            )
+            self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
         self.activation = REPRESENTATIONS[representation]()
-        if (
-            representation == "clu"
-        ):  # outside [0, 1] a CLU passes no gradient: start in the middle
+        if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle
             nn.init.constant_(self.head.bias[: self.latent_dim], 0.5)
 
     @property
@@ -101,27 +86,15 @@ class Autoencoder(Trainable):
         """Weight of each term in the loss; terms without one are recorded only."""
         return {"reconstruction": 1.0}
 
-    def terms(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Codes (B, L) and the terms of the loss, each a mean over the batch."""
         z = self.encode(batch.x).float()
-        return z, {
-            "reconstruction": self.reconstruction_loss(z, batch.x).mean(),
-            **self._saturation(z),
-        }
+        return z, {"reconstruction": self.reconstruction_loss(z, batch.x).mean(), **self._saturation(z)}
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         _, terms = self.terms(batch, generator)
         weights = self.weights()
-        return {
-            "loss": sum(
-                weights[name] * value
-                for name, value in terms.items()
-                if name in weights
-            ),
-            **terms,
-        }
+        return {"loss": sum(weights[name] * value for name, value in terms.items() if name in weights), **terms}
 
     def _saturation(self, z: Tensor) -> dict[str, Tensor]:
         """The share of CLU outputs at 0 or 1, which pass no gradient."""
@@ -143,35 +116,22 @@ class VAE(Autoencoder):
 
     heads = 2
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent_dim: int = 2,
-        *,
-        beta: float = 1.0,
-        **options,
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 2, *, beta: float = 1.0, **options):
         super().__init__(image_shape, latent_dim, **options)
         self.beta = check_number("beta", beta, low=0)
         self.config["beta"] = self.beta
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (B, L)."""
-        mean, log_variance = (
-            self.head(self.trunk(x)).float().split(self.latent_dim, dim=1)
-        )
+        mean, log_variance = self.head(self.trunk(x)).float().split(self.latent_dim, dim=1)
         return self.activation(mean), log_variance
 
     def weights(self) -> dict[str, float]:
         return {**super().weights(), "kl": self.beta}
 
-    def terms(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         mean, log_variance = self.posterior(batch.x)
-        noise = torch.randn(
-            mean.shape, generator=generator, device=generator.device
-        ).to(mean.device)
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
         z = mean + (log_variance / 2).exp() * noise
         terms = {
             "reconstruction": self.reconstruction_loss(z, batch.x).mean(),
@@ -197,18 +157,14 @@ class Neighbourhoods(nn.Module):
         """Find neighbours and affinities of x (N, ...), on its device."""
         k = min(len(x) - 1, int(3 * self.perplexity))
         distances, self.index = knn(x.flatten(1).float() / 255, k)
-        self.conditional = perplexity_rows(
-            distances.double().square(), self.perplexity
-        ).float()
+        self.conditional = perplexity_rows(distances.double().square(), self.perplexity).float()
 
     def joint(self, index: Tensor) -> Tensor:
         """P restricted to the images `index` (B,): (B, B), symmetric, zero diagonal, sum 1."""
         size = len(index)
         position = torch.full((len(self.index),), size, device=self.index.device)
         position[index] = torch.arange(size, device=self.index.device)
-        inside = torch.zeros(
-            size, size + 1, device=self.index.device
-        )  # the last column takes what lies outside
+        inside = torch.zeros(size, size + 1, device=self.index.device)  # the last column takes what lies outside
         inside.scatter_(1, position[self.index[index]], self.conditional[index])
         return symmetric(inside[:, :size])
 
@@ -217,10 +173,7 @@ class Neighbourhoods(nn.Module):
 
         Patches are dealt around random images from what has not been dealt yet.
         """
-        neighbours, free = (
-            self.index.cpu().numpy(),
-            torch.ones(len(self.index), dtype=torch.bool).numpy(),
-        )
+        neighbours, free = (self.index.cpu().numpy(), torch.ones(len(self.index), dtype=torch.bool).numpy())
         patches = []
         for centre in torch.randperm(len(free), generator=generator).tolist():
             if free[centre]:
@@ -229,9 +182,7 @@ class Neighbourhoods(nn.Module):
                 free[near] = False
                 patches += [torch.tensor([centre]), torch.from_numpy(near)]
         order = torch.randperm(len(patches) // 2, generator=generator).tolist()
-        yield from torch.cat(
-            [part for i in order for part in patches[2 * i : 2 * i + 2]]
-        ).split(size)
+        yield from torch.cat([part for i in order for part in patches[2 * i : 2 * i + 2]]).split(size)
 
 
 class _TSNETerm(Autoencoder):
@@ -270,35 +221,24 @@ class _TSNETerm(Autoencoder):
 
     def _check_batch(self, size: int) -> None:
         if self.perplexity >= size - 1:
-            raise ValueError(
-                f"perplexity must be below batch size - 1 = {size - 1}, got {self.perplexity:g}"
-            )
+            raise ValueError(f"perplexity must be below batch size - 1 = {size - 1}, got {self.perplexity:g}")
 
     def prepare(self, x: Tensor) -> None:
         if self.affinities == "global":
             self._check_batch(len(x))
             self.neighbourhoods.fit(x)
 
-    def batches(
-        self, n: int, size: int, *, generator: torch.Generator
-    ) -> Iterator[Tensor]:
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         self._check_batch(size)
         source = super().batches(n, size, generator=generator)
         if self.affinities == "global":
             source = self.neighbourhoods.deal(size, generator=generator)
-        return (
-            index for index in source if self.perplexity < len(index) - 1
-        )  # a short last batch has no such P
+        return (index for index in source if self.perplexity < len(index) - 1)  # a short last batch has no such P
 
     def weights(self) -> dict[str, float]:
-        return {
-            **super().weights(),
-            "tsne": self.tsne_weight * math.prod(self.image_shape),
-        }
+        return {**super().weights(), "tsne": self.tsne_weight * math.prod(self.image_shape)}
 
-    def terms(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         codes, terms = super().terms(batch, generator)
         if batch.index is None:
             return codes, terms
@@ -315,7 +255,7 @@ class TSNEAE(_TSNETerm, CAE):
 
 
 class VariationalTSNEAE(_TSNETerm, VAE):
-    """The "variational t-SNE style" one: reconstruction + beta KL(q || N(0, I)) + tsne_weight x D x KL(P || Q) [Slides]."""
+    """The "variational t-SNE style" one: reconstruction + beta KL(q || N(0, I)) + tsne_weight D KL(P || Q) [Slides]."""
 
 
 MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}
@@ -324,7 +264,5 @@ MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEA
 def _check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     shape = tuple(int(size) for size in image_shape)
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
-        raise ValueError(
-            f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}"
-        )
+        raise ValueError(f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}")
     return shape

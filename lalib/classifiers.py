@@ -18,14 +18,7 @@ from lalib.data import ImageSet
 from lalib.networks import Batch, Trainable, in_blocks, mlp, small_cnn
 from lalib.seeds import seeded
 
-__all__ = [
-    "CNNClassifier",
-    "Classifier",
-    "EncoderClassifier",
-    "MLPClassifier",
-    "accuracy",
-    "predict_proba",
-]
+__all__ = ["CNNClassifier", "Classifier", "EncoderClassifier", "MLPClassifier", "accuracy", "predict_proba"]
 
 
 class Classifier(Trainable):
@@ -35,13 +28,9 @@ class Classifier(Trainable):
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         if batch.y is None:
-            raise LalibError(
-                "a classifier needs labels: give an ImageSet with labels, or a pair (inputs, labels)"
-            )
+            raise LalibError("a classifier needs labels: give an ImageSet with labels, or a pair (inputs, labels)")
         if batch.y.ndim != 1:
-            raise LalibError(
-                f"a classifier needs one label per image, got labels of shape (B, {batch.y.shape[1]})"
-            )
+            raise LalibError(f"a classifier needs one label per image, got labels of shape (B, {batch.y.shape[1]})")
         logits = self(batch.x).float()
         hits = (logits.argmax(1) == batch.y).float().mean()
         return {"loss": F.cross_entropy(logits, batch.y), "accuracy": hits.detach()}
@@ -50,19 +39,10 @@ class Classifier(Trainable):
 class CNNClassifier(Classifier):
     """The small CNN on pixels, images (B, C, H, W) in [0, 1]."""
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        dropout: float = 0.5,
-        seed: int = 0,
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], n_classes: int, *, dropout: float = 0.5, seed: int = 0):
         super().__init__()
         with seeded(seed, "weights"):
-            self.network = small_cnn(
-                image_shape, check_int("n_classes", n_classes, low=1), dropout
-            )
+            self.network = small_cnn(image_shape, check_int("n_classes", n_classes, low=1), dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -72,21 +52,13 @@ class MLPClassifier(Classifier):
     """Dense layers on codes (B, L); codes are standardised with the mean and spread of what `fit` is given."""
 
     def __init__(
-        self,
-        latent_dim: int,
-        n_classes: int,
-        *,
-        hidden: tuple[int, ...] = (256, 256),
-        dropout: float = 0.0,
-        seed=0,
+        self, latent_dim: int, n_classes: int, *, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0, seed=0
     ):
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
         with seeded(seed, "weights"):
-            self.network = mlp(
-                latent_dim, check_int("n_classes", n_classes, low=1), hidden, dropout
-            )
+            self.network = mlp(latent_dim, check_int("n_classes", n_classes, low=1), hidden, dropout)
 
     def prepare(self, x: Tensor) -> None:
         self.mean.copy_(x.mean(0))
@@ -123,10 +95,7 @@ class EncoderClassifier(Classifier):
         self.trunk = copy.deepcopy(source.trunk).requires_grad_(mode != "frozen")
         with seeded(seed, "weights"):
             self.network = mlp(
-                autoencoder.head.in_features,
-                check_int("n_classes", n_classes, low=1),
-                (hidden,),
-                dropout,
+                autoencoder.head.in_features, check_int("n_classes", n_classes, low=1), (hidden,), dropout
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,34 +106,18 @@ class EncoderClassifier(Classifier):
         if self.mode == "frozen":
             return [head]
         rate = self.trunk_rate if self.mode == "fine-tuned" else 1.0
-        return [
-            head,
-            {"params": list(self.trunk.parameters()), "lr": rate * learning_rate},
-        ]
+        return [head, {"params": list(self.trunk.parameters()), "lr": rate * learning_rate}]
 
 
-def predict_proba(
-    classifier: nn.Module, inputs: ImageSet | Tensor, batch_size: int = 1024
-) -> Tensor:
+def predict_proba(classifier: nn.Module, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, rows sum to 1, of images or codes (N, L)."""
     x = inputs.images if isinstance(inputs, ImageSet) else inputs
-    return in_blocks(
-        classifier,
-        lambda part: torch.softmax(classifier(part).float(), dim=1),
-        x,
-        batch_size,
-    )
+    return in_blocks(classifier, lambda part: torch.softmax(classifier(part).float(), dim=1), x, batch_size)
 
 
-def accuracy(
-    classifier: nn.Module, inputs: ImageSet | Tensor, labels: Tensor | None = None
-) -> float:
+def accuracy(classifier: nn.Module, inputs: ImageSet | Tensor, labels: Tensor | None = None) -> float:
     """Share of inputs whose most probable class is their label, in [0, 1]; labels (N,) default to the image set's."""
     labels = inputs.labels if labels is None else labels
     if labels is None:
-        raise LalibError(
-            "accuracy needs labels: give an ImageSet with labels, or labels="
-        )
-    return float(
-        (predict_proba(classifier, inputs).argmax(1) == labels.cpu()).float().mean()
-    )
+        raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
+    return float((predict_proba(classifier, inputs).argmax(1) == labels.cpu()).float().mean())

@@ -62,9 +62,7 @@ def decode(model: Autoencoder, codes: Tensor, batch_size: int = 1024) -> Tensor:
     """Images (N, C, H, W) in [0, 1] of codes (N, L), float32 on the CPU."""
     codes = check_codes(codes)
     if codes.shape[1] != model.latent_dim:
-        raise ValueError(
-            f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}"
-        )
+        raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
     return in_blocks(model, model.decode, codes.float(), batch_size)
 
 
@@ -73,20 +71,13 @@ def reconstruct(model: Autoencoder, images: ImageSet, batch_size: int = 1024) ->
     return in_blocks(model, model, _pixels(model, images), batch_size)
 
 
-def reconstruction_errors(
-    model: Autoencoder, images: ImageSet, batch_size: int = 1024
-) -> Tensor:
+def reconstruction_errors(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """Mean absolute error per pixel of every image, (N,) in [0, 1], float32 on the CPU.
 
     The mean over images is the MAE that [Report] gives (0.0604).
     """
     pixels = _pixels(model, images)
-    return in_blocks(
-        model,
-        lambda x: (model(x).float() - x).abs().flatten(1).mean(1),
-        pixels,
-        batch_size,
-    )
+    return in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
 
 
 def latent_grid(
@@ -101,29 +92,17 @@ def latent_grid(
     limits: (x low, x high, y low, y high); by default the central 98 % of `codes` along each coordinate, or [-2, 2].
     """
     if model.latent_dim != 2:
-        raise ValueError(
-            f"a latent grid needs latent_dim=2, got {model.latent_dim}: see traversal for more dimensions"
-        )
+        raise ValueError(f"a latent grid needs latent_dim=2, got {model.latent_dim}: see traversal for more dimensions")
     check_int("size", size, low=2)
     if limits is None:
-        limits = (
-            (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(check_codes(codes))
-        )
-    x, y = (
-        torch.linspace(limits[0], limits[1], size),
-        torch.linspace(limits[3], limits[2], size),
-    )
+        limits = (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(check_codes(codes))
+    x, y = (torch.linspace(limits[0], limits[1], size), torch.linspace(limits[3], limits[2], size))
     points = torch.stack([x.repeat(size), y.repeat_interleave(size)], dim=1)
     return LatentGrid(decode(model, points), points, x, y)
 
 
 def traversal(
-    model: Autoencoder,
-    steps: int = 11,
-    *,
-    low: float = 0.0,
-    high: float = 1.0,
-    fixed: float | Tensor = 0.3,
+    model: Autoencoder, steps: int = 11, *, low: float = 0.0, high: float = 1.0, fixed: float | Tensor = 0.3
 ) -> Tensor:
     """Row i decodes coordinate i going from low to high, the others held at `fixed`: (L, steps, C, H, W).
 
@@ -138,10 +117,7 @@ def traversal(
 
 
 def one_nn_error(
-    codes: Tensor,
-    labels: Tensor,
-    test_codes: Tensor | None = None,
-    test_labels: Tensor | None = None,
+    codes: Tensor, labels: Tensor, test_codes: Tensor | None = None, test_labels: Tensor | None = None
 ) -> float:
     """Share of points whose nearest neighbour among `codes` (N, L) has another label, in [0, 1].
 
@@ -163,11 +139,7 @@ def trustworthiness(images: ImageSet | Tensor, codes: Tensor, k: int = 12) -> fl
     from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
     x = images.images if isinstance(images, ImageSet) else images
-    return float(
-        sklearn_trustworthiness(
-            x.flatten(1).float().numpy(), check_codes(codes).numpy(), n_neighbors=k
-        )
-    )
+    return float(sklearn_trustworthiness(x.flatten(1).float().numpy(), check_codes(codes).numpy(), n_neighbors=k))
 
 
 def class_balance(labels: Tensor, n_classes: int) -> float:
@@ -177,17 +149,11 @@ def class_balance(labels: Tensor, n_classes: int) -> float:
     return float(-torch.xlogy(share, share).sum() / np.log(n_classes))
 
 
-def project(
-    codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0
-) -> Tensor:
+def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0) -> Tensor:
     """A view of codes (N, L) in `dims` coordinates, (N, dims) float32: "umap", "tsne" or "pca"."""
     check_choice("method", method, PROJECTIONS)
     points = check_codes(codes).cpu().numpy()
-    return torch.from_numpy(
-        PROJECTIONS[method](points, dims, child_seed(seed, "project") % 2**32).astype(
-            np.float32
-        )
-    )
+    return torch.from_numpy(PROJECTIONS[method](points, dims, child_seed(seed, "project") % 2**32).astype(np.float32))
 
 
 def _umap(points, dims, seed):
@@ -195,9 +161,7 @@ def _umap(points, dims, seed):
 
     import umap
 
-    with (
-        warnings.catch_warnings()
-    ):  # a fixed seed costs UMAP its parallelism, of which it warns
+    with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
         warnings.filterwarnings("ignore", message="n_jobs value")
         return umap.UMAP(n_components=dims, random_state=seed).fit_transform(points)
 
@@ -218,13 +182,7 @@ PROJECTIONS = {"umap": _umap, "tsne": _tsne, "pca": _pca}
 
 
 def difficulty(
-    images: ImageSet,
-    *,
-    epochs: int = 10,
-    early: int = 3,
-    seed: int = 0,
-    device: str = "auto",
-    progress: bool = True,
+    images: ImageSet, *, epochs: int = 10, early: int = 3, seed: int = 0, device: str = "auto", progress: bool = True
 ):
     """How hard each labelled image is to learn, from one small CNN trained on all: a DataFrame with N rows.
 
@@ -252,9 +210,7 @@ def difficulty(
     return pd.DataFrame(_difficulty(torch.stack(probs_T_N_C), images.labels, early))
 
 
-def _difficulty(
-    probs_T_N_C: Tensor, labels: Tensor, early: int
-) -> dict[str, np.ndarray]:
+def _difficulty(probs_T_N_C: Tensor, labels: Tensor, early: int) -> dict[str, np.ndarray]:
     onehot = torch.nn.functional.one_hot(labels, probs_T_N_C.shape[2])
     p_true = (probs_T_N_C * onehot).sum(2)
     right = probs_T_N_C.argmax(2) == labels
@@ -269,9 +225,7 @@ def _difficulty(
 
 def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
     if images.image_shape != tuple(model.image_shape):
-        raise ValueError(
-            f"the model takes images of shape {tuple(model.image_shape)}, got {images.image_shape}"
-        )
+        raise ValueError(f"the model takes images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     return images.images
 
 

@@ -14,25 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = [
-    "RECONSTRUCTION",
-    "batch_affinities",
-    "gaussian_kl",
-    "perplexity_rows",
-    "symmetric",
-    "tsne_kl",
-]
+__all__ = ["RECONSTRUCTION", "batch_affinities", "gaussian_kl", "perplexity_rows", "symmetric", "tsne_kl"]
 
 BISECTIONS = 60
 
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """Binary cross-entropy of pixels in [0, 1], in nats per image, summed over pixels: (B, ...) to (B,)."""
-    return (
-        F.binary_cross_entropy_with_logits(logits, x, reduction="none")
-        .flatten(1)
-        .sum(1)
-    )
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
 def squared_error(logits: Tensor, x: Tensor) -> Tensor:
@@ -67,29 +56,15 @@ def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
     """
     others = int(torch.isfinite(sq_distances).sum(1).min())
     if not 1 <= perplexity < others:
-        raise ValueError(
-            f"perplexity must be at least 1 and below the {others} other points, got {perplexity}"
-        )
+        raise ValueError(f"perplexity must be at least 1 and below the {others} other points, got {perplexity}")
     shifted = sq_distances - sq_distances.min(dim=1, keepdim=True).values
-    scale = (
-        torch.where(torch.isfinite(shifted), shifted, 0)
-        .sum(1)
-        .div(others)
-        .clamp_min(1e-12)
-        .log()
-    )
-    low, high = (
-        -scale - 20,
-        -scale + 20,
-    )  # log beta; exp(+-20) around the inverse mean distance
+    scale = torch.where(torch.isfinite(shifted), shifted, 0).sum(1).div(others).clamp_min(1e-12).log()
+    low, high = (-scale - 20, -scale + 20)  # log beta; exp(+-20) around the inverse mean distance
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         p = torch.softmax(-middle.exp()[:, None] * shifted, dim=1)
         too_wide = -torch.xlogy(p, p).sum(1) > math.log(perplexity)
-        low, high = (
-            torch.where(too_wide, middle, low),
-            torch.where(too_wide, high, middle),
-        )
+        low, high = (torch.where(too_wide, middle, low), torch.where(too_wide, high, middle))
     return torch.softmax(-((low + high) / 2).exp()[:, None] * shifted, dim=1)
 
 
@@ -116,7 +91,5 @@ def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
     sq_distances = (codes[:, None, :] - codes[None, :, :]).square().sum(2)
     log_kernel = (-(freedom + 1) / 2) * torch.log1p(sq_distances / freedom)
     diagonal = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
-    log_q = log_kernel - torch.logsumexp(
-        log_kernel.masked_fill(diagonal, -float("inf")).flatten(), dim=0
-    )
+    log_q = log_kernel - torch.logsumexp(log_kernel.masked_fill(diagonal, -float("inf")).flatten(), dim=0)
     return torch.xlogy(joint, joint).sum() - (joint * log_q).sum()

@@ -16,16 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = [
-    "PRESETS",
-    "Batch",
-    "ClippedLinear",
-    "Trainable",
-    "in_blocks",
-    "mlp",
-    "small_cnn",
-    "to_input",
-]
+__all__ = ["PRESETS", "Batch", "ClippedLinear", "Trainable", "in_blocks", "mlp", "small_cnn", "to_input"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +25,7 @@ class Batch:
 
     x: Tensor  # (B, C, H, W) float32 in [0, 1], or codes (B, L)
     y: Tensor | None = None  # (B,) int64 or (B, C) for multi-label
-    index: Tensor | None = (
-        None  # (B,) int64; None outside the training set (validation)
-    )
+    index: Tensor | None = None  # (B,) int64; None outside the training set (validation)
 
 
 class Trainable(nn.Module):
@@ -51,9 +40,7 @@ class Trainable(nn.Module):
     def prepare(self, x: Tensor) -> None:
         """Called once before training with all inputs as they are stored (uint8 images or codes)."""
 
-    def batches(
-        self, n: int, size: int, *, generator: torch.Generator
-    ) -> Iterator[Tensor]:
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """Index tensors that together visit each of n inputs once: slices of a random permutation."""
         yield from torch.randperm(n, generator=generator).split(size)
 
@@ -67,20 +54,11 @@ def to_input(x: Tensor, device: torch.device) -> Tensor:
     x = x.to(device, non_blocking=True)
     if x.dtype == torch.uint8:
         x = x.float() / 255
-    return (
-        x.contiguous(memory_format=torch.channels_last)
-        if x.is_cuda and x.ndim == 4
-        else x
-    )
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda and x.ndim == 4 else x
 
 
 @torch.inference_mode()
-def in_blocks(
-    model: nn.Module,
-    function: Callable[[Tensor], Tensor],
-    x: Tensor,
-    batch_size: int = 1024,
-) -> Tensor:
+def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int = 1024) -> Tensor:
     """function applied to x (N, ...) in blocks on the model's device, in eval mode; (N, ...) float32 on the CPU.
 
     The model's training mode is put back afterwards.
@@ -88,10 +66,7 @@ def in_blocks(
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     try:
-        parts = [
-            function(to_input(part, device)).float().cpu()
-            for part in x.split(batch_size)
-        ]
+        parts = [function(to_input(part, device)).float().cpu() for part in x.split(batch_size)]
     finally:
         model.train(was_training)
     return torch.cat(parts)
@@ -109,16 +84,9 @@ class PadTo(nn.Module):
 
     def __init__(self, height: int, width: int, multiple: int):
         super().__init__()
-        self.padded = tuple(
-            math.ceil(size / multiple) * multiple for size in (height, width)
-        )
+        self.padded = tuple(math.ceil(size / multiple) * multiple for size in (height, width))
         rows, columns = self.padded[0] - height, self.padded[1] - width
-        self.padding = (
-            columns // 2,
-            columns - columns // 2,
-            rows // 2,
-            rows - rows // 2,
-        )
+        self.padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, self.padding)
@@ -148,62 +116,31 @@ def _dense(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs), nn.ReLU()]
 
 
-def light(
-    image_shape: tuple[int, int, int], latent_dim: int
-) -> tuple[nn.Module, int, nn.Module]:
+def light(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Module, int, nn.Module]:
     """Two strided convolutions 16-32 and a dense layer of 256, mirrored: for laptops."""
     channels, height, width = image_shape
     pad = PadTo(height, width, 4)
     h, w = pad.padded[0] // 4, pad.padded[1] // 4
-    trunk = [
-        pad,
-        *_conv(channels, 16, 2),
-        *_conv(16, 32, 2),
-        nn.Flatten(),
-        *_dense(32 * h * w, 256),
-    ]
-    decoder = [
-        *_dense(latent_dim, 256),
-        *_dense(256, 32 * h * w),
-        nn.Unflatten(1, (32, h, w)),
-    ]
-    decoder += [
-        *_up(32, 16),
-        nn.ConvTranspose2d(16, channels, 2, stride=2),
-        CropTo(pad, height, width),
-    ]
+    trunk = [pad, *_conv(channels, 16, 2), *_conv(16, 32, 2), nn.Flatten(), *_dense(32 * h * w, 256)]
+    decoder = [*_dense(latent_dim, 256), *_dense(256, 32 * h * w), nn.Unflatten(1, (32, h, w))]
+    decoder += [*_up(32, 16), nn.ConvTranspose2d(16, channels, 2, stride=2), CropTo(pad, height, width)]
     return nn.Sequential(*trunk), 256, nn.Sequential(*decoder)
 
 
-def report(
-    image_shape: tuple[int, int, int], latent_dim: int
-) -> tuple[nn.Module, int, nn.Module]:
+def report(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Module, int, nn.Module]:
     """[Report]: 3x3 convolutions 32, 64, 64 around two 2x2 max-pools (7 x 7 x 64 for 28 x 28), dense 1024, mirrored."""
     channels, height, width = image_shape
     pad = PadTo(height, width, 4)
     h, w = pad.padded[0] // 4, pad.padded[1] // 4
-    trunk = [
-        pad,
-        *_conv(channels, 32),
-        nn.MaxPool2d(2),
-        *_conv(32, 64),
-        nn.MaxPool2d(2),
-        *_conv(64, 64),
-    ]
+    trunk = [pad, *_conv(channels, 32), nn.MaxPool2d(2), *_conv(32, 64), nn.MaxPool2d(2), *_conv(64, 64)]
     trunk += [nn.Flatten(), *_dense(64 * h * w, 1024)]
-    decoder = [
-        *_dense(latent_dim, 1024),
-        *_dense(1024, 64 * h * w),
-        nn.Unflatten(1, (64, h, w)),
-    ]
+    decoder = [*_dense(latent_dim, 1024), *_dense(1024, 64 * h * w), nn.Unflatten(1, (64, h, w))]
     decoder += [*_conv(64, 64), *_up(64, 64), *_conv(64, 32), *_up(32, 32)]
     decoder += [nn.Conv2d(32, channels, 3, padding=1), CropTo(pad, height, width)]
     return nn.Sequential(*trunk), 1024, nn.Sequential(*decoder)
 
 
-def slides(
-    image_shape: tuple[int, int, int], latent_dim: int
-) -> tuple[nn.Module, int, nn.Module]:
+def slides(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Module, int, nn.Module]:
     """[Slides]: three stages of three 3x3 convolutions (64, 32, 32) and a pool, dense 1024 twice, mirrored.
 
     The decoder's second dense layer has 64 H/8 W/8 units, which are the document's 1024 for 28 x 28.
@@ -213,24 +150,11 @@ def slides(
     pad = PadTo(height, width, 8)
     h, w = pad.padded[0] // 8, pad.padded[1] // 8
     trunk: list[nn.Module] = [pad]
-    decoder = [
-        *_dense(latent_dim, 1024),
-        *_dense(1024, 64 * h * w),
-        nn.Unflatten(1, (64, h, w)),
-    ]
+    decoder = [*_dense(latent_dim, 1024), *_dense(1024, 64 * h * w), nn.Unflatten(1, (64, h, w))]
     inputs, up_inputs = channels, 64
     for kernels in (64, 32, 32):
-        trunk += [
-            *_conv(inputs, kernels),
-            *_conv(kernels, kernels),
-            *_conv(kernels, kernels),
-            nn.MaxPool2d(2),
-        ]
-        decoder += [
-            *_conv(up_inputs, kernels),
-            *_conv(kernels, kernels),
-            *_conv(kernels, kernels),
-        ]
+        trunk += [*_conv(inputs, kernels), *_conv(kernels, kernels), *_conv(kernels, kernels), nn.MaxPool2d(2)]
+        decoder += [*_conv(up_inputs, kernels), *_conv(kernels, kernels), *_conv(kernels, kernels)]
         decoder += _up(kernels, kernels)
         inputs = up_inputs = kernels
     trunk += [nn.Flatten(), *_dense(32 * h * w, 1024), *_dense(1024, 1024)]
@@ -238,48 +162,24 @@ def slides(
     return nn.Sequential(*trunk), 1024, nn.Sequential(*decoder)
 
 
-def task_agnostic(
-    image_shape: tuple[int, int, int], latent_dim: int
-) -> tuple[nn.Module, int, nn.Module]:
+def task_agnostic(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Module, int, nn.Module]:
     """[Godwin2022]: four stride-2 convolutions (32 to 256); one upsampling convolution and four size-preserving ones."""
     channels, height, width = image_shape
     trunk, inputs = [], channels
     for kernels in (32, 64, 128, 256):
         trunk += _conv(inputs, kernels, 2)
         inputs = kernels
-        h, w = (
-            math.ceil(height / 2 ** (len(trunk) // 2)),
-            math.ceil(width / 2 ** (len(trunk) // 2)),
-        )
-    decoder = [
-        nn.Unflatten(1, (latent_dim, 1, 1)),
-        nn.ConvTranspose2d(latent_dim, 32, (height, width)),
-        nn.ReLU(),
-    ]
-    decoder += [
-        *_conv(32, 32),
-        *_conv(32, 32),
-        *_conv(32, 32),
-        nn.Conv2d(32, channels, 3, padding=1),
-    ]
+        h, w = (math.ceil(height / 2 ** (len(trunk) // 2)), math.ceil(width / 2 ** (len(trunk) // 2)))
+    decoder = [nn.Unflatten(1, (latent_dim, 1, 1)), nn.ConvTranspose2d(latent_dim, 32, (height, width)), nn.ReLU()]
+    decoder += [*_conv(32, 32), *_conv(32, 32), *_conv(32, 32), nn.Conv2d(32, channels, 3, padding=1)]
     return nn.Sequential(*trunk, nn.Flatten()), 256 * h * w, nn.Sequential(*decoder)
 
 
 # (image_shape (C, H, W), latent_dim) -> encoder trunk, its number of outputs, decoder from codes to logits (B, C, H, W)
-PRESETS: dict[str, Callable] = {
-    "light": light,
-    "report": report,
-    "slides": slides,
-    "task-agnostic": task_agnostic,
-}
+PRESETS: dict[str, Callable] = {"light": light, "report": report, "slides": slides, "task-agnostic": task_agnostic}
 
 
-def mlp(
-    inputs: int,
-    outputs: int,
-    hidden: tuple[int, ...] = (256, 256),
-    dropout: float = 0.0,
-) -> nn.Module:
+def mlp(inputs: int, outputs: int, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0) -> nn.Module:
     """Dense layers with ReLU and dropout between them: (B, inputs) to logits (B, outputs)."""
     layers: list[nn.Module] = []
     for size in hidden:
@@ -288,21 +188,9 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
-def small_cnn(
-    image_shape: tuple[int, int, int], outputs: int, dropout: float = 0.5
-) -> nn.Module:
+def small_cnn(image_shape: tuple[int, int, int], outputs: int, dropout: float = 0.5) -> nn.Module:
     """Two 3x3 convolutions (32, 64) with pools, dense 128, dropout: (B, C, H, W) to logits (B, outputs)."""
     channels, height, width = image_shape
-    layers = [
-        *_conv(channels, 32),
-        nn.MaxPool2d(2),
-        *_conv(32, 64),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-    ]
-    layers += [
-        *_dense(64 * (height // 4) * (width // 4), 128),
-        nn.Dropout(dropout),
-        nn.Linear(128, outputs),
-    ]
+    layers = [*_conv(channels, 32), nn.MaxPool2d(2), *_conv(32, 64), nn.MaxPool2d(2), nn.Flatten()]
+    layers += [*_dense(64 * (height // 4) * (width // 4), 128), nn.Dropout(dropout), nn.Linear(128, outputs)]
     return nn.Sequential(*layers)

@@ -22,9 +22,7 @@ def child_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator(
-    seed: int, *names: str | int, device: str | torch.device = "cpu"
-) -> torch.Generator:
+def generator(seed: int, *names: str | int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator seeded with child_seed(seed, *names)."""
     return torch.Generator(device=device).manual_seed(child_seed(seed, *names))
 
@@ -35,9 +33,7 @@ def seeded(seed: int, *names: str | int) -> Iterator[None]:
 
     For layers that take no generator (nn.Linear's initial weights, dropout).
     """
-    devices = (
-        list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    )
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(child_seed(seed, *names))
         yield

@@ -21,7 +21,7 @@ from lalib._checks import LalibError, check_int, check_number, resolve_device
 from lalib.autoencoders import MODELS, Autoencoder
 from lalib.data import ImageSet
 from lalib.networks import Batch, Trainable, to_input
-from lalib.seeds import child_seed, generator, seeded
+from lalib.seeds import generator, seeded
 
 __all__ = ["History", "fit", "load_model", "save"]
 
@@ -80,16 +80,7 @@ def fit(
         raise ValueError("patience needs validation data: give validation=")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
-    run = _Run(
-        model,
-        data,
-        validation,
-        batch_size,
-        learning_rate,
-        weight_decay,
-        seed,
-        resolve_device(device),
-    )
+    run = _Run(model, data, validation, batch_size, learning_rate, weight_decay, seed, resolve_device(device))
     if resume and Path(checkpoint).exists():
         run.restore(Path(checkpoint))
     try:
@@ -111,29 +102,15 @@ def fit(
 class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
-    def __init__(
-        self,
-        model,
-        data,
-        validation,
-        batch_size,
-        learning_rate,
-        weight_decay,
-        seed,
-        device,
-    ):
+    def __init__(self, model, data, validation, batch_size, learning_rate, weight_decay, seed, device):
         self.model, self.seed, self.device = model.to(device), seed, device
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
         self.x, self.y = _place(_pair(data, model), device)
-        self.validation = (
-            None if validation is None else _place(_pair(validation, model), device)
-        )
+        self.validation = None if validation is None else _place(_pair(validation, model), device)
         self.batch_size = check_int("batch_size", batch_size or model.batch_size, low=1)
         groups = model.parameter_groups(learning_rate)
-        self.optimizer = torch.optim.Adam(
-            groups, weight_decay=weight_decay, fused=device.type == "cuda"
-        )
+        self.optimizer = torch.optim.Adam(groups, weight_decay=weight_decay, fused=device.type == "cuda")
         self.history = History()
         self.best = _snapshot(model)
         model.prepare(self.x)
@@ -146,25 +123,18 @@ class _Run:
         self.model.train()
         totals, seen = {}, 0
         with seeded(self.seed, "dropout", epoch):
-            for index in self.model.batches(
-                len(self.x), self.batch_size, generator=order
-            ):
+            for index in self.model.batches(len(self.x), self.batch_size, generator=order):
                 terms = self._step(index.to(self.x.device), noise)
                 seen += len(index)
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0) + value.detach() * len(index)
-        row = {
-            "epoch": epoch,
-            **{name: float(total) / seen for name, total in totals.items()},
-        }
+        row = {"epoch": epoch, **{name: float(total) / seen for name, total in totals.items()}}
         if self.validation is not None:
             row |= self._evaluate()
         self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
 
     def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
-        batch = Batch(
-            to_input(self.x[index], self.device), self._labels(self.y, index), index
-        )
+        batch = Batch(to_input(self.x[index], self.device), self._labels(self.y, index), index)
         with _autocast(self.device):
             terms = self.model.loss(batch, generator=noise)
         self.optimizer.zero_grad(set_to_none=True)
@@ -184,71 +154,42 @@ class _Run:
             part = slice(start, start + 1024)
             inputs = to_input(x[part], self.device)
             with _autocast(self.device):
-                terms = self.model.loss(
-                    Batch(inputs, self._labels(y, part)), generator=noise
-                )
+                terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
             for name, value in terms.items():
-                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(
-                    value
-                ) * len(inputs)
+                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(value) * len(inputs)
         return {name: total / len(x) for name, total in totals.items()}
 
     def _keep(self, row: dict) -> None:
-        if not all(
-            value == value and abs(value) != float("inf") for value in row.values()
-        ):
+        if not all(value == value and abs(value) != float("inf") for value in row.values()):
             raise LalibError(
                 f"training diverged in epoch {row['epoch']}: loss is {row['loss']}. The weights of epoch "
                 f"{self.history.best_epoch or 0} were kept; try a smaller learning_rate"
             )
         rows = self.history.epochs
-        best = min(
-            (past.get("val_loss", float("inf")) for past in rows), default=float("inf")
-        )
+        best = min((past.get("val_loss", float("inf")) for past in rows), default=float("inf"))
         rows.append(row)
         if row.get("val_loss", -float("inf")) < best:
             self.history.best_epoch, self.best = row["epoch"], _snapshot(self.model)
 
     def settings(self) -> dict:
         """What must agree for a run to be resumed."""
-        groups = [
-            [group["lr"], group["weight_decay"]]
-            for group in self.optimizer.param_groups
-        ]
-        return {
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "groups": groups,
-            "images": len(self.x),
-        }
+        groups = [[group["lr"], group["weight_decay"]] for group in self.optimizer.param_groups]
+        return {"seed": self.seed, "batch_size": self.batch_size, "groups": groups, "images": len(self.x)}
 
     def write(self, path: Path) -> None:
         state = {f"model.{name}": value for name, value in self.best.items()}
-        state |= {
-            f"last.{name}": value for name, value in self.model.state_dict().items()
-        }
+        state |= {f"last.{name}": value for name, value in self.model.state_dict().items()}
         for i, slots in self.optimizer.state_dict()["state"].items():
-            state |= {
-                f"optimizer.{i}.{name}": torch.as_tensor(value)
-                for name, value in slots.items()
-            }
+            state |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
         history = {"epochs": self.history.epochs, "best_epoch": self.history.best_epoch}
-        _write(
-            path,
-            state,
-            _header(self.model) | {"settings": self.settings(), "history": history},
-        )
+        _write(path, state, _header(self.model) | {"settings": self.settings(), "history": history})
 
     def restore(self, path: Path) -> None:
         header, state = _read(path)
         if header.get("settings") != self.settings():
-            raise LalibError(
-                f"{path} is of another run: it has {header.get('settings')}, this one {self.settings()}"
-            )
+            raise LalibError(f"{path} is of another run: it has {header.get('settings')}, this one {self.settings()}")
         self.history = History(**header["history"])
-        self.best = {
-            key: value.to(self.device) for key, value in _part(state, "model.").items()
-        }
+        self.best = {key: value.to(self.device) for key, value in _part(state, "model.").items()}
         self.model.load_state_dict(_part(state, "last."))
         slots: dict[int, dict] = {}
         for key, value in _part(state, "optimizer.").items():
@@ -259,11 +200,7 @@ class _Run:
 
 def save(model: Autoencoder, path: str | Path) -> None:
     """Write an autoencoder's weights and configuration to a safetensors file, whole or not at all."""
-    _write(
-        Path(path),
-        {f"model.{name}": value for name, value in model.state_dict().items()},
-        _header(model),
-    )
+    _write(Path(path), {f"model.{name}": value for name, value in model.state_dict().items()}, _header(model))
 
 
 def load_model(path: str | Path) -> Autoencoder:
@@ -273,16 +210,12 @@ def load_model(path: str | Path) -> Autoencoder:
     """
     header, state = _read(Path(path))
     if header.get("model") not in MODELS:
-        raise LalibError(
-            f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(MODELS)}"
-        )
+        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(MODELS)}")
     try:
         model = MODELS[header["model"]](**header["config"])
         model.load_state_dict(_part(state, "model."))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise LalibError(
-            f"{path} is damaged: its weights do not fit its configuration ({error})"
-        ) from error
+        raise LalibError(f"{path} is damaged: its weights do not fit its configuration ({error})") from error
     return model
 
 
@@ -294,15 +227,8 @@ def _write(path: Path, state: dict[str, Tensor], header: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        tensors = {
-            name: value.detach().cpu().contiguous().clone()
-            for name, value in state.items()
-        }
-        save_file(
-            tensors,
-            temporary,
-            metadata={"format": FORMAT, "header": json.dumps(header)},
-        )
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        save_file(tensors, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -315,34 +241,24 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata, state = (
                 file.metadata() or {},
-                {name: file.get_tensor(name) for name in file.keys()},
+                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (not a dict)
             )
     except (SafetensorError, OSError) as error:
-        raise LalibError(
-            f"{path} is damaged or no safetensors file: {error}"
-        ) from error
+        raise LalibError(f"{path} is damaged or no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise LalibError(
-            f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}"
-        )
+        raise LalibError(f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     return json.loads(metadata["header"]), state
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in state.items()
-        if name.startswith(prefix)
-    }
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _snapshot(model: Trainable) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _pair(
-    data: ImageSet | tuple[Tensor, Tensor], model: Trainable
-) -> tuple[Tensor, Tensor | None]:
+def _pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of what `fit` was given, checked."""
     if not isinstance(data, ImageSet):
         return _check_codes_pair(*data)
@@ -358,15 +274,11 @@ def _check_codes_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     from lalib._checks import check_codes
 
     if len(check_codes(x)) != len(y):
-        raise ValueError(
-            f"codes and labels must have one row each per image, got {len(x)} and {len(y)}"
-        )
+        raise ValueError(f"codes and labels must have one row each per image, got {len(x)} and {len(y)}")
     return x, y
 
 
-def _place(
-    pair: tuple[Tensor, Tensor | None], device: torch.device
-) -> tuple[Tensor, Tensor | None]:
+def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Inputs and labels on the device if they fill under half of its free memory, else where they are."""
     x, y = pair
     if device.type == "cuda" and x.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
@@ -375,11 +287,7 @@ def _place(
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    return (
-        torch.autocast("cuda", torch.bfloat16)
-        if device.type == "cuda"
-        else contextlib.nullcontext()
-    )
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _progress(run: _Run, epochs: int, show: bool):
@@ -387,20 +295,8 @@ def _progress(run: _Run, epochs: int, show: bool):
     from tqdm.auto import tqdm
 
     done = len(run.history.epochs)
-    with tqdm(
-        total=epochs,
-        initial=done,
-        disable=not show,
-        unit="epoch",
-        desc=type(run.model).__name__,
-    ) as bar:
+    with tqdm(total=epochs, initial=done, disable=not show, unit="epoch", desc=type(run.model).__name__) as bar:
         for epoch in range(done + 1, epochs + 1):
             yield epoch
-            bar.set_postfix(
-                {
-                    key: f"{value:.4g}"
-                    for key, value in run.history.epochs[-1].items()
-                    if "loss" in key
-                }
-            )
+            bar.set_postfix({key: f"{value:.4g}" for key, value in run.history.epochs[-1].items() if "loss" in key})
             bar.update()

@@ -1,0 +1,193 @@
+"""Comparisons of strategies: many runs, each written to a file of its own when it is done, and never run twice.
+
+A run's file is named by the hash of its configuration (which holds fingerprints of the images) and written to a
+temporary name first, so that whatever stops a comparison, what was finished is kept and calling again goes on.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lalib._checks import check_choice, check_int, check_number
+from lalib.autoencoders import MODELS
+from lalib.classifiers import CNNClassifier, MLPClassifier, accuracy
+from lalib.data import ImageSet, unbalance
+from lalib.latent import class_balance, encode, reconstruction_errors
+from lalib.seeds import child_seed
+from lalib.strategies import STRATEGIES, select
+from lalib.training import fit
+
+__all__ = ["compare_query_sets", "run_all"]
+
+TASKS = ("cnn", "mlp")
+STEPS = 600  # minibatches of 32 a task model is trained for, whatever the number of labels
+
+
+def compare_query_sets(
+    images: ImageSet,
+    test: ImageSet,
+    *,
+    encoder: Mapping,
+    strategies: Sequence[str] | Mapping[str, tuple[str, dict]] = tuple(STRATEGIES),
+    sizes: Iterable[int] = (100, 1000),
+    ratios: Iterable[float] = (1, 7 / 3, 10),
+    seeds: int | Iterable[int] = 10,
+    task: str = "cnn",
+    out: str | Path,
+    jobs: int = 1,
+    progress: bool = True,
+):
+    """What a query set is worth: select from scratch, label, train a classifier on those labels alone, test it.
+
+    Each run is one pool and one seed. Its pool is `images` unbalanced by `ratio` (1 leaves it as it is), its encoder is
+    trained on that pool without labels, and every strategy picks `sizes` images from the same codes; the classifiers
+    start from the same weights, so strategies are paired within a run. With random's picks they form a table.
+
+    encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
+    strategies: names, or {label: (name, options)}. seeds: how many, or which. task: "cnn" on pixels or "mlp" on codes.
+    out: folder of the run files. jobs: processes, one thread each.
+    Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
+    balance (normalised entropy of the classes picked), classes (how many were met).
+    """
+    check_choice("task", task, TASKS)
+    check_choice("encoder's model", encoder.get("model"), MODELS)
+    if not isinstance(strategies, Mapping):
+        strategies = {name: (name, {}) for name in strategies}
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    shared = {
+        "images": images.fingerprint(),
+        "test": test.fingerprint(),
+        "encoder": dict(encoder),
+        "strategies": {
+            label: [check_choice("strategy", name, STRATEGIES), o] for label, (name, o) in strategies.items()
+        },
+        "sizes": [check_int("size", size, low=1, high=len(images)) for size in sizes],
+        "task": task,
+        "steps": STEPS,
+    }
+    runs = [
+        {**shared, "ratio": check_number("ratio", ratio, low=1), "seed": check_int("seed", seed, low=0)}
+        for seed in seeds
+        for ratio in ratios
+    ]
+    return run_all(_QuerySetRun(images, test), runs, out, jobs=jobs, progress=progress)
+
+
+class _QuerySetRun:
+    """Calls one run of compare_query_sets; holds the image sets, which the configuration only names by fingerprint."""
+
+    def __init__(self, images: ImageSet, test: ImageSet):
+        self.images, self.test = images, test
+
+    def __call__(self, run: dict) -> list[dict]:
+        seed, ratio = run["seed"], run["ratio"]
+        pool = self.images if ratio == 1 else unbalance(self.images, ratio, seed=seed)
+        options = dict(run["encoder"])
+        epochs = options.pop("epochs", 40)
+        model = MODELS[options.pop("model")](pool.image_shape, seed=seed, **options)
+        fit(model, pool, epochs=epochs, seed=seed, progress=False)
+        given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
+        inputs = (pool, self.test)
+        if run["task"] == "mlp":
+            inputs = ((given["codes"], pool.labels), (encode(model, self.test), self.test.labels))
+        return [
+            {"strategy": label, "labels": n, "ratio": ratio, "seed": seed} | _score(run, pool, inputs, query)
+            for label, (name, extra) in run["strategies"].items()
+            for n in run["sizes"]
+            for query in [select(name, n=n, seed=child_seed(seed, "select"), **given, **extra)]
+        ]
+
+
+def _score(run: dict, pool: ImageSet, inputs: tuple, query: torch.Tensor) -> dict:
+    """Train the task model on the images `query` and test it."""
+    train, test = inputs
+    epochs = max(1, round(STEPS * 32 / len(query)))
+    if run["task"] == "cnn":
+        classifier = CNNClassifier(pool.image_shape, pool.n_classes, seed=run["seed"])
+        fit(classifier, train.subset(query), epochs=epochs, seed=run["seed"], progress=False)
+        score = accuracy(classifier, test)
+    else:
+        classifier = MLPClassifier(train[0].shape[1], pool.n_classes, seed=run["seed"])
+        fit(classifier, (train[0][query], train[1][query]), epochs=epochs, seed=run["seed"], progress=False)
+        score = accuracy(classifier, *test)
+    picked = pool.labels[query]
+    return {"accuracy": score, "balance": class_balance(picked, pool.n_classes), "classes": len(picked.unique())}
+
+
+def run_all(
+    function: Callable[[dict], list[dict]], runs: list[dict], out: str | Path, *, jobs: int = 1, progress: bool = True
+):
+    """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
+
+    A damaged file is reported as a warning and its run done again. With `jobs` > 1 runs go to processes of one thread.
+    """
+    import pandas as pd
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    missing = [run for run in runs if _read(out / _file_name(run)) is None]
+    work = (delayed(_run_one)(function, run, out, jobs > 1) for run in missing)
+    done = Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
+    for _ in tqdm(done, total=len(missing), disable=not progress, unit="run", desc=out.name):
+        pass
+    return pd.DataFrame([row for run in runs for row in _read(out / _file_name(run))["rows"]])
+
+
+def _run_one(function: Callable[[dict], list[dict]], run: dict, out: Path, single_thread: bool) -> None:
+    if single_thread:
+        torch.set_num_threads(1)
+    started = time.perf_counter()
+    rows = function(run)
+    record = {"run": run, "rows": rows, "seconds": round(time.perf_counter() - started, 2), **provenance()}
+    path = out / _file_name(run)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(record, indent=1))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _file_name(run: dict) -> str:
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
+
+
+def _read(path: Path) -> dict | None:
+    """The record of a finished run, None if there is none or its file is damaged (then with a warning)."""
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        record["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
+        return None
+    return record
+
+
+def provenance() -> dict:
+    """Versions, device, platform and git commit of this run."""
+    import numpy
+    import sklearn
+
+    root = Path(__file__).parents[1]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
+    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
+    return {
+        "device": device,
+        "versions": versions | {"python": platform.python_version()},
+        "commit": commit.stdout.strip() or "unknown",
+        "finished": math.floor(time.time()),
+    }
