@@ -132,7 +132,7 @@ def one_nn_error(
 
 
 def trustworthiness(images: ImageSet | Tensor, codes: Tensor, k: int = 12) -> float:
-    """T(k) in [0, 1]: how far each point's k neighbours among the codes are also neighbours among the pixels [Venna2001].
+    """T(k) in [0, 1]: how far the k neighbours among the codes are neighbours among the pixels, too [Venna2001].
 
     Memory grows with N^2: give a few thousand images.
     """
@@ -143,7 +143,7 @@ def trustworthiness(images: ImageSet | Tensor, codes: Tensor, k: int = 12) -> fl
 
 
 def class_balance(labels: Tensor, n_classes: int) -> float:
-    """Normalised entropy of the class counts of labels (n,): 1 when all classes are equally frequent, 0 for one class."""
+    """Normalised entropy of the class counts of labels (n,): 1 if all classes are equally frequent, 0 for one class."""
     check_int("n_classes", n_classes, low=2)
     share = torch.bincount(labels, minlength=n_classes).double() / len(labels)
     return float(-torch.xlogy(share, share).sum() / np.log(n_classes))

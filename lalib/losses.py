@@ -42,13 +42,13 @@ RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats per image, summed over L: (B, L) to (B,). [Kingma2014], App. B."""
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats per image, summed over L: (B, L) to (B,) [Kingma2014, B]."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
 @torch.no_grad()
 def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
-    """p_j|i proportional to exp(-beta_i d2_ij), beta_i such that each row's entropy is log(perplexity). Eq. 1 of [Maaten2008].
+    """p_j|i proportional to exp(-beta_i d2_ij), beta_i such that row i has entropy log(perplexity) [Maaten2008, Eq. 1].
 
     sq_distances (N, K): squared distances from N points to K others each; infinity leaves an entry out.
     Returns (N, K) of the same dtype; rows sum to 1. beta_i is found by bisection in log beta. A row with more than
@@ -76,7 +76,7 @@ def symmetric(conditional: Tensor) -> Tensor:
 
 @torch.no_grad()
 def batch_affinities(x: Tensor, perplexity: float) -> Tensor:
-    """t-SNE's P within a batch: x (B, ...) to a symmetric (B, B) with zero diagonal and sum 1. Sec. 2 of [Maaten2009]."""
+    """t-SNE's P within a batch: x (B, ...) to a symmetric (B, B) with zero diagonal and sum 1 [Maaten2009, Sec. 2]."""
     flat = x.flatten(1).double()
     sq_distances = torch.cdist(flat, flat).square().fill_diagonal_(float("inf"))
     return symmetric(perplexity_rows(sq_distances, perplexity)).to(x.dtype)
@@ -85,7 +85,7 @@ def batch_affinities(x: Tensor, perplexity: float) -> Tensor:
 def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
     """KL(P || Q) in nats, a scalar: codes (B, L), joint P (B, B) with zero diagonal. Eq. 4 and 5 of [Maaten2009].
 
-    q_ij is proportional to (1 + |z_i - z_j|^2 / a)^(-(a + 1) / 2) over all i != j, with a = max(1, L - 1) degrees of freedom.
+    q_ij is proportional to (1 + |z_i - z_j|^2 / a)^(-(a + 1) / 2) over all i != j, with a = max(1, L - 1).
     """
     freedom = max(1, codes.shape[1] - 1)
     sq_distances = (codes[:, None, :] - codes[None, :, :]).square().sum(2)

@@ -2,7 +2,7 @@
 
 References
 ----------
-[Report]  Killeen, Progress update: query selection based on latent space sampling. One 1024-unit dense layer, two pools.
+[Report]  Killeen, Progress update: query selection based on latent space sampling. Two pools, dense 1024.
 [Slides]  Killeen, Query selection based on latent space sampling (slides). Nine convolutions, three pools.
 [Godwin2022] Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
           autoencoder. Four downsampling convolutions; one upsampling and four size-preserving ones.
@@ -29,7 +29,7 @@ class Batch:
 
 
 class Trainable(nn.Module):
-    """What `fit` needs of a model: a loss, and, where the defaults do not serve, a preparation and an order of images."""
+    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order of images."""
 
     batch_size = 128
 
@@ -163,7 +163,7 @@ def slides(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Modul
 
 
 def task_agnostic(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Module, int, nn.Module]:
-    """[Godwin2022]: four stride-2 convolutions (32 to 256); one upsampling convolution and four size-preserving ones."""
+    """[Godwin2022]: four stride-2 convolutions (32 to 256); one upsampling and four size-preserving convolutions."""
     channels, height, width = image_shape
     trunk, inputs = [], channels
     for kernels in (32, 64, 128, 256):
