@@ -10,7 +10,19 @@ import torch
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["COLOURS", "INK", "SYMBOLS", "apply_layout", "check_index", "colour", "heading", "labels_of", "pixels", "png", "symbol"]
+__all__ = [
+    "COLOURS",
+    "INK",
+    "SYMBOLS",
+    "apply_layout",
+    "check_index",
+    "colour",
+    "heading",
+    "labels_of",
+    "pixels",
+    "png",
+    "symbol",
+]
 
 # Okabe and Ito's eight (grey in place of black, which is the colour of outlines and text), wine and brown.
 COLOURS = (
@@ -48,12 +60,13 @@ def heading(title: str, subtitle: str = "") -> str:
 
 def apply_layout(fig: "go.Figure", title: str, subtitle: str = "", *, width: int, height: int, **layout) -> "go.Figure":
     """White background, readable type, room for the title, no button that shares data; returns `fig`."""
+    top = 30 if subtitle else 16  # plotly aligns the first line's foot, not its head, when there are two
     place = {"x": 0.0, "xref": "container", "xanchor": "left", "y": 1.0, "yref": "container", "yanchor": "top"}
     fig.update_layout(
         template="plotly_white",
-        title={"text": heading(title, subtitle), "font": {"size": 17}, "pad": {"l": 16, "t": 14}, **place},
+        title={"text": heading(title, subtitle), "font": {"size": 17}, "pad": {"l": 16, "t": top}, **place},
         font={"size": 13, "color": INK},
-        margin={"l": 64, "r": 24, "t": 76 if subtitle else 56, "b": 56},
+        margin={"l": 64, "r": 24, "t": 84 if subtitle else 56, "b": 56},
         width=width,
         height=height,
         modebar={"remove": list(SHARE_BUTTONS)},

@@ -107,7 +107,7 @@ def history(history: "History", *, unit: str = "nats per image", title: str | No
     subtitle = "" if best is None or "val_loss" not in frame else f"dotted line: best epoch on validation, {best}"
     if subtitle:
         fig.add_vline(x=best, line={"dash": "dot", "color": GREY, "width": 1.5})
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.08, "yanchor": "bottom"}
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.12, "yanchor": "bottom"}
     size = {"width": max(520, 110 + 330 * len(terms)), "height": 400}
     return apply_layout(fig, title or "Training", subtitle, **size, legend=legend, margin_t=104)
 
@@ -159,11 +159,11 @@ def comparison(
 
     facets = [facets] if isinstance(facets, str) else list(facets)
     frame = _check_comparison(frame, facets, check_number("scale", scale))
-    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in (facets + [None, None])[:2])
+    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
     fig = make_subplots(
         rows=len(down),
         cols=len(across),
-        shared_xaxes=True,
+        shared_xaxes="all",
         shared_yaxes=True,
         column_titles=[f"{facets[0]}: {a}" for a in across] if facets else None,
         row_titles=[f"{facets[1]}: {d}" for d in down] if len(facets) > 1 else None,
@@ -177,8 +177,8 @@ def comparison(
             _panel(fig, _part(frame, facets, (a, d)), order, seen, row=r, col=c)
     fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
-    size = {"width": 330 + 300 * len(across), "height": 200 + len(down) * (50 + 26 * len(order))}
-    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_t=100, margin_b=96)
+    size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
+    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_t=104 if facets else 84, margin_b=96)
 
 
 def _check_comparison(frame, facets, scale):
@@ -190,7 +190,7 @@ def _check_comparison(frame, facets, scale):
         raise ValueError(f"facets must name at most two columns, got {facets}")
     if frame.duplicated(["strategy", *facets]).any():
         rest = [c for c in frame if c not in needed]
-        raise ValueError(f"a strategy comes more than once in a panel: name the columns that differ in facets= ({rest})")
+        raise ValueError(f"a strategy comes more than once in a panel: name what tells its rows apart in facets={rest}")
     frame = frame[needed].copy()
     frame[["difference", "low", "high"]] *= scale
     return frame
@@ -256,7 +256,8 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
     heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")
     fig = go.Figure(heat)
     fig.update_xaxes(title_text="predicted class", type="category", constrain="domain")
-    fig.update_yaxes(title_text="true class", type="category", autorange="reversed", scaleanchor="x", constrain="domain")
+    down = {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
+    fig.update_yaxes(title_text="true class", type="category", **down)
     accuracy = float((labels == predicted).float().mean())
     subtitle = f"accuracy {100 * accuracy:.1f} % of {len(labels):,} images"
     return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["latent_grid", "reconstructions", "thumbnails", "traversal"]
 
 TILE = 64  # pixels on the screen
+GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as shares of its height
 
 
 def reconstructions(
@@ -49,15 +50,15 @@ def reconstructions(
 
 def latent_grid(grid: "LatentGrid", *, title: str | None = None) -> "go.Figure":
     """The images decoded from a regular grid of latent points, each at its point. grid: from `la.latent_grid`."""
-    x, y = (np.asarray(torch.as_tensor(a).cpu(), dtype=float) for a in (grid.x, grid.y))
+    x, y, codes = (np.asarray(torch.as_tensor(a).cpu(), dtype=float) for a in (grid.x, grid.y, grid.codes))
+    x, y = np.sort(x), np.sort(y)[::-1]  # the first row of a picture is its top, the largest y
     tiles = pixels(grid.images, "grid.images")
     if len(tiles) != len(x) * len(y):
         raise ValueError(f"grid.images must hold {len(x)} x {len(y)} images, got {len(tiles)}")
-    codes = np.asarray(torch.as_tensor(grid.codes).cpu(), dtype=float)
     column = np.abs(codes[:, :1] - x).argmin(axis=1)
     row = np.abs(codes[:, 1:] - y).argmin(axis=1)
     placed = np.empty((len(y), len(x), *tiles.shape[1:]), dtype=np.uint8)
-    placed[len(y) - 1 - row, column] = tiles  # the first row of a picture is its top, the largest y
+    placed[row, column] = tiles
     return _place_grid(placed, x, y, title or "What the decoder draws at every point of the latent space")
 
 
@@ -113,12 +114,15 @@ def thumbnails(images, index=None, *, columns: int = 10, limit: int = 100, title
     columns = min(columns, len(shown))
     part = f"{len(index)} images" if len(shown) == len(index) else f"the first {len(shown)} of {len(index)} images"
     heading = (title or f"Picked: {part}", "in the order of picking, row by row")
-    fig = _mosaic(_wrap(tiles[shown.numpy()], columns), *heading, gap=0.06, caption=0.32)
-    fig.add_trace(_caption_trace(_captions(images, shown), shown, columns))
+    fig = _mosaic(wrap(tiles[shown.numpy()], columns), *heading, gap=GAP, caption=CAPTION)
+    gap, _, cell = _frame(tiles.shape[1], GAP, CAPTION)
+    foot = (gap + tiles.shape[1]) / cell - 0.44  # of a tile and some air, in cells from its centre
+    fig.add_trace(_caption_trace(captions_of(images, shown), shown, columns, foot))
     return fig.update_layout(xaxis_visible=False, yaxis_visible=False, margin_l=16, margin_b=16)
 
 
-def _captions(images, shown):
+def captions_of(images, shown: torch.Tensor) -> list[str]:
+    """For the images at `shown`: the class name, several with commas, or without labels the index."""
     labels, names = labels_of(images if hasattr(images, "class_names") else None)
     if labels is None:
         return [str(i) for i in shown.tolist()]
@@ -127,25 +131,25 @@ def _captions(images, shown):
     return [", ".join(n for n, on in zip(names, row, strict=True) if on) or "none" for row in labels[shown].tolist()]
 
 
-def _caption_trace(captions, shown, columns):
+def _caption_trace(captions, shown, columns, foot):
     import plotly.graph_objects as go
 
     place = np.arange(len(shown))
     return go.Scatter(
         x=place % columns,
-        y=place // columns + 0.5,
+        y=place // columns + foot,
         text=captions,
         customdata=shown.numpy(),
         mode="text",
-        textposition="top center",
+        textposition="bottom center",
         textfont={"size": 12 if max(map(len, captions)) <= 8 else 10, "color": INK},
         hovertemplate="image %{customdata}: %{text}<extra></extra>",
         showlegend=False,
     )
 
 
-def _wrap(tiles, columns):
-    """(n, H, W, C) as rows of `columns`, the last one filled with white."""
+def wrap(tiles: np.ndarray, columns: int) -> np.ndarray:
+    """Tiles (n, H, W, C) as rows of `columns`, the last one filled with white."""
     rows = -(-len(tiles) // columns)
     filled = np.full((rows * columns, *tiles.shape[1:]), 255, dtype=np.uint8)
     filled[: len(tiles)] = tiles
@@ -160,15 +164,11 @@ def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, le
     """
     import plotly.graph_objects as go
 
-    rows, columns, height, width, _ = tiles.shape
-    gap = int(np.ceil(gap * height))
-    below = gap + round(caption * height)
-    padded = np.pad(tiles, ((0, 0), (0, 0), (gap, below), (gap, gap), (0, 0)), constant_values=255)
-    tile_h, tile_w = padded.shape[2:4]
-    canvas = padded.transpose(0, 2, 1, 3, 4).reshape(rows * tile_h, columns * tile_w, -1)
-    dx, dy = 1 / tile_w, 1 / tile_h
-    repeat, source = png(canvas)
-    dx, dy = dx / repeat, dy / repeat
+    rows, columns, height = tiles.shape[:3]
+    gap, below, _ = _frame(height, gap, caption)
+    picture, tile_h, tile_w = canvas(tiles, gap, below)
+    repeat, source = png(picture)
+    dx, dy = 1 / (tile_w * repeat), 1 / (tile_h * repeat)
     image = go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip")
     fig = go.Figure(image)
     bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
@@ -176,6 +176,20 @@ def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, le
     fig.update_yaxes(range=[rows - 0.5, -0.5], scaleanchor="x", scaleratio=tile_h / tile_w, **bare)
     size = {"width": max(420, left + 40 + columns * square), "height": 140 + round(rows * square * tile_h / tile_w)}
     return apply_layout(fig, title, subtitle, **size, margin_l=left)
+
+
+def canvas(tiles: np.ndarray, gap: int, below: int) -> tuple[np.ndarray, int, int]:
+    """Tiles (R, K, H, W, C) side by side as (R h, K w, C), each with white around it; and the cell's h and w."""
+    padded = np.pad(tiles, ((0, 0), (0, 0), (gap, below), (gap, gap), (0, 0)), constant_values=255)
+    rows, columns, height, width, channels = padded.shape
+    return padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels), height, width
+
+
+def _frame(height, gap, caption):
+    """White above a tile, white below it, and the height of all, in pixels of the image."""
+    gap = int(np.ceil(gap * height))
+    below = gap + round(caption * height)
+    return gap, below, gap + height + below
 
 
 def _step(ticks):
