@@ -4,6 +4,7 @@ Only raster formats are opened: Pillow hands some of the others (EPS) to program
 """
 
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +129,7 @@ def _refuse(failed: dict[int, str], names: list[str], what: str) -> None:
 
 def _check_alike(values: list, names: list[str], describe) -> None:
     """ValueError that names files that differ from what most are."""
-    usual = max(set(values), key=lambda value: (values.count(value), str(value)))
+    usual = Counter(values).most_common(1)[0][0]
     odd = [f"{name} ({describe(value)})" for name, value in zip(names, values, strict=True) if value != usual]
     if odd:
         raise ValueError(

@@ -17,26 +17,13 @@ from lalib._checks import LalibError, check_choice, check_int, check_number
 from lalib._imageset import MIN_SIZE, ImageSet, from_arrays
 from lalib.seeds import generator
 
-__all__ = [
-    "DATASETS",
-    "ImageSet",
-    "from_arrays",
-    "from_folder",
-    "from_npz",
-    "load",
-    "stratified_split",
-    "unbalance",
-]
+__all__ = ["DATASETS", "ImageSet", "from_arrays", "from_folder", "from_npz", "load", "stratified_split", "unbalance"]
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def load(
-    name: str,
-    split: str = "train",
-    *,
-    root: str | Path | None = None,
-    mirror: str | Path | None = None,
+    name: str, split: str = "train", *, root: str | Path | None = None, mirror: str | Path | None = None
 ) -> ImageSet:
     """A data set by name (see DATASETS): what ships or is installed is read where it lies, the rest is downloaded once.
 
@@ -57,11 +44,7 @@ def _mini(name, split, root, mirror):
     _check_recorded(path)
     arrays = _downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
     images, labels, class_names = arrays.values()
-    return (
-        torch.from_numpy(images),
-        torch.from_numpy(labels.astype(np.int64)),
-        tuple(class_names.tolist()),
-    )
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
 
 
 def _check_recorded(path):
@@ -131,11 +114,7 @@ def from_npz(path: str | Path) -> ImageSet:
         came = ", ".join(map(repr, arrays)) or "none"
         raise ValueError(f"{path} must hold 'images' and may hold 'labels' and 'class_names', got {came}")
     names = arrays.get("class_names")
-    images = from_arrays(
-        arrays["images"],
-        arrays.get("labels"),
-        None if names is None else names.astype(str).tolist(),
-    )
+    images = from_arrays(arrays["images"], arrays.get("labels"), None if names is None else names.astype(str).tolist())
     return replace(images, source=str(path))
 
 
@@ -220,13 +199,13 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
     for label, (count, target) in enumerate(zip(counts.tolist(), targets.tolist(), strict=True)):
         members = torch.nonzero(images.labels == label)[:, 0][torch.randperm(count, generator=rng)]
         kept.append(members[:target])
-        copies = max(target - count, 0)
-        sources.append(members.repeat(math.ceil(copies / max(count, 1)))[:copies])
+        missing = max(target - count, 0)
+        sources.append(members.repeat(math.ceil(missing / max(count, 1)))[:missing])
     kept, sources = torch.cat(kept).sort().values, torch.cat(sources)
     pool = images.subset(torch.cat([kept, sources]))
     copies = augment(pool.images[len(kept) :], generator=rng)
-    moved = torch.cat([pool.images[: len(kept)], copies])
-    return replace(pool, images=moved, source=f"{images.source}, unbalanced by {ratio:g}")
+    together = torch.cat([pool.images[: len(kept)], copies])
+    return replace(pool, images=together, source=f"{images.source}, unbalanced by {ratio:g}")
 
 
 def _check_classes(classes, n_classes):
