@@ -25,7 +25,7 @@ P_NORMS = {
     **dict.fromkeys(("chebyshev", "infinity"), float("inf")),
 }
 # The other metrics of BallTree that obey the triangle inequality; those that do not are searched in blocks.
-TRUE_METRICS = ("seuclidean", "mahalanobis", "canberra", "haversine", "hamming", "jaccard", "pyfunc")
+TRUE_METRICS = ("seuclidean", "mahalanobis", "canberra", "haversine", "hamming", "jaccard", "pyfunc", *P_NORMS)
 
 
 def sq_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -34,8 +34,15 @@ def sq_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def distinct(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distinct rows of codes (N, L), as (U, L), and for each row which of them it is, (N,) int64."""
-    return torch.unique(codes, dim=0, return_inverse=True)
+    """The distinct rows of codes (N, L), as (U, L) in some fixed order, and which of them each row is, (N,) int64."""
+    rows = np.ascontiguousarray(codes.detach().cpu().double().numpy() + 0.0)  # -0.0 becomes 0.0
+    keys = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()  # bytes sort faster than numbers
+    order = keys.argsort(kind="stable")
+    new = np.concatenate(([True], (rows[order][1:] != rows[order][:-1]).any(axis=1)))
+    inverse = np.empty(len(rows), dtype=np.int64)
+    inverse[order] = new.cumsum() - 1
+    first = torch.from_numpy(order[new]).to(codes.device)
+    return codes[first], torch.from_numpy(inverse).to(codes.device)
 
 
 class Neighbours:
@@ -98,7 +105,7 @@ class Neighbours:
 
 
 def resolve_metric(metric, codes: torch.Tensor):
-    """The name of a p-norm, a callable, or a DistanceMetric; ValueError for a name scikit-learn's trees do not know."""
+    """A p-norm's name, a callable, or a DistanceMetric scaled to the codes; ValueError for a name the trees lack."""
     from sklearn.metrics import DistanceMetric
     from sklearn.neighbors import BallTree
 
@@ -119,11 +126,11 @@ def _scale_of(metric, codes):
     covariance = np.atleast_2d(np.cov(codes.cpu().numpy(), rowvar=False))
     if not np.linalg.matrix_rank(covariance) == len(covariance):
         raise ValueError(f"metric {metric!r} needs codes that vary in all {len(covariance)} dimensions")
-    return {"V": np.diag(covariance)} if metric == "seuclidean" else {"VI": np.linalg.inv(covariance)}
+    return {"V": covariance.diagonal().copy()} if metric == "seuclidean" else {"VI": np.linalg.inv(covariance)}
 
 
 def _metric_name(metric):
-    return type(metric).__name__.removesuffix("Distance").replace("64", "").lower()
+    return type(metric).__name__.rstrip("0123456789").removesuffix("Distance").lower()
 
 
 def _distances(a, b, metric):
@@ -166,10 +173,11 @@ def knn(codes: torch.Tensor, k: int, queries: torch.Tensor | None = None, metric
 def median_nn_distance(codes: torch.Tensor, metric="euclidean", sample: int = 1024) -> float:
     """Median distance from a code (N, L) to its nearest neighbour at another place: the unit for thresholds.
 
-    Duplicates count as one place, and up to `sample` places, evenly spaced in lexicographic order, are looked at, so
+    Duplicates count as one place, and at most `sample` places are looked at, which ones depends on the values alone, so
     that the order of the codes does not matter. 0.0 if all codes coincide.
     """
     places, _ = distinct(check_codes(codes))
+    metric = resolve_metric(metric, codes)
     if len(places) == 1:
         return 0.0
     step = -(-len(places) // sample)
@@ -185,23 +193,22 @@ def kmeans_pp(codes: torch.Tensor, k: int, generator: torch.Generator) -> torch.
     """
     codes = check_codes(codes).detach().double()
     check_int("k", k, low=1, high=len(codes))
-    chance = torch.rand(k, generator=generator, dtype=torch.float64).to(codes.device)
-    free = torch.ones(len(codes), dtype=torch.float64, device=codes.device)
-    weight, nearest = free.clone(), None
-    index = torch.empty(k, dtype=torch.int64, device=codes.device)
-    for step in range(k):
-        index[step] = _draw(weight, chance[step])
-        distance = (codes - codes[index[step]]).square_().sum(dim=1)
-        nearest = distance if nearest is None else torch.minimum(nearest, distance, out=nearest)
-        free[index[step]] = 0
-        weight = torch.where((nearest > 0).any(), nearest, free)
-    return index
+    chances = torch.rand(k, generator=generator, dtype=torch.float64).tolist()
+    columns = codes.T.contiguous()  # (L, N): sums over L run along memory
+    free = torch.ones_like(columns[0])
+    nearest, picked = torch.full_like(free, torch.inf), []
+    for chance in chances:
+        picked.append(_draw(free if not picked or not nearest.any() else nearest, chance))
+        torch.minimum(nearest, (columns - columns[:, picked[-1], None]).square_().sum(dim=0), out=nearest)
+        free[picked[-1]] = 0
+    return torch.tensor(picked, device=codes.device)
 
 
 def _draw(weight, chance):
     """An index with probability proportional to weight, never one of weight 0."""
     total = weight.cumsum(0)
-    return torch.searchsorted(total, chance * total[-1], right=True).clamp_(max=(weight > 0).nonzero()[-1, 0])
+    below = torch.nextafter(total[-1], torch.zeros_like(total[-1]))
+    return int(torch.searchsorted(total, torch.minimum(chance * total[-1], below), right=True))
 
 
 def kmeans(
@@ -225,9 +232,13 @@ def kmeans(
 
 def _assign(codes, centres):
     """Nearest centre of each code and the squared distance to it."""
-    rows = codes.split(max(1, BLOCK // len(centres)))
-    best = [sq_distances(block, centres).min(dim=1) for block in rows]
-    return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
+    if codes.device.type == "cpu" and codes.shape[1] <= TREE_DIMENSIONS:
+        assignment = Neighbours(centres).nearest(codes, 1)[1].squeeze(1)
+    else:  # |c|^2 - 2 x.c has the same minimum as |x - c|^2, at the speed of a matrix product
+        norms = centres.square().sum(dim=1)
+        rows = codes.split(max(1, BLOCK // len(centres)))
+        assignment = torch.cat([torch.addmm(norms, block, centres.T, alpha=-2).argmin(dim=1) for block in rows])
+    return assignment, (codes - centres[assignment]).square().sum(dim=1)
 
 
 def _means(codes, assignment, k):

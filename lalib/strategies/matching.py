@@ -6,16 +6,18 @@
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from lalib._checks import LalibError, check_choice, check_number
-from lalib.geometry import Neighbours, distinct, median_nn_distance
+from lalib.geometry import Neighbours, distinct, median_nn_distance, resolve_metric
 
 __all__ = ["MATCHES", "check_matching", "default_threshold", "match_draws"]
 
 PATIENCE = 10_000  # draws in a row that may add nothing before a threshold is given up
 WALK = 128  # draws searched for at once
-START = 16  # neighbours looked at first in a tree
+START = 64  # neighbours looked at first in a tree
+REBUILD = 2  # neighbours looked at per place of a tree before it is built anew
 
 Density = Callable[[int], torch.Tensor]  # m -> (m, L) float64 draws on the CPU
 
@@ -27,7 +29,7 @@ def match_draws(draw: Density, codes: torch.Tensor, candidates: torch.Tensor, n:
     "all": each draw takes every candidate within the threshold, the last draw only its nearest ones.
     Equal distances go to the lowest index. LalibError if PATIENCE draws in a row add nothing.
     """
-    take = MATCHES[match](codes, candidates, metric, threshold)
+    take = MATCHES[match](codes, candidates, resolve_metric(metric, codes), threshold)
     picked, draws, hits, misses = [], 0, 0, 0
     for added in take(_stream(draw, n)):
         draws, hits = draws + 1, hits + bool(added)
@@ -52,27 +54,32 @@ class _Nearest:
     """The candidates that are still free, walked draw by draw.
 
     Candidates with equal codes share a place, so that a heap of duplicates costs one neighbour. The tree holds the
-    places that were free when it was last built; it is built anew once more neighbours were looked at than it has
-    places, which keeps both costs in balance however the draws fall.
+    places that were free when it was last built; it is built anew once twice as many neighbours
+    were looked at as it has places, which keeps both costs in balance however the draws fall.
     """
 
     def __init__(self, codes, candidates, metric, threshold):
         self.metric, self.limit = metric, math.inf if threshold is None else threshold
         self.places, home = distinct(codes[candidates.to(codes.device)])
-        order = home.cpu().argsort(stable=True)
-        counts = home.cpu().bincount(minlength=len(self.places))
-        self.free = [part[::-1] for part in _split(candidates[order].tolist(), counts.tolist())]  # lowest index last
+        home = home.cpu()
+        self.members = candidates[home.argsort(stable=True)].numpy()  # by place, then by index
+        self.end = home.bincount(minlength=len(self.places)).cumsum(0).numpy()
+        self.next = np.concatenate(([0], self.end[:-1]))  # where in `members` the first free one of each place stands
         self._build()
 
     def __call__(self, stream):
         for draws in stream:
             for query, row in zip(draws, self._search(draws, self._start(len(draws))), strict=True):
-                taken = self._closest(query, row)
-                yield [] if taken is None else [self.free[taken].pop()]
+                place = self._closest(query, row)
+                yield [] if place is None else [self._take(place)]
+
+    def _take(self, place):
+        self.next[place] += 1
+        return int(self.members[self.next[place] - 1])
 
     def _build(self):
-        self.alive = torch.tensor([place for place, free in enumerate(self.free) if free])
-        self.search = Neighbours(self.places[self.alive.to(self.places.device)], self.metric)
+        self.alive = np.flatnonzero(self.next < self.end)
+        self.search = Neighbours(self.places[torch.from_numpy(self.alive).to(self.places.device)], self.metric)
         self.looked = 0
 
     def _start(self, draws):
@@ -83,34 +90,27 @@ class _Nearest:
 
     def _search(self, draws, k):
         """For each draw: distances, places, and the distance from which on nothing is known."""
-        if self.looked > max(len(self.alive), 16 * WALK):
+        if self.looked > max(REBUILD * len(self.alive), 16 * WALK):
             self._build()
         k = min(k, len(self.alive))
         self.looked += k * len(draws)
-        distance, index = self.search.nearest(draws, k)
-        distance, place = distance.tolist(), self.alive[index.cpu()].tolist()
-        complete = k == len(self.alive)
-        return [(d, p, math.inf if complete else d[-1]) for d, p in zip(distance, place, strict=True)]
+        distance, index = (found.cpu().numpy() for found in self.search.nearest(draws, k))
+        horizon = distance[:, -1] if k < len(self.alive) else np.full(len(draws), math.inf)
+        return list(zip(distance, self.alive[index], horizon, strict=True))
 
     def _closest(self, query, row):
         """The nearest free place within the limit, or None; looks at twice as many places until it is certain."""
         while True:
             distance, place, horizon = row
-            near = next((d for d, p in zip(distance, place, strict=True) if self.free[p]), math.inf)
+            free = self.next[place] < self.end[place]
+            near = distance[free.argmax()] if free.any() else math.inf
             if near < horizon or horizon > self.limit or horizon == math.inf:
                 break
             (row,) = self._search(query[None], 2 * len(place))
         if near > self.limit:
             return None
-        tied = [p for d, p in zip(distance, place, strict=True) if d == near and self.free[p]]
-        return min(tied, key=lambda p: self.free[p][-1])
-
-
-def _split(items, counts):
-    start = 0
-    for count in counts:
-        yield items[start : start + count]
-        start += count
+        tied = place[free & (distance == near)]
+        return tied[self.members[self.next[tied]].argmin()]
 
 
 class _All:
