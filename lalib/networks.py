@@ -8,6 +8,7 @@ References
           autoencoder. Four downsampling convolutions; one upsampling and four size-preserving ones.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PRESETS", "Batch", "ClippedLinear", "Trainable", "in_blocks", "mlp", "small_cnn", "to_input"]
+__all__ = ["PRESETS", "Batch", "ClippedLinear", "Trainable", "eval_mode", "in_blocks", "mlp", "small_cnn", "to_input"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Batch:
 
 
 class Trainable(nn.Module):
-    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order of images."""
+    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order."""
 
     batch_size = 128
 
@@ -57,19 +58,26 @@ def to_input(x: Tensor, device: torch.device) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.is_cuda and x.ndim == 4 else x
 
 
-@torch.inference_mode()
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; the mode that was found is put back after it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()  # inference mode would hand out tensors that can be neither changed in place nor trained on
 def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int = 1024) -> Tensor:
     """function applied to x (N, ...) in blocks on the model's device, in eval mode; (N, ...) float32 on the CPU.
 
     The model's training mode is put back afterwards.
     """
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        parts = [function(to_input(part, device)).float().cpu() for part in x.split(batch_size)]
-    finally:
-        model.train(was_training)
-    return torch.cat(parts)
+    device = next(model.parameters()).device
+    with eval_mode(model):
+        return torch.cat([function(to_input(part, device)).float().cpu() for part in x.split(batch_size)])
 
 
 class ClippedLinear(nn.Module):
