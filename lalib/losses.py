@@ -58,8 +58,9 @@ def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
     if not 1 <= perplexity < others:
         raise ValueError(f"perplexity must be at least 1 and below the {others} other points, got {perplexity}")
     shifted = sq_distances - sq_distances.min(dim=1, keepdim=True).values
-    scale = torch.where(torch.isfinite(shifted), shifted, 0).sum(1).div(others).clamp_min(1e-12).log()
-    low, high = (-scale - 20, -scale + 20)  # log beta; exp(+-20) around the inverse mean distance
+    mean = torch.where(torch.isfinite(shifted), shifted, 0).mean(dim=1, keepdim=True)
+    shifted = shifted / torch.where(mean > 0, mean, 1)  # so that images may be in any unit
+    low, high = (torch.full_like(mean[:, 0], bound) for bound in (-30, 30))  # log beta, in units of 1 / mean
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         p = torch.softmax(-middle.exp()[:, None] * shifted, dim=1)
