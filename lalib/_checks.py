@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-__all__ = ["LalibError", "check_choice", "check_codes", "check_int", "check_number", "check_options", "resolve_device"]
+__all__ = [
+    "LalibError",
+    "check_choice",
+    "check_codes",
+    "check_int",
+    "check_labels",
+    "check_number",
+    "check_options",
+    "resolve_device",
+]
 
 
 class LalibError(RuntimeError):
@@ -76,6 +85,23 @@ def check_codes(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
             f"{name} must be finite, but {bad} of {len(codes)} rows hold NaN or infinity: has the training diverged?"
         )
     return codes
+
+
+def check_labels(
+    labels: torch.Tensor, n: int | None = None, n_classes: int | None = None, name: str = "labels"
+) -> torch.Tensor:
+    """`labels` as a tensor (n,) of whole numbers in [0, n_classes), n >= 1; what is None is not checked."""
+    if labels is None:
+        raise TypeError(f"{name} must be whole numbers, one per point, got None")
+    labels = torch.as_tensor(labels)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"{name} must be whole numbers, got {labels.dtype}")
+    if labels.ndim != 1 or len(labels) == 0 or len(labels) != (n or len(labels)):
+        raise ValueError(f"{name} must have shape ({n or 'n'},), one per point, got {tuple(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if n_classes is not None and not 0 <= low <= high < n_classes:
+        raise ValueError(f"{name} must lie in 0 to {n_classes - 1}, got {low} to {high}")
+    return labels
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

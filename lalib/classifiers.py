@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lalib._checks import LalibError, check_choice, check_int, check_number
+from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.networks import Batch, Trainable, in_blocks, mlp, small_cnn
@@ -41,8 +41,9 @@ class CNNClassifier(Classifier):
 
     def __init__(self, image_shape: tuple[int, int, int], n_classes: int, *, dropout: float = 0.5, seed: int = 0):
         super().__init__()
+        self.image_shape, self.n_classes = tuple(image_shape), check_int("n_classes", n_classes, low=1)
         with seeded(seed, "weights"):
-            self.network = small_cnn(image_shape, check_int("n_classes", n_classes, low=1), dropout)
+            self.network = small_cnn(image_shape, self.n_classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -55,12 +56,15 @@ class MLPClassifier(Classifier):
         self, latent_dim: int, n_classes: int, *, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0, seed=0
     ):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.n_classes = check_int("n_classes", n_classes, low=1)
+        self.register_buffer("mean", torch.zeros(check_int("latent_dim", latent_dim, low=1)))
         self.register_buffer("scale", torch.ones(latent_dim))
         with seeded(seed, "weights"):
-            self.network = mlp(latent_dim, check_int("n_classes", n_classes, low=1), hidden, dropout)
+            self.network = mlp(latent_dim, self.n_classes, hidden, dropout)
 
     def prepare(self, x: Tensor) -> None:
+        if x.shape[1:] != self.mean.shape:
+            raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))
         self.scale.copy_(x.std(0, correction=0).clamp_min(1e-6))
 
@@ -89,14 +93,13 @@ class EncoderClassifier(Classifier):
         super().__init__()
         self.mode = check_choice("mode", mode, ["frozen", "fine-tuned", "scratch"])
         self.trunk_rate = check_number("trunk_rate", trunk_rate, low=0)
+        self.image_shape, self.n_classes = autoencoder.image_shape, check_int("n_classes", n_classes, low=1)
         source = autoencoder
         if mode == "scratch":
             source = type(autoencoder)(**{**autoencoder.config, "seed": seed})
         self.trunk = copy.deepcopy(source.trunk).requires_grad_(mode != "frozen")
-        with seeded(seed, "weights"):
-            self.network = mlp(
-                autoencoder.head.in_features, check_int("n_classes", n_classes, low=1), (hidden,), dropout
-            )
+        with seeded(seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
+            self.network = mlp(autoencoder.head.in_features, self.n_classes, (hidden,), dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(self.trunk(x))
@@ -112,6 +115,9 @@ class EncoderClassifier(Classifier):
 def predict_proba(classifier: nn.Module, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, rows sum to 1, of images or codes (N, L)."""
     x = inputs.images if isinstance(inputs, ImageSet) else inputs
+    expected = getattr(classifier, "image_shape", None)
+    if expected is not None and tuple(x.shape[1:]) != expected:
+        raise ValueError(f"the classifier takes images of shape {expected}, got {tuple(x.shape[1:])}")
     return in_blocks(classifier, lambda part: torch.softmax(classifier(part).float(), dim=1), x, batch_size)
 
 
@@ -120,4 +126,5 @@ def accuracy(classifier: nn.Module, inputs: ImageSet | Tensor, labels: Tensor | 
     labels = inputs.labels if labels is None else labels
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
-    return float((predict_proba(classifier, inputs).argmax(1) == labels.cpu()).float().mean())
+    labels = check_labels(labels, len(inputs)).cpu()
+    return float((predict_proba(classifier, inputs).argmax(1) == labels).float().mean())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lalib._checks import LalibError, check_choice, check_codes, check_int
+from lalib._checks import LalibError, check_choice, check_codes, check_int, check_labels
 from lalib.autoencoders import Autoencoder
 from lalib.classifiers import CNNClassifier, predict_proba
 from lalib.data import ImageSet
@@ -95,7 +95,9 @@ def latent_grid(
         raise ValueError(f"a latent grid needs latent_dim=2, got {model.latent_dim}: see traversal for more dimensions")
     check_int("size", size, low=2)
     if limits is None:
-        limits = (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(check_codes(codes))
+        limits = (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(codes)
+    if len(limits) != 4 or not (limits[0] <= limits[1] and limits[2] <= limits[3]):
+        raise ValueError(f"limits must be (x low, x high, y low, y high), got {limits}")
     x, y = (torch.linspace(limits[0], limits[1], size), torch.linspace(limits[3], limits[2], size))
     points = torch.stack([x.repeat(size), y.repeat_interleave(size)], dim=1)
     return LatentGrid(decode(model, points), points, x, y)
@@ -109,7 +111,10 @@ def traversal(
     The defaults are Figure 2 of [Report]; fixed may be a code (L,) of its own, such as the mean of all codes.
     """
     check_int("steps", steps, low=2)
-    base = torch.as_tensor(fixed, dtype=torch.float32).expand(model.latent_dim)
+    base = torch.as_tensor(fixed, dtype=torch.float32)
+    if base.shape not in ((), (model.latent_dim,)):
+        raise ValueError(f"fixed must be a number or a code ({model.latent_dim},), got shape {tuple(base.shape)}")
+    base = base.expand(model.latent_dim)
     codes = base.repeat(model.latent_dim, steps, 1)
     coordinate = torch.arange(model.latent_dim)
     codes[coordinate, :, coordinate] = torch.linspace(low, high, steps)
@@ -121,13 +126,14 @@ def one_nn_error(
 ) -> float:
     """Share of points whose nearest neighbour among `codes` (N, L) has another label, in [0, 1].
 
-    Of the held-out points test_codes (M, L) if they are given, else leave-one-out.
+    Of the held-out points test_codes (M, L) with test_labels (M,) if they are given, else leave-one-out.
     """
-    codes = check_codes(codes)
+    labels = check_labels(labels, len(check_codes(codes)))
     if test_codes is None:
         _, index = knn(codes, 1)
         return float((labels[index[:, 0]] != labels).float().mean())
-    _, index = knn(codes, 1, check_codes(test_codes, "test_codes"))
+    test_labels = check_labels(test_labels, len(check_codes(test_codes, "test_codes")), name="test_labels")
+    _, index = knn(codes, 1, test_codes)
     return float((labels[index[:, 0]] != test_labels).float().mean())
 
 
@@ -138,13 +144,16 @@ def trustworthiness(images: ImageSet | Tensor, codes: Tensor, k: int = 12) -> fl
     """
     from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
-    x = images.images if isinstance(images, ImageSet) else images
-    return float(sklearn_trustworthiness(x.flatten(1).float().numpy(), check_codes(codes).numpy(), n_neighbors=k))
+    x, points = images.images if isinstance(images, ImageSet) else images, check_codes(codes).cpu().numpy()
+    if len(x) != len(points):
+        raise ValueError(f"codes must be as many as the {len(x)} images, got {len(points)}")
+    return float(sklearn_trustworthiness(x.flatten(1).float().numpy(), points, n_neighbors=k))
 
 
 def class_balance(labels: Tensor, n_classes: int) -> float:
     """Normalised entropy of the class counts of labels (n,): 1 if all classes are equally frequent, 0 for one class."""
     check_int("n_classes", n_classes, low=2)
+    labels = check_labels(labels, n_classes=n_classes)
     share = torch.bincount(labels, minlength=n_classes).double() / len(labels)
     return float(-torch.xlogy(share, share).sum() / np.log(n_classes))
 
@@ -152,6 +161,7 @@ def class_balance(labels: Tensor, n_classes: int) -> float:
 def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0) -> Tensor:
     """A view of codes (N, L) in `dims` coordinates, (N, dims) float32: "umap", "tsne" or "pca"."""
     check_choice("method", method, PROJECTIONS)
+    check_int("dims", dims, low=1)
     points = check_codes(codes).cpu().numpy()
     return torch.from_numpy(PROJECTIONS[method](points, dims, child_seed(seed, "project") % 2**32).astype(np.float32))
 
@@ -230,5 +240,7 @@ def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
 
 
 def _central(codes: Tensor) -> tuple[float, float, float, float]:
+    if check_codes(codes).shape[1] != 2:
+        raise ValueError(f"codes must have shape (N, 2), got {tuple(codes.shape)}")
     low, high = (torch.quantile(codes.float(), q, dim=0).tolist() for q in (0.01, 0.99))
     return low[0], high[0], low[1], high[1]
