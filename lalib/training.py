@@ -5,7 +5,10 @@ and equals an unbroken one bit for bit on a CPU.
 """
 
 import contextlib
+import functools
+import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -17,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lalib._checks import LalibError, check_int, check_number, resolve_device
+from lalib._checks import LalibError, check_codes, check_int, check_labels, check_number, resolve_device
 from lalib.autoencoders import MODELS, Autoencoder
 from lalib.data import ImageSet
-from lalib.networks import Batch, Trainable, to_input
+from lalib.networks import Batch, Trainable, eval_mode, to_input
 from lalib.seeds import generator, seeded
 
 __all__ = ["History", "fit", "load_model", "save"]
@@ -69,29 +72,33 @@ def fit(
     model's. validation is evaluated after every epoch (`val_loss`); with `patience` training stops after that many
     epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
     last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
-    checkpoint: a file written after every epoch (safetensors); resume=True goes on from it, and the result is that of
-    an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
+    checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
+    result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
-    Raises ValueError for bad arguments, LalibError when the loss stops being finite.
+    Raises ValueError and TypeError for bad arguments; LalibError when loss or weights stop being finite, and for a
+    checkpoint that is damaged, of another run or of more than `epochs` epochs.
     """
     check_int("epochs", epochs, low=1)
+    check_int("seed", seed, low=0)
     check_number("learning_rate", learning_rate, low=0)
+    check_number("weight_decay", weight_decay, low=0)
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: give validation=")
+    patience = epochs if patience is None else check_int("patience", patience, low=1)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
     run = _Run(model, data, validation, batch_size, learning_rate, weight_decay, seed, resolve_device(device))
-    if resume and Path(checkpoint).exists():
-        run.restore(Path(checkpoint))
     try:
+        if resume and Path(checkpoint).exists():
+            run.restore(Path(checkpoint), epochs)
         for epoch in _progress(run, epochs, progress):
+            if epoch - 1 - (run.history.best_epoch or 0) >= patience:
+                break
             run.epoch(epoch)
             if checkpoint is not None:
                 run.write(Path(checkpoint))
             if on_epoch is not None:
                 on_epoch(epoch, model)
-            if patience is not None and epoch - run.history.best_epoch >= patience:
-                break
     except KeyboardInterrupt:
         run.history.interrupted = True
     finally:
@@ -103,12 +110,13 @@ class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
     def __init__(self, model, data, validation, batch_size, learning_rate, weight_decay, seed, device):
+        self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
+        self.data = [_pair(part, model) for part in (data, validation) if part is not None]
         self.model, self.seed, self.device = model.to(device), seed, device
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
-        self.x, self.y = _place(_pair(data, model), device)
-        self.validation = None if validation is None else _place(_pair(validation, model), device)
-        self.batch_size = check_int("batch_size", batch_size or model.batch_size, low=1)
+        self.x, self.y = _place(self.data[0], device)
+        self.validation = None if validation is None else _place(self.data[1], device)
         groups = model.parameter_groups(learning_rate)
         self.optimizer = torch.optim.Adam(groups, weight_decay=weight_decay, fused=device.type == "cuda")
         self.history = History()
@@ -128,6 +136,8 @@ class _Run:
                 seen += len(index)
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0) + value.detach() * len(index)
+        if not seen:
+            raise LalibError(f"{len(self.x)} images are too few to make one batch of {type(self.model).__name__}")
         row = {"epoch": epoch, **{name: float(total) / seen for name, total in totals.items()}}
         if self.validation is not None:
             row |= self._evaluate()
@@ -148,21 +158,23 @@ class _Run:
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
         x, y = self.validation
-        self.model.eval()
         noise, totals = generator(self.seed, "validation", device=self.device), {}
         for start in range(0, len(x), 1024):
             part = slice(start, start + 1024)
             inputs = to_input(x[part], self.device)
-            with _autocast(self.device):
+            with eval_mode(self.model), _autocast(self.device):
                 terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
             for name, value in terms.items():
                 totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(value) * len(inputs)
         return {name: total / len(x) for name, total in totals.items()}
 
     def _keep(self, row: dict) -> None:
-        if not all(value == value and abs(value) != float("inf") for value in row.values()):
+        bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
+        if not all(bool(value.isfinite().all()) for value in self.model.parameters()):
+            bad.append("weights are not finite")
+        if bad:
             raise LalibError(
-                f"training diverged in epoch {row['epoch']}: loss is {row['loss']}. The weights of epoch "
+                f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. The weights of epoch "
                 f"{self.history.best_epoch or 0} were kept; try a smaller learning_rate"
             )
         rows = self.history.epochs
@@ -171,10 +183,13 @@ class _Run:
         if row.get("val_loss", -float("inf")) < best:
             self.history.best_epoch, self.best = row["epoch"], _snapshot(self.model)
 
+    @functools.cached_property
     def settings(self) -> dict:
-        """What must agree for a run to be resumed."""
+        """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
         groups = [[group["lr"], group["weight_decay"]] for group in self.optimizer.param_groups]
-        return {"seed": self.seed, "batch_size": self.batch_size, "groups": groups, "images": len(self.x)}
+        tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
+        data = _digest({name: part for name, part in tensors.items() if part is not None})
+        return {"seed": self.seed, "batch_size": self.batch_size, "groups": groups, "data": data}
 
     def write(self, path: Path) -> None:
         state = {f"model.{name}": value for name, value in self.best.items()}
@@ -182,24 +197,40 @@ class _Run:
         for i, slots in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
         history = {"epochs": self.history.epochs, "best_epoch": self.history.best_epoch}
-        _write(path, state, _header(self.model) | {"settings": self.settings(), "history": history})
+        _write(path, state, _header(self.model) | {"settings": self.settings, "history": history})
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, epochs: int) -> None:
         header, state = _read(path)
-        if header.get("settings") != self.settings():
-            raise LalibError(f"{path} is of another run: it has {header.get('settings')}, this one {self.settings()}")
-        self.history = History(**header["history"])
+        there, here = _identity(header), _identity(_header(self.model) | {"settings": self.settings})
+        other = [f"{key} is {there.get(key)!r}, here {here.get(key)!r}" for key in here if there.get(key) != here[key]]
+        if other:
+            raise LalibError(f"{path} is of another run: its {', its '.join(other)}")
+        done = len(header["history"]["epochs"])
+        if done > epochs:
+            raise LalibError(f"{path} holds {done} epochs, more than the epochs={epochs} asked for")
+        try:
+            self.model.load_state_dict(_part(state, "last."))
+            self._restore_optimizer(_part(state, "optimizer."))
+        except (RuntimeError, ValueError) as error:
+            raise LalibError(f"{path} is of another run: its weights do not fit this model ({error})") from error
         self.best = {key: value.to(self.device) for key, value in _part(state, "model.").items()}
-        self.model.load_state_dict(_part(state, "last."))
+        self.history = History(**header["history"])
+
+    def _restore_optimizer(self, state: dict[str, Tensor]) -> None:
         slots: dict[int, dict] = {}
-        for key, value in _part(state, "optimizer.").items():
+        for key, value in state.items():
             i, name = key.split(".", 1)
             slots.setdefault(int(i), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
 
 
 def save(model: Autoencoder, path: str | Path) -> None:
-    """Write an autoencoder's weights and configuration to a safetensors file, whole or not at all."""
+    """Write an autoencoder's weights and configuration to a safetensors file, whole or not at all.
+
+    Raises TypeError for a model that load_model could not rebuild.
+    """
+    if type(model).__name__ not in MODELS:
+        raise TypeError(f"save takes one of {', '.join(MODELS)}, got {type(model).__name__}")
     _write(Path(path), {f"model.{name}": value for name, value in model.state_dict().items()}, _header(model))
 
 
@@ -223,12 +254,18 @@ def _header(model: Trainable) -> dict:
     return {"model": type(model).__name__, "config": getattr(model, "config", None)}
 
 
+def _identity(header: dict) -> dict:
+    """What a checkpoint's header says of the model and the run, in one flat dict."""
+    return {"model": header["model"], **(header["config"] or {}), **header.get("settings", {})}
+
+
 def _write(path: Path, state: dict[str, Tensor], header: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        save_file(tensors, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
+        text = json.dumps(header)
+        save_file(tensors, temporary, metadata={"format": FORMAT, "header": text, "sha256": _digest(tensors, text)})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -247,7 +284,19 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         raise LalibError(f"{path} is damaged or no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise LalibError(f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}")
-    return json.loads(metadata["header"]), state
+    text = metadata.get("header", "")
+    if metadata.get("sha256") != _digest(state, text):
+        raise LalibError(f"{path} is damaged: its contents are not those that were written")
+    return json.loads(text), state
+
+
+def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    """SHA-256 over `text` and the names, types, shapes and bytes of tensors on the CPU, in the order of their names."""
+    sha = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        sha.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -260,22 +309,18 @@ def _snapshot(model: Trainable) -> dict[str, Tensor]:
 
 def _pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of what `fit` was given, checked."""
-    if not isinstance(data, ImageSet):
-        return _check_codes_pair(*data)
-    expected = getattr(model, "image_shape", data.image_shape)
-    if tuple(expected) != data.image_shape:
-        raise ValueError(
-            f"the model takes images of shape {tuple(expected)}, got {data.image_shape} from {data.source}"
-        )
-    return data.images, data.labels
-
-
-def _check_codes_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    from lalib._checks import check_codes
-
-    if len(check_codes(x)) != len(y):
-        raise ValueError(f"codes and labels must have one row each per image, got {len(x)} and {len(y)}")
-    return x, y
+    expected = getattr(model, "image_shape", None)
+    if isinstance(data, ImageSet):
+        if expected is not None and tuple(expected) != data.image_shape:
+            raise ValueError(f"the model takes images of shape {expected}, got {data.image_shape} from {data.source}")
+        x, y = data.images, data.labels
+    elif expected is not None or not isinstance(data, tuple | list) or len(data) != 2:
+        wanted = "a pair (codes, labels)" if expected is None else "an ImageSet"
+        raise TypeError(f"{type(model).__name__} trains on {wanted}, got {type(data).__name__}")
+    else:
+        x, y = check_codes(data[0], "inputs"), data[1]
+    multi_label = isinstance(data, ImageSet) and data.multi_label
+    return x, y if y is None or multi_label else check_labels(y, len(x), getattr(model, "n_classes", None))
 
 
 def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:
