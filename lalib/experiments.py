@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from lalib._checks import check_choice, check_int, check_number
+from lalib._checks import LalibError, check_choice, check_int, check_number
 from lalib.autoencoders import MODELS
 from lalib.classifiers import CNNClassifier, MLPClassifier, accuracy
 from lalib.data import ImageSet, unbalance
@@ -58,6 +58,8 @@ def compare_query_sets(
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
     balance (normalised entropy of the classes picked), classes (how many were met).
     """
+    if images.labels is None or test.labels is None:
+        raise LalibError("compare_query_sets needs labels of the images and of the test images: it plays the annotator")
     check_choice("task", task, TASKS)
     check_choice("encoder's model", encoder.get("model"), MODELS)
     if not isinstance(strategies, Mapping):
@@ -134,6 +136,7 @@ def run_all(
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
+    check_int("jobs", jobs, low=1)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     missing = [run for run in runs if _read(out / _file_name(run)) is None]
@@ -181,13 +184,20 @@ def provenance() -> dict:
     import numpy
     import sklearn
 
-    root = Path(__file__).parents[1]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
     versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
     return {
         "device": device,
         "versions": versions | {"python": platform.python_version()},
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(Path(__file__).parents[1]),
         "finished": math.floor(time.time()),
     }
+
+
+def _commit(root: Path) -> str:
+    """The commit of lalib's clone, "unknown" where there is no git or no clone."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"
