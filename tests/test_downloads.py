@@ -195,6 +195,8 @@ def test_debians_package_is_read_where_it_lies(server, tmp_path, monkeypatch):
     images = load("fashion-mnist", root=tmp_path, mirror=None)
     np.testing.assert_array_equal(images.images[:, 0], IMAGES["train"])
     assert not (tmp_path / "downloads").exists()
+    load("fashion-mnist", root=tmp_path / "other", mirror=server.url("ok"))
+    assert len(server.asked) == 2  # a mirror that is asked for is used
     (debian / "train-images-idx3-ubyte.gz").write_bytes(FILES["train-images-idx3-ubyte.gz"][:-500])
     with pytest.raises(la.LalibError, match=r"debian/train-images-idx3-ubyte.gz cannot be read: Compressed file ended"):
         load("fashion-mnist", root=tmp_path, mirror=None)
