@@ -41,6 +41,7 @@ WITHOUT_LABELS = (
 THRESHOLDS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # in median distances to the nearest neighbour
 NO_THRESHOLD = "none"  # not None, which a SelectionSlider cannot hold
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
+LABEL = {"description_width": "92px"}
 MAX_N, MAX_CLUSTERS, MAX_SEED, THUMBNAILS = 1_000, 50, 99, 60
 
 
@@ -134,7 +135,7 @@ class SamplingExplorer(ipywidgets.VBox):
         self.sentence = Sentence()
         self._units, self._assignments = {}, {}
         self.map = _map(images, codes[controls["autoencoder"].value])
-        self.thumbnails = ipywidgets.HTML(layout={"width": "460px"})
+        self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
         self.histogram = None if images.labels is None else _histogram(images)
         pictures = [self.thumbnails] if self.histogram is None else [self.histogram, self.thumbnails]
         self.pictures = ipywidgets.HBox(pictures, layout={"flex_flow": "row wrap"})
@@ -188,9 +189,14 @@ class SamplingExplorer(ipywidgets.VBox):
         return select(self.value("strategy"), self.codes[name], self.value("n"), **chosen, **options)
 
     def _move_map(self, _=None):
-        with self.map.batch_update():
-            self.map.data[0].x, self.map.data[0].y = self.codes[self.value("autoencoder")].T.numpy()
+        self._redraw_points(0, torch.arange(len(self.images)))
         self._update()
+
+    def _redraw_points(self, trace, index, **marker):
+        """One trace at a time: a batch over several resets in the browser what only some of them change."""
+        x, y = self.codes[self.value("autoencoder")][index].T.numpy()
+        with self.map.batch_update():
+            self.map.data[trace].update(x=x, y=y, customdata=index.numpy(), marker=marker)
 
     def _update(self, _=None):
         taken = options_of(self.value("strategy"))
@@ -205,13 +211,11 @@ class SamplingExplorer(ipywidgets.VBox):
         self.sentence.value = text
 
     def _draw(self):
-        codes, index = self.codes[self.value("autoencoder")][self.selection], self.selection
-        with self.map.batch_update():
-            for trace in self.map.data[1:]:
-                trace.x, trace.y = codes.T.numpy()
-                trace.customdata = index.numpy()
-            self.map.data[1].marker.color, self.map.data[1].marker.symbol = _look(self.images, index)
-            self.map.layout.title.text = f"{self.value('autoencoder')}: {len(index)} picked by {self.value('strategy')}"
+        index = self.selection
+        color, shape = _look(self.images, index)
+        self._redraw_points(1, index, color=color, symbol=shape)
+        self._redraw_points(2, index)
+        self.map.layout.title.text = f"{self.value('autoencoder')}: {len(index)} picked by {self.value('strategy')}"
         self.pictures.layout.display = None if len(index) else "none"
         if not len(index):
             return
@@ -234,24 +238,26 @@ def _controls(names, strategies, strategy, n, seed, n_images):
     """The widgets by name; each has a description, which is also its label for screen readers."""
     multiples = [("none", NO_THRESHOLD), *((f"{m:g} d", m) for m in THRESHOLDS)]
     return {
-        "autoencoder": ipywidgets.Dropdown(options=names, description="autoencoder"),
-        "strategy": ipywidgets.Dropdown(options=strategies, value=strategy, description="strategy"),
+        "autoencoder": ipywidgets.Dropdown(options=names, description="autoencoder", style=LABEL),
+        "strategy": ipywidgets.Dropdown(options=strategies, value=strategy, description="strategy", style=LABEL),
         "n": _slider("n (images)", n, 1, min(MAX_N, n_images)),
         "threshold": ipywidgets.SelectionSlider(
             options=multiples,
             value=NO_THRESHOLD,
             description="threshold",
+            style=LABEL,
             continuous_update=False,
             tooltip="d: median distance to the nearest neighbour; none: the strategy's default",
         ),
-        "match": ipywidgets.Dropdown(options=["nearest", "all"], description="match"),
+        "match": ipywidgets.Dropdown(options=["nearest", "all"], description="match", style=LABEL),
         "clusters": _slider("clusters", min(10, n_images), 1, min(MAX_CLUSTERS, n_images)),
         "seed": _slider("seed", seed, 0, MAX_SEED),
     }
 
 
 def _slider(description, value, low, high):
-    return ipywidgets.IntSlider(value=value, min=low, max=high, description=description, continuous_update=False)
+    limits = {"value": value, "min": low, "max": high}
+    return ipywidgets.IntSlider(**limits, description=description, continuous_update=False, style=LABEL)
 
 
 def _map(images, codes):
@@ -295,7 +301,7 @@ def _scale(images):
 
 def _histogram(images):
     fig = go.FigureWidget(figures.class_histogram(images, torch.arange(len(images))))
-    return fig.update_layout(width=620, height=400)
+    return fig.update_layout(width=540, height=400)
 
 
 def _redraw(widget, fig):
@@ -312,4 +318,4 @@ def _thumbnails(images, index, columns=10):
     picture, _, _ = canvas(wrap(pixels(images.images[shown]), columns), 1, 1)
     caption = f"The first {len(shown)} of {len(index)} picks" if len(shown) < len(index) else f"All {len(index)} picks"
     words = html.escape(f"{caption}: {', '.join(captions_of(images, shown))}", quote=True)
-    return f'<p>{caption}, in order</p><img src="{png(picture)[1]}" alt="{words}" style="width:440px">'
+    return f'<p>{caption}, in order</p><img src="{png(picture)[1]}" alt="{words}" style="width:400px">'
