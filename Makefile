@@ -61,7 +61,8 @@ $(STAMP): environment.yml pyproject.toml | $(if $(ACTIVE),,venv)
 	@mv $(VENV)/.unfinished $@
 
 venv:
-	@if [ -e .venv/.unfinished ]; then echo 'The last set-up of .venv was interrupted: starting again.'; rm -rf .venv; fi
+	@if [ -e .venv/.unfinished ]; then echo 'The last set-up of .venv was interrupted: starting again.'; \
+	    find .venv -mindepth 1 -maxdepth 1 ! -name .unfinished -exec rm -rf {} +; fi
 	@[ -x .venv/bin/python ] || { \
 	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	        { echo 'lalib needs Python 3.11 or newer as $(PYTHON): make demo PYTHON=/path/to/python'; exit 1; }; \
