@@ -101,7 +101,8 @@ def history(history: "History", *, unit: str = "nats per image", title: str | No
     for place, term in enumerate(terms, 1):
         for trace in _curves(frame, term):
             fig.add_trace(trace.update(showlegend=place == 1), row=1, col=place)
-        fig.update_xaxes(title_text="epoch", rangemode="tozero", row=1, col=place)
+        whole = {"dtick": 1} if len(frame) <= 10 else {}  # no tick at half an epoch
+        fig.update_xaxes(title_text="epoch", rangemode="tozero", **whole, row=1, col=place)
         fig.update_yaxes(title_text=UNITS.get(term, unit), row=1, col=place)
     best = getattr(history, "best_epoch", None)
     subtitle = "" if best is None or "val_loss" not in frame else f"dotted line: best epoch on validation, {best}"
