@@ -82,7 +82,7 @@ def _check_selection(name, selection, view, n):
         raise LalibError(f"{name} must return an int64 index ({n},), got {index.dtype} of shape {tuple(index.shape)}")
     if len(index.unique()) < n:
         raise LalibError(f"{name} must return {n} distinct indices, got {n - len(index.unique())} repeated")
-    foreign = index[~torch.isin(index, view.unlabeled)]
+    foreign = index[(index < 0) | (index >= view.n_images) | torch.isin(index, view.labeled)]
     if len(foreign):
         raise LalibError(
             f"{name} must return unlabelled indices, got {foreign[0]}, which is labelled or not in the pool"

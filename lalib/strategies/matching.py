@@ -16,8 +16,7 @@ __all__ = ["MATCHES", "check_matching", "default_threshold", "match_draws"]
 
 PATIENCE = 10_000  # draws in a row that may add nothing before a threshold is given up
 WALK = 128  # draws searched for at once
-START = 64  # neighbours looked at first in a tree
-REBUILD = 2  # neighbours looked at per place of a tree before it is built anew
+START = 32  # neighbours looked at first in a tree
 
 Density = Callable[[int], torch.Tensor]  # m -> (m, L) float64 draws on the CPU
 
@@ -54,8 +53,8 @@ class _Nearest:
     """The candidates that are still free, walked draw by draw.
 
     Candidates with equal codes share a place, so that a heap of duplicates costs one neighbour. The tree holds the
-    places that were free when it was last built; it is built anew once twice as many neighbours
-    were looked at as it has places, which keeps both costs in balance however the draws fall.
+    places that were free when it was last built; it is built anew once more neighbours were
+    looked at than it has places, which keeps both costs in balance however the draws fall.
     """
 
     def __init__(self, codes, candidates, metric, threshold):
@@ -65,6 +64,7 @@ class _Nearest:
         self.members = candidates[home.argsort(stable=True)].numpy()  # by place, then by index
         self.end = home.bincount(minlength=len(self.places)).cumsum(0).numpy()
         self.next = np.concatenate(([0], self.end[:-1]))  # where in `members` the first free one of each place stands
+        self.open = np.ones(len(self.places), dtype=bool)  # holds a free one
         self._build()
 
     def __call__(self, stream):
@@ -74,11 +74,13 @@ class _Nearest:
                 yield [] if place is None else [self._take(place)]
 
     def _take(self, place):
+        index = self.members[self.next[place]]
         self.next[place] += 1
-        return int(self.members[self.next[place] - 1])
+        self.open[place] = self.next[place] < self.end[place]
+        return int(index)
 
     def _build(self):
-        self.alive = np.flatnonzero(self.next < self.end)
+        self.alive = np.flatnonzero(self.open)
         self.search = Neighbours(self.places[torch.from_numpy(self.alive).to(self.places.device)], self.metric)
         self.looked = 0
 
@@ -90,7 +92,7 @@ class _Nearest:
 
     def _search(self, draws, k):
         """For each draw: distances, places, and the distance from which on nothing is known."""
-        if self.looked > max(REBUILD * len(self.alive), 16 * WALK):
+        if self.looked > max(len(self.alive), 16 * WALK):
             self._build()
         k = min(k, len(self.alive))
         self.looked += k * len(draws)
@@ -102,13 +104,16 @@ class _Nearest:
         """The nearest free place within the limit, or None; looks at twice as many places until it is certain."""
         while True:
             distance, place, horizon = row
-            free = self.next[place] < self.end[place]
-            near = distance[free.argmax()] if free.any() else math.inf
+            free = self.open[place]
+            first = free.argmax()
+            near = distance[first] if free[first] else math.inf
             if near < horizon or horizon > self.limit or horizon == math.inf:
                 break
             (row,) = self._search(query[None], 2 * len(place))
         if near > self.limit:
             return None
+        if distance[first + 1 : first + 2] != near:
+            return place[first]
         tied = place[free & (distance == near)]
         return tied[self.members[self.next[tied]].argmin()]
 
