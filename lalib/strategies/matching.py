@@ -53,8 +53,8 @@ class _Nearest:
     """The candidates that are still free, walked draw by draw.
 
     Candidates with equal codes share a place, so that a heap of duplicates costs one neighbour. The tree holds the
-    places that were free when it was last built; it is built anew once more neighbours were
-    looked at than it has places, which keeps both costs in balance however the draws fall.
+    places that were free when it was last built; it is built anew once more neighbours were looked at than it has
+    places, which keeps both costs in balance however the draws fall.
     """
 
     def __init__(self, codes, candidates, metric, threshold):
@@ -112,7 +112,7 @@ class _Nearest:
             (row,) = self._search(query[None], 2 * len(place))
         if near > self.limit:
             return None
-        if distance[first + 1 : first + 2] != near:
+        if first + 1 == len(distance) or distance[first + 1] != near:
             return place[first]
         tied = place[free & (distance == near)]
         return tied[self.members[self.next[tied]].argmin()]
