@@ -80,12 +80,15 @@ class Neighbours:
         Equal distances stand in order of index; which of several equally distant codes comes k-th is not specified.
         """
         check_int("k", k, low=1, high=len(self))
-        queries = self._queries(queries)
+        return _in_order(*self.lookup(self._queries(queries), k))
+
+    def lookup(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`nearest` for inner loops: no checks, queries float64 on the codes' device, equal distances in any order."""
         if self.tree is not None:
             found = self.tree.query(queries.numpy(), k, **self._norm())
-            return _in_order(*(torch.from_numpy(part).view(-1, k) for part in found))
+            return tuple(torch.from_numpy(part).view(-1, k) for part in found)
         blocks = [d.topk(k, dim=1, largest=False) for d in self._blocks(queries)]
-        return _in_order(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+        return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
 
     def within(self, queries: torch.Tensor, radius: float) -> list[torch.Tensor]:
         """For each query (M, L) the indices of the codes at distance <= radius, nearest first (equal: lowest first)."""

@@ -69,6 +69,7 @@ class _Nearest:
 
     def __call__(self, stream):
         for draws in stream:
+            draws = draws.to(self.places.device)
             for query, row in zip(draws, self._search(draws, self._start(len(draws))), strict=True):
                 place = self._closest(query, row)
                 yield [] if place is None else [self._take(place)]
@@ -96,7 +97,7 @@ class _Nearest:
             self._build()
         k = min(k, len(self.alive))
         self.looked += k * len(draws)
-        distance, index = (found.cpu().numpy() for found in self.search.nearest(draws, k))
+        distance, index = (found.cpu().numpy() for found in self.search.lookup(draws, k))
         horizon = distance[:, -1] if k < len(self.alive) else np.full(len(draws), math.inf)
         return list(zip(distance, self.alive[index], horizon, strict=True))
 
