@@ -20,6 +20,7 @@ __all__ = ["Neighbours", "distinct", "kmeans", "kmeans_pp", "knn", "median_nn_di
 
 BLOCK = 2**22  # entries of a block of distances: 32 MB in float64
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf
+WIDE = 64  # above, as for pixels, a matrix product: ten times faster, distances right to about 1e-7 of the largest
 P_NORMS = {
     **dict.fromkeys(("euclidean", "l2", "minkowski", "p"), 2.0),
     **dict.fromkeys(("manhattan", "cityblock", "l1"), 1.0),
@@ -161,7 +162,8 @@ def _metric_name(metric):
 
 def _distances(a, b, metric):
     if metric in P_NORMS:
-        return torch.cdist(a, b, p=P_NORMS[metric], compute_mode="donot_use_mm_for_euclid_dist")
+        mode = "use_mm_for_euclid_dist" if a.shape[1] > WIDE else "donot_use_mm_for_euclid_dist"
+        return torch.cdist(a, b, p=P_NORMS[metric], compute_mode=mode)
     if callable(metric):
         from sklearn.metrics import DistanceMetric
 
