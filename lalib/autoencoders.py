@@ -21,6 +21,7 @@ from lalib.seeds import seeded
 
 __all__ = ["CAE", "MODELS", "TSNEAE", "VAE", "Autoencoder", "VariationalTSNEAE"]
 
+PATCH = 4  # images dealt together: one and its neighbours
 REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": ClippedLinear}
 
 
@@ -56,6 +57,7 @@ class Autoencoder(Trainable):
             "representation": representation,
             "reconstruction": reconstruction,
         }
+        self.learning_rate = 3e-3 if preset == "light" else 1e-3
         with seeded(seed, "weights"):
             self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
@@ -169,28 +171,32 @@ class Neighbourhoods(nn.Module):
         return symmetric(inside[:, :size])
 
     def deal(self, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """Batches of `size` that together hold each image once, each made of patches: an image and its neighbours.
+        """Batches of `size` that together hold each image once, made of patches: an image and PATCH - 1 neighbours.
 
-        Patches are dealt around random images from what has not been dealt yet.
+        Patches are dealt around random images, from those of its neighbours that have not been dealt yet. Small patches
+        are best: of whole neighbourhoods a batch holds too few, and all the map learns is what is inside one.
         """
-        neighbours, free = (self.index.cpu().numpy(), torch.ones(len(self.index), dtype=torch.bool).numpy())
+        neighbours, free = self.index.cpu().numpy(), torch.ones(len(self.index), dtype=torch.bool).numpy()
         patches = []
         for centre in torch.randperm(len(free), generator=generator).tolist():
             if free[centre]:
                 free[centre] = False
-                near = neighbours[centre][free[neighbours[centre]]]
+                near = torch.from_numpy(neighbours[centre][free[neighbours[centre]]])
+                near = near[torch.randperm(len(near), generator=generator)[: PATCH - 1]]
                 free[near] = False
-                patches += [torch.tensor([centre]), torch.from_numpy(near)]
-        order = torch.randperm(len(patches) // 2, generator=generator).tolist()
-        yield from torch.cat([part for i in order for part in patches[2 * i : 2 * i + 2]]).split(size)
+                patches.append(torch.cat([torch.tensor([centre]), near]))
+        order = torch.randperm(len(patches), generator=generator).tolist()
+        yield from torch.cat([patches[i] for i in order]).split(size)
 
 
 class _TSNETerm(Autoencoder):
-    """Adds tsne_weight x D x KL(P || Q) to an autoencoder's loss, D = C H W; Q is taken over the (mean) codes.
+    """Adds tsne_weight x D x KL(P || Q) to an autoencoder's loss, D = C H W; Q is taken over `spread` x (mean) codes.
 
     affinities="global": P from the whole training set, batches along its neighbour graph (our default).
-    affinities="batch": P within each random batch, as [Slides] did with batches of 64 (perplexity 5 to 10 there).
-    tsne_weight is relative to the reconstruction per pixel; notebook 03 sweeps it.
+    affinities="batch": P within each random batch. [Slides] is affinities="batch", batch_size=64, spread=1 and a
+    perplexity of 5 to 10, all that so few images allow.
+    tsne_weight is relative to the reconstruction per pixel; notebook 03 sweeps it. spread lets a map be as wide as
+    t-SNE's while the codes stay near 1, where the decoder and N(0, I) want them.
     P is defined over the training set, so the loss of validation images leaves this term out.
     """
 
@@ -199,9 +205,10 @@ class _TSNETerm(Autoencoder):
         image_shape: tuple[int, int, int],
         latent_dim: int = 2,
         *,
-        perplexity: float = 15.0,
+        perplexity: float = 40.0,
         tsne_weight: float = 1.0,
         affinities: str = "global",
+        spread: float = 3.0,
         batch_size: int = 512,
         **options,
     ):
@@ -209,12 +216,14 @@ class _TSNETerm(Autoencoder):
         self.perplexity = check_number("perplexity", perplexity, low=1)
         self.tsne_weight = check_number("tsne_weight", tsne_weight, low=0)
         self.affinities = check_choice("affinities", affinities, ["global", "batch"])
+        self.spread = check_number("spread", spread, low=0)
         self.batch_size = check_int("batch_size", batch_size, low=4)
         self._check_batch(self.batch_size)
         self.config |= {
             "perplexity": self.perplexity,
             "tsne_weight": self.tsne_weight,
             "affinities": affinities,
+            "spread": self.spread,
             "batch_size": self.batch_size,
         }
         self.neighbourhoods = Neighbourhoods(self.perplexity)
@@ -247,7 +256,7 @@ class _TSNETerm(Autoencoder):
         else:
             joint = batch_affinities(batch.x, self.perplexity)
         with torch.autocast(codes.device.type, enabled=False):
-            return codes, {**terms, "tsne": tsne_kl(codes, joint)}
+            return codes, {**terms, "tsne": tsne_kl(self.spread * codes, joint)}
 
 
 class TSNEAE(_TSNETerm, CAE):

@@ -55,7 +55,7 @@ def fit(
     *,
     epochs: int = 20,
     batch_size: int | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     weight_decay: float = 0.0,
     validation: ImageSet | tuple[Tensor, Tensor] | None = None,
     patience: int | None = None,
@@ -68,9 +68,9 @@ def fit(
 ) -> History:
     """Train `model` on from the weights it finds, with Adam; it stays on the device it was trained on.
 
-    data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size defaults to the
-    model's. validation is evaluated after every epoch (`val_loss`); with `patience` training stops after that many
-    epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
+    data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size and
+    learning_rate default to the model's. validation is evaluated after every epoch (`val_loss`); with `patience`
+    training stops after that many epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
     last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
@@ -80,7 +80,9 @@ def fit(
     """
     check_int("epochs", epochs, low=1)
     check_int("seed", seed, low=0)
-    check_number("learning_rate", learning_rate, low=0)
+    learning_rate = check_number(
+        "learning_rate", model.learning_rate if learning_rate is None else learning_rate, low=0
+    )
     check_number("weight_decay", weight_decay, low=0)
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: give validation=")
