@@ -18,18 +18,17 @@ from pathlib import Path
 import torch
 
 from lalib._checks import LalibError, check_choice, check_int, check_number
-from lalib.autoencoders import MODELS
+from lalib.autoencoders import MODELS, Autoencoder
 from lalib.classifiers import CNNClassifier, MLPClassifier, accuracy
 from lalib.data import ImageSet, unbalance
-from lalib.latent import class_balance, encode, reconstruction_errors
+from lalib.latent import class_balance, encode, one_nn_error, reconstruction_errors, trustworthiness
 from lalib.seeds import child_seed
 from lalib.strategies import STRATEGIES, select
 from lalib.training import fit
 
-__all__ = ["compare_query_sets", "run_all"]
+__all__ = ["compare_maps", "compare_query_sets", "run_all"]
 
 TASKS = ("cnn", "mlp")
-STEPS = 600  # minibatches of 32 a task model is trained for, whatever the number of labels
 
 
 def compare_query_sets(
@@ -42,6 +41,7 @@ def compare_query_sets(
     ratios: Iterable[float] = (1, 7 / 3, 10),
     seeds: int | Iterable[int] = 10,
     task: str = "cnn",
+    steps: int = 240,
     out: str | Path,
     jobs: int = 1,
     progress: bool = True,
@@ -53,7 +53,8 @@ def compare_query_sets(
     start from the same weights, so strategies are paired within a run. With random's picks they form a table.
 
     encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
-    strategies: names, or {label: (name, options)}. seeds: how many, or which. task: "cnn" on pixels or "mlp" on codes.
+    strategies: names, or {label: (name, options)}. seeds: how many, or which. task: "cnn" on pixels or "mlp" on codes,
+    trained for `steps` minibatches of 32 whatever the number of labels.
     out: folder of the run files. jobs: processes, one thread each.
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
     balance (normalised entropy of the classes picked), classes (how many were met).
@@ -74,7 +75,7 @@ def compare_query_sets(
         },
         "sizes": [check_int("size", size, low=1, high=len(images)) for size in sizes],
         "task": task,
-        "steps": STEPS,
+        "steps": check_int("steps", steps, low=1),
     }
     runs = [
         {**shared, "ratio": check_number("ratio", ratio, low=1), "seed": check_int("seed", seed, low=0)}
@@ -93,10 +94,7 @@ class _QuerySetRun:
     def __call__(self, run: dict) -> list[dict]:
         seed, ratio = run["seed"], run["ratio"]
         pool = self.images if ratio == 1 else unbalance(self.images, ratio, seed=seed)
-        options = dict(run["encoder"])
-        epochs = options.pop("epochs", 40)
-        model = MODELS[options.pop("model")](pool.image_shape, seed=seed, **options)
-        fit(model, pool, epochs=epochs, seed=seed, progress=False)
+        model = _train(run["encoder"], pool, seed)
         given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
         inputs = (pool, self.test)
         if run["task"] == "mlp":
@@ -112,7 +110,7 @@ class _QuerySetRun:
 def _score(run: dict, pool: ImageSet, inputs: tuple, query: torch.Tensor) -> dict:
     """Train the task model on the images `query` and test it."""
     train, test = inputs
-    epochs = max(1, round(STEPS * 32 / len(query)))
+    epochs = max(1, round(run["steps"] * 32 / len(query)))
     if run["task"] == "cnn":
         classifier = CNNClassifier(pool.image_shape, pool.n_classes, seed=run["seed"])
         fit(classifier, train.subset(query), epochs=epochs, seed=run["seed"], progress=False)
@@ -123,6 +121,60 @@ def _score(run: dict, pool: ImageSet, inputs: tuple, query: torch.Tensor) -> dic
         score = accuracy(classifier, *test)
     picked = pool.labels[query]
     return {"accuracy": score, "balance": class_balance(picked, pool.n_classes), "classes": len(picked.unique())}
+
+
+def compare_maps(
+    images: ImageSet,
+    test: ImageSet,
+    *,
+    models: Mapping[str, Mapping],
+    seeds: int | Iterable[int] = 5,
+    out: str | Path,
+    jobs: int = 1,
+    progress: bool = True,
+):
+    """How good the codes of several autoencoders are, over seeds: held-out 1-NN error, trustworthiness, MAE.
+
+    models: {label: {"model": a name in MODELS, "epochs": 40, and options of the model}}. Other arguments as in
+    compare_query_sets. Returns a DataFrame, one row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
+    images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
+    """
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    for encoder in models.values():
+        check_choice("model", encoder.get("model"), MODELS)
+    shared = {"images": images.fingerprint(), "test": test.fingerprint()}
+    runs = [
+        {**shared, "label": label, "encoder": dict(encoder), "seed": check_int("seed", seed, low=0)}
+        for seed in seeds
+        for label, encoder in models.items()
+    ]
+    return run_all(_MapRun(images, test), runs, out, jobs=jobs, progress=progress)
+
+
+class _MapRun:
+    """Calls one run of compare_maps."""
+
+    def __init__(self, images: ImageSet, test: ImageSet):
+        self.images, self.test = images, test
+
+    def __call__(self, run: dict) -> list[dict]:
+        model = _train(run["encoder"], self.images, run["seed"])
+        codes, test_codes = encode(model, self.images), encode(model, self.test)
+        scores = {
+            "one_nn_error": one_nn_error(codes, self.images.labels, test_codes, self.test.labels),
+            "trustworthiness": trustworthiness(self.test, test_codes),
+            "mae": float(reconstruction_errors(model, self.test).mean()),
+        }
+        return [{"model": run["label"], "seed": run["seed"]} | scores]
+
+
+def _train(encoder: Mapping, images: ImageSet, seed: int) -> Autoencoder:
+    """The autoencoder that `encoder` describes, trained on `images`."""
+    options = dict(encoder)
+    epochs = options.pop("epochs", 40)
+    model = MODELS[options.pop("model")](images.image_shape, seed=seed, **options)
+    fit(model, images, epochs=epochs, seed=seed, progress=False)
+    return model
 
 
 def run_all(

@@ -68,10 +68,10 @@ def fit(
 ) -> History:
     """Train `model` on from the weights it finds, with Adam; it stays on the device it was trained on.
 
-    data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size and
-    learning_rate default to the model's. validation is evaluated after every epoch (`val_loss`); with `patience`
-    training stops after that many epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
-    last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
+    data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size and learning_rate
+    default to the model's. validation is evaluated after every epoch (`val_loss`); with `patience` training stops after
+    that many epochs without a better one. With `validation` the model is left with its best epoch's weights, else with
+    the last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
