@@ -171,9 +171,12 @@ def _umap(points, dims, seed):
 
     import umap
 
+    threads = torch.get_num_threads()  # starting numba's threads changes torch's number of them
     with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
         warnings.filterwarnings("ignore", message="n_jobs value")
-        return umap.UMAP(n_components=dims, random_state=seed).fit_transform(points)
+        view = umap.UMAP(n_components=dims, random_state=seed).fit_transform(points)
+    torch.set_num_threads(threads)
+    return view
 
 
 def _tsne(points, dims, seed):
