@@ -1,0 +1,212 @@
+"""Classifiers on pixels, on codes and on an encoder: what learns, at which rate, and what is refused."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import lalib as la
+from lalib.networks import Batch
+from lalib.seeds import generator
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return la.load("digits").subset(range(500))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return la.load("digits", "test")
+
+
+def _fit(model, data, **options):
+    return la.fit(model, data, **{"epochs": 2, "device": "cpu", "progress": False, **options})
+
+
+def _codes(images):
+    return images.images.flatten(1).float() / 255
+
+
+def _state(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def _equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_classifier_learns_the_digits(digits, held_out):
+    autoencoder = la.CAE(SHAPE, 10)
+    _fit(autoencoder, digits, epochs=20, batch_size=32)
+    classifiers = {
+        "cnn": la.CNNClassifier(SHAPE, 10),
+        "mlp": la.MLPClassifier(64, 10),
+        **{mode: la.EncoderClassifier(autoencoder, 10, mode=mode) for mode in ("frozen", "fine-tuned", "scratch")},
+    }
+    for name, classifier in classifiers.items():
+        data = (_codes(digits), digits.labels) if name == "mlp" else digits
+        history = _fit(classifier, data, epochs=8)
+        test = (_codes(held_out), held_out.labels) if name == "mlp" else (held_out,)
+        assert la.accuracy(classifier, *test) > 0.7, name
+        assert history.epochs[-1]["loss"] < 0.6 * history.epochs[0]["loss"]
+        assert 0 <= history.epochs[0]["accuracy"] <= history.epochs[-1]["accuracy"] <= 1
+
+
+def test_loss_and_accuracy_by_hand():
+    classifier = la.MLPClassifier(3, 3, hidden=())
+    x, y = torch.eye(3), torch.tensor([0, 1, 1])
+    with torch.no_grad():
+        classifier.network[0].weight.copy_(2 * torch.eye(3))
+        classifier.network[0].bias.zero_()
+    terms = classifier.loss(Batch(x, y), generator=generator(0))
+    right = -torch.log(torch.tensor(2.0).exp() / (torch.tensor(2.0).exp() + 2))
+    assert torch.allclose(terms["loss"], (2 * right + right + 2) / 3)
+    assert terms["accuracy"].item() == pytest.approx(2 / 3)
+    assert la.accuracy(classifier, x, y) == pytest.approx(2 / 3)
+    assert torch.allclose(la.predict_proba(classifier, x), torch.softmax(2 * x, 1))
+
+
+def test_probabilities_are_rows_that_sum_to_one_and_modes_are_kept(digits):
+    classifier = la.CNNClassifier(SHAPE, 10)
+    for training in (True, False):
+        classifier.train(training)
+        probs = la.predict_proba(classifier, digits)
+        assert classifier.training is training
+        assert probs.shape == (500, 10)
+        assert probs.dtype == torch.float32
+        assert torch.allclose(probs.sum(1), torch.ones(500))
+        assert torch.allclose(probs, la.predict_proba(classifier, digits, batch_size=7), atol=1e-6)
+    assert torch.equal(probs, la.predict_proba(classifier, digits.images))
+
+
+def test_a_frozen_trunk_stays_what_it_was(digits):
+    autoencoder = la.VAE(SHAPE, 5)
+    before, classifier = _state(autoencoder), la.EncoderClassifier(autoencoder, 10, mode="frozen")
+    head = _state(classifier.network)
+    _fit(classifier, digits, weight_decay=0.1)
+    assert _equal(_state(classifier.trunk), _state(autoencoder.trunk))
+    assert not _equal(_state(classifier.network), head)
+    assert _equal(_state(autoencoder), before)
+    assert all(p.requires_grad for p in autoencoder.parameters())
+
+
+def test_fine_tuning_changes_a_copy_at_a_tenth_of_the_rate(digits):
+    autoencoder = la.CAE(SHAPE, 5)
+    before, classifier = _state(autoencoder), la.EncoderClassifier(autoencoder, 10, dropout=0)
+    assert _equal(_state(classifier.trunk), _state(autoencoder.trunk))
+    start = _state(classifier)
+    _fit(classifier, digits.subset(range(32)), epochs=1, learning_rate=0.01)  # one batch: Adam's first step
+    moved = {name: (value - start[name]).abs().max().item() for name, value in classifier.state_dict().items()}
+    assert {name: round(size, 5) for name, size in moved.items()} == {
+        name: 0.001 if name.startswith("trunk") else 0.01 for name in moved
+    }
+    assert _equal(_state(autoencoder), before)
+
+
+@pytest.mark.parametrize(
+    ("mode", "trunk_rate", "rates"),
+    [("frozen", 0.1, [2]), ("fine-tuned", 0.1, [2, 0.2]), ("fine-tuned", 0.5, [2, 1]), ("scratch", 0.1, [2, 2])],
+)
+def test_learning_rates(mode, trunk_rate, rates):
+    classifier = la.EncoderClassifier(la.CAE(SHAPE), 10, mode=mode, trunk_rate=trunk_rate)
+    groups = classifier.parameter_groups(2.0)
+    assert [group["lr"] for group in groups] == pytest.approx(rates)
+    assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in classifier.parameters())
+
+
+def test_scratch_has_the_same_layers_and_new_weights(digits):
+    autoencoder = la.CAE(SHAPE, 5, preset="report", seed=3)
+    _fit(autoencoder, digits, epochs=1)
+    transfer, scratch, again, other = (
+        la.EncoderClassifier(autoencoder, 10, mode=mode, seed=seed)
+        for mode, seed in (("fine-tuned", 4), ("scratch", 4), ("scratch", 4), ("scratch", 5))
+    )
+    shapes = [{name: value.shape for name, value in m.state_dict().items()} for m in (transfer, scratch)]
+    assert shapes[0] == shapes[1]
+    assert not torch.equal(transfer.trunk[1].weight, scratch.trunk[1].weight)
+    assert _equal(_state(scratch), _state(again))
+    assert not torch.equal(scratch.trunk[1].weight, other.trunk[1].weight)
+    assert _equal(_state(transfer.network), _state(scratch.network))  # paired: the head starts from the same weights
+
+
+def test_head_and_trunk_draw_from_streams_of_their_own():
+    """With one stream the head's first weights would be the trunk's first, scaled."""
+    classifier = la.EncoderClassifier(la.CAE(SHAPE), 10, mode="scratch")
+    trunk, head = classifier.trunk[1].weight.flatten()[:100], classifier.network[0].weight.flatten()[:100]
+    assert abs(torch.corrcoef(torch.stack([trunk, head]))[0, 1]) < 0.5
+
+
+def test_codes_are_standardised_with_what_fit_is_given():
+    codes = torch.tensor([[1.0, 100.0], [3.0, 300.0], [5.0, 500.0]])
+    classifier = la.MLPClassifier(2, 2)
+    classifier.prepare(codes)
+    assert classifier.mean.tolist() == [3, 300]
+    assert torch.allclose(classifier.scale, codes.std(0, correction=0))
+    plain = la.MLPClassifier(2, 2)
+    standard = (codes - codes.mean(0)) / codes.std(0, correction=0)
+    assert torch.allclose(classifier(codes), plain(standard), atol=1e-6)
+    classifier.prepare(torch.ones(3, 2))  # no spread
+    assert torch.isfinite(classifier(torch.ones(3, 2))).all()
+
+
+def test_one_class_is_enough(digits):
+    one = digits.subset(torch.nonzero(digits.labels == 0)[:, 0])
+    for classifier, data in ((la.CNNClassifier(SHAPE, 10), one), (la.MLPClassifier(64, 1), (_codes(one), one.labels))):
+        history = _fit(classifier, data, epochs=1)
+        assert history.epochs[0]["loss"] >= 0
+    assert la.predict_proba(classifier, _codes(one)).tolist() == [[1.0]] * len(one)
+
+
+def test_seeds(digits):
+    one, again, other = (la.CNNClassifier(SHAPE, 10, seed=seed) for seed in (1, 1, 2))
+    assert _equal(_state(one), _state(again))
+    assert not torch.equal(one.network[0].weight, other.network[0].weight)
+
+
+def test_missing_and_multiple_labels(digits):
+    bare = dataclasses.replace(digits, labels=None)
+    with pytest.raises(la.LalibError, match="a classifier needs labels: give an ImageSet with labels, or a pair"):
+        _fit(la.CNNClassifier(SHAPE, 10), bare)
+    with pytest.raises(la.LalibError, match="accuracy needs labels: give an ImageSet with labels, or labels="):
+        la.accuracy(la.CNNClassifier(SHAPE, 10), bare)
+    several = dataclasses.replace(digits, labels=torch.nn.functional.one_hot(digits.labels, 10))
+    with pytest.raises(la.LalibError, match=r"one label per image, got labels of shape \(B, 10\)"):
+        _fit(la.CNNClassifier(SHAPE, 10), several)
+    with pytest.raises(ValueError, match=r"labels must have shape \(500,\), one per point, got \(500, 10\)"):
+        la.accuracy(la.CNNClassifier(SHAPE, 10), several)
+
+
+def test_labels_outside_the_classes(digits):
+    with pytest.raises(ValueError, match="labels must lie in 0 to 4, got 0 to 9"):
+        _fit(la.CNNClassifier(SHAPE, 5), digits)
+    with pytest.raises(ValueError, match="labels must lie in 0 to 4, got 0 to 9"):
+        _fit(la.EncoderClassifier(la.CAE(SHAPE), 5), digits)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: la.CNNClassifier(SHAPE, 0), ValueError, "n_classes must be at least 1, got 0"),
+        (lambda: la.MLPClassifier(2, 1.5), TypeError, "n_classes must be a whole number, got 1.5"),
+        (lambda: la.MLPClassifier(0, 2), ValueError, "latent_dim must be at least 1, got 0"),
+        (lambda: la.EncoderClassifier(la.CAE(SHAPE), 0), ValueError, "n_classes must be at least 1, got 0"),
+        (
+            lambda: la.EncoderClassifier(la.CAE(SHAPE), 2, mode="ice"),
+            ValueError,
+            "mode must be one of 'frozen', 'fine-",
+        ),
+        (lambda: la.EncoderClassifier(la.CAE(SHAPE), 2, trunk_rate=-1), ValueError, "trunk_rate must be at least 0"),
+    ],
+)
+def test_bad_options(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_images_of_another_shape(digits):
+    for classifier in (la.CNNClassifier((1, 28, 28), 10), la.EncoderClassifier(la.CAE((1, 28, 28)), 10)):
+        with pytest.raises(ValueError, match=r"the classifier takes images of shape \(1, 28, 28\), got \(1, 8, 8\)"):
+            la.predict_proba(classifier, digits)

@@ -1,0 +1,255 @@
+"""Comparisons: nothing is run twice, nothing finished is lost, and strategies are paired."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+import torch
+
+import lalib as la
+from lalib import experiments
+from lalib.experiments import compare_query_sets, run_all
+from lalib.seeds import child_seed
+
+
+class _Square:
+    """Rows of a run, and a note of each call in a file of its own; breaks on `break_on`."""
+
+    def __init__(self, log, break_on=None, error=KeyboardInterrupt):
+        self.log, self.break_on, self.error = log, break_on, error
+        log.mkdir(exist_ok=True)
+
+    def __call__(self, run):
+        x = run["x"]
+        (self.log / f"{x}-{len(list(self.log.glob(f'{x}-*')))}").touch()
+        if x == self.break_on:
+            raise self.error
+        return [{"x": x, "square": x * x}, {"x": x, "square": -x * x}]
+
+    def calls(self):
+        return sorted(path.name for path in self.log.iterdir())
+
+
+@pytest.fixture
+def square(tmp_path):
+    return _Square(tmp_path / "log")
+
+
+def _runs(*xs):
+    return [{"x": x} for x in xs]
+
+
+def _run_all(function, runs, out, **options):
+    return run_all(function, runs, out, progress=False, **options)
+
+
+def test_rows_come_in_the_order_of_the_runs(square, tmp_path):
+    frame = _run_all(square, _runs(3, 1, 2), tmp_path / "deep" / "out")
+    assert frame["x"].tolist() == [3, 3, 1, 1, 2, 2]
+    assert frame["square"].tolist() == [9, -9, 1, -1, 4, -4]
+
+
+def test_finished_runs_are_not_repeated(square, tmp_path):
+    out = tmp_path / "out"
+    first = _run_all(square, _runs(1, 2), out)
+    assert _run_all(square, _runs(1, 2), out).equals(first)
+    assert _run_all(square, _runs(2, 3), out)["x"].tolist() == [2, 2, 3, 3]
+    assert square.calls() == ["1-0", "2-0", "3-0"]
+
+
+def test_a_record_says_where_it_comes_from(square, tmp_path):
+    _run_all(square, _runs(2), tmp_path / "out")
+    (path,) = (tmp_path / "out").iterdir()
+    record = json.loads(path.read_text())
+    assert record["run"] == {"x": 2}
+    assert record["rows"][0] == {"x": 2, "square": 4}
+    assert record["versions"]["torch"] == torch.__version__
+    assert {"device", "commit", "seconds", "finished"} <= record.keys()
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"run": {}}', "[1]", '{"rows"'])
+def test_a_damaged_file_is_reported_and_its_run_done_again(damage, square, tmp_path):
+    out = tmp_path / "out"
+    first = _run_all(square, _runs(1, 2), out)
+    path = out / experiments._file_name({"x": 2})
+    path.write_text(damage)
+    with pytest.warns(UserWarning, match="is damaged .*; its run is done again"):
+        again = _run_all(square, _runs(1, 2), out)
+    assert again.equals(first)
+    assert square.calls() == ["1-0", "2-0", "2-1"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_was_finished_before_an_interruption_is_kept(error, tmp_path):
+    out, broken = tmp_path / "out", _Square(tmp_path / "log", break_on=2, error=error)
+    with pytest.raises(error):
+        _run_all(broken, _runs(1, 2, 3), out)
+    assert [path.name for path in out.iterdir()] == [experiments._file_name({"x": 1})]
+    broken.break_on = None
+    assert len(_run_all(broken, _runs(1, 2, 3), out)) == 6
+    assert broken.calls() == ["1-0", "2-0", "2-1", "3-0"]
+
+
+def test_nothing_half_written_remains(square, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(experiments.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        _run_all(square, _runs(1), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_processes_give_the_same_table(square, tmp_path):
+    runs = _runs(*range(4))
+    assert _run_all(square, runs, tmp_path / "two", jobs=2).equals(_run_all(square, runs, tmp_path / "one"))
+
+
+def test_processes_are_other_processes_and_keep_what_is_finished(tmp_path):
+    out, broken = tmp_path / "out", _Square(tmp_path / "log", break_on=3, error=ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)
+    kept = {path.name for path in out.iterdir()}
+    assert experiments._file_name({"x": 3}) not in kept
+    assert {experiments._file_name({"x": 0}), experiments._file_name({"x": 1})} <= kept
+    broken.break_on = None
+    assert _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)["x"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_no_runs(square, tmp_path):
+    assert len(_run_all(square, [], tmp_path / "out")) == 0
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_jobs_must_be_at_least_one(jobs, square, tmp_path):
+    with pytest.raises(ValueError, match=f"jobs must be at least 1, got {jobs}"):
+        _run_all(square, _runs(1), tmp_path / "out", jobs=jobs)
+
+
+def test_progress_counts_the_runs_left(square, tmp_path, capsys):
+    run_all(square, _runs(1, 2), tmp_path / "out")
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_the_commit_where_there_is_no_git(monkeypatch, tmp_path):
+    assert experiments._commit(tmp_path) == "unknown"
+    monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
+    assert experiments._commit(tmp_path) == "unknown"
+
+
+# compare_query_sets ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return la.load("digits").subset(range(250))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return la.load("digits", "test").subset(range(100))
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(experiments, "STEPS", 20)
+
+
+ENCODER = {"model": "VAE", "latent_dim": 2, "epochs": 2}
+
+
+def _compare(digits, held_out, out, **options):
+    defaults = {"encoder": ENCODER, "strategies": ["random", "cluster"], "sizes": [20], "ratios": [1], "seeds": 2}
+    return compare_query_sets(digits, held_out, out=out, progress=False, **{**defaults, **options})
+
+
+def test_one_row_per_strategy_size_pool_and_seed(digits, held_out, tmp_path):
+    frame = _compare(digits, held_out, tmp_path, sizes=[10, 20], ratios=[1, 3], seeds=[0, 5])
+    assert list(frame) == ["strategy", "labels", "ratio", "seed", "accuracy", "balance", "classes"]
+    cells = frame[["strategy", "labels", "ratio", "seed"]].apply(tuple, axis=1)
+    expected = {(s, n, r, i) for s in ("random", "cluster") for n in (10, 20) for r in (1, 3) for i in (0, 5)}
+    assert len(frame) == 16
+    assert set(cells) == expected
+    assert frame["accuracy"].between(0, 1).all()
+    assert frame["balance"].between(0, 1).all()
+    assert frame["classes"].between(1, 10).all()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_comparison_is_repeatable_and_paired(digits, held_out, tmp_path):
+    """The same strategy under two names gets the same picks and the same classifier: the difference is exactly 0."""
+    twice = {"one": ("cluster", {}), "two": ("cluster", {}), "random": ("random", {})}
+    frame = _compare(digits, held_out, tmp_path / "a", strategies=twice)
+    wide = frame.pivot(index="seed", columns="strategy", values="accuracy")
+    assert (wide["one"] == wide["two"]).all()
+    assert frame.equals(_compare(digits, held_out, tmp_path / "b", strategies=twice))
+    alone = _compare(digits, held_out, tmp_path / "c", seeds=[1])  # neither other strategies nor other seeds matter
+    assert alone.set_index("strategy")["accuracy"]["cluster"] == wide["one"][1]
+    assert alone.set_index("strategy")["accuracy"]["random"] == wide["random"][1]
+
+
+def test_what_a_run_does_by_hand(digits, held_out, tmp_path):
+    """Encode, select, train on the picks alone, test."""
+    row = _compare(digits, held_out, tmp_path, seeds=[3], strategies=["random"]).iloc[0]
+    model = la.VAE(digits.image_shape, 2, seed=3)
+    la.fit(model, digits, epochs=2, seed=3, progress=False)
+    query = la.select("random", la.encode(model, digits), 20, seed=child_seed(3, "select"))
+    classifier = la.CNNClassifier(digits.image_shape, 10, seed=3)
+    la.fit(classifier, digits.subset(query), epochs=32, seed=3, progress=False)  # 20 steps of 32
+    assert row["accuracy"] == la.accuracy(classifier, held_out)
+    assert row["balance"] == la.class_balance(digits.labels[query], 10)
+    assert row["classes"] == len(digits.labels[query].unique())
+
+
+def test_codes_as_the_task_and_options_of_a_strategy(digits, held_out, tmp_path):
+    strategies = {"few": ("normal-in-clusters", {"clusters": 5}), "errors": ("reconstruction-error", {})}
+    frame = _compare(digits, held_out, tmp_path, strategies=strategies, task="mlp", seeds=1)
+    assert frame["strategy"].tolist() == ["few", "errors"]
+    assert frame["accuracy"].between(0, 1).all()
+
+
+def test_another_configuration_is_another_run(digits, held_out, tmp_path):
+    _compare(digits, held_out, tmp_path, seeds=1)
+    for changes in ({"encoder": {**ENCODER, "epochs": 3}}, {"sizes": [21]}, {"seeds": [1]}, {"ratios": [2]}):
+        before = len(list(tmp_path.iterdir()))
+        _compare(digits, held_out, tmp_path, **{"seeds": 1, **changes})
+        assert len(list(tmp_path.iterdir())) == before + 1
+    _compare(digits.subset(range(249)), held_out, tmp_path, seeds=1)
+    assert len(list(tmp_path.iterdir())) == before + 2
+
+
+def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes have
+    try:
+        one, two = (_compare(digits, held_out, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
+    finally:
+        torch.set_num_threads(threads)
+    assert one.equals(two)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"task": "svm"}, ValueError, "task must be one of 'cnn', 'mlp', got 'svm'"),
+        ({"encoder": {"model": "GAN"}}, ValueError, "encoder's model must be one of 'CAE', 'VAE', .* got 'GAN'"),
+        ({"encoder": {}}, ValueError, "encoder's model must be one of .* got None"),
+        ({"strategies": ["best"]}, ValueError, "strategy must be one of 'random', .* got 'best'"),
+        ({"sizes": [0]}, ValueError, "size must be at least 1, got 0"),
+        ({"sizes": [251]}, ValueError, "size must be at most 250, got 251"),
+        ({"ratios": [0.5]}, ValueError, "ratio must be at least 1, got 0.5"),
+        ({"seeds": [-1]}, ValueError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_bad_options(options, error, message, digits, held_out, tmp_path):
+    with pytest.raises(error, match=message):
+        _compare(digits, held_out, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_needed(digits, held_out, tmp_path):
+    bare = [dataclasses.replace(images, labels=None) for images in (digits, held_out)]
+    for images, test in ((bare[0], held_out), (digits, bare[1])):
+        with pytest.raises(la.LalibError, match="compare_query_sets needs labels"):
+            _compare(images, test, tmp_path)
