@@ -4,8 +4,8 @@ Names must stand in the notebook's cell tagged `parameters`; asserts in the note
 """
 
 SMALL = {
-    "00_start_here": {"epochs": 1},
-    "01_convolutional_autoencoder": {"epochs": 1},
+    "00_start_here": {"epochs": 1, "seeds": 2, "classifier_epochs": 8},
+    "01_convolutional_autoencoder": {"epochs": 1, "wide_epochs": 1, "clu_epochs": 2},
     "02_variational_autoencoder": {"epochs": 1},
     "03_tsne_autoencoder": {"epochs": 1},
     "04_variational_tsne_autoencoder": {"epochs": 1},
