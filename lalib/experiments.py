@@ -136,7 +136,7 @@ def compare_maps(
     """How good the codes of several autoencoders are, over seeds: held-out 1-NN error, trustworthiness, MAE.
 
     models: {label: {"model": a name in MODELS, "epochs": 40, and options of the model}}. Other arguments as in
-    compare_query_sets. Returns a DataFrame, one row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
+    compare_query_sets. Returns a DataFrame, a row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
     images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
     """
     seeds = range(seeds) if isinstance(seeds, int) else seeds
