@@ -41,7 +41,7 @@ def compare_query_sets(
     ratios: Iterable[float] = (1, 7 / 3, 10),
     seeds: int | Iterable[int] = 10,
     task: str = "cnn",
-    steps: int = 240,
+    steps: int = 200,
     out: str | Path,
     jobs: int = 1,
     progress: bool = True,
