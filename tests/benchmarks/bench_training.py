@@ -1,0 +1,134 @@
+"""Images per second of `fit`, side by side with the same network and optimiser under a plain DataLoader loop.
+
+    python tests/benchmarks/bench_training.py [--epochs 1] [--repeats 5] [--out runs/bench_training.json]
+
+Both train the light CAE on mnist-mini in one process, in turns, after a warm-up; a repetition gives one ratio, and the
+table shows the median and the extremes of all. Whole calls are timed, with what they do to the data first: on the CPU
+with one thread in seconds of the processor, which a busy machine stretches less than the clock's, on CUDA by the clock.
+The rival is the loop of most tutorials: float32 images in a TensorDataset, shuffled and collated by a DataLoader.
+On CUDA the slides' network is measured, too, and its share of the card's bfloat16 peak: --peak is that of the card in
+TFLOP/s, dense (989 for an H100 or H200), and operations are counted by torch.utils.flop_counter.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+import lalib as la
+from lalib.networks import Batch
+from lalib.seeds import generator
+
+
+def by_fit(images, preset, device, epochs, batch_size):
+    model = la.CAE(images.image_shape, preset=preset)
+    la.fit(model, images, epochs=epochs, batch_size=batch_size, device=device, progress=False)
+
+
+def by_loop(images, preset, device, epochs, batch_size):
+    model = la.CAE(images.image_shape, preset=preset).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loader = DataLoader(TensorDataset(images.images.float() / 255), batch_size=batch_size, shuffle=True)
+    for _ in range(epochs):
+        total = 0.0
+        for (x,) in loader:
+            loss = model.loss(Batch(x.to(device)), generator=None)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+
+def images_per_second(function, images, preset, device, epochs, batch_size):
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    started = clock()
+    function(images, preset, device, epochs, batch_size)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return epochs * len(images) / (clock() - started)
+
+
+def in_turns(images, preset, device, epochs, batch_size, repeats):
+    """Images per second of `fit` and of the loop, one after the other, the first pair dropped."""
+    runs = [
+        [images_per_second(f, images, preset, device, epochs, batch_size) for f in (by_fit, by_loop)]
+        for _ in range(repeats + 1)
+    ][1:]
+    ratios = sorted(fit / loop for fit, loop in runs)
+    return {
+        "case": f"{preset}, batches of {batch_size}",
+        "device": device,
+        "fit": statistics.median(fit for fit, _ in runs),
+        "loop": statistics.median(loop for _, loop in runs),
+        "ratio": statistics.median(ratios),
+        "lowest": ratios[0],
+        "highest": ratios[-1],
+        "runs": runs,
+    }
+
+
+def flops_per_image(images, preset, batch_size):
+    """Floating-point operations of a training step, forward and backward, per image (a multiply-add is two)."""
+    model = la.CAE(images.image_shape, preset=preset)
+    x = images.images[:batch_size].float() / 255
+    with FlopCounterMode(display=False) as counter:
+        model.loss(Batch(x), generator=generator(0))["loss"].backward()
+    return counter.get_total_flops() / len(x)
+
+
+def share_of_peak(images, epochs, batch_size, repeats, peak):
+    """images/s of `fit` with the slides' network on CUDA, and its share of `peak` TFLOP/s."""
+    fit = statistics.median(
+        images_per_second(by_fit, images, "slides", "cuda", epochs, batch_size) for _ in range(repeats)
+    )
+    flops = flops_per_image(images, "slides", 64)
+    row = {"case": f"slides, batches of {batch_size}", "device": "cuda", "fit": fit, "flops_per_image": flops}
+    return row | {"share": fit * flops / (peak * 1e12), "peak_tflops": peak}
+
+
+def machine():
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"platform": platform.platform(), "torch": torch.__version__, "commit": commit, "card": card}
+
+
+def measure(given):
+    torch.set_num_threads(1)
+    images = la.load("mnist-mini")
+    rows = [in_turns(images, "light", "cpu", given.epochs, 128, given.repeats)]
+    if torch.cuda.is_available():
+        epochs = 20 * given.epochs  # a GPU is through with one in less than it takes to start
+        rows += [in_turns(images, "light", "cuda", epochs, size, given.repeats) for size in (128, 512)]
+        rows += [share_of_peak(images, epochs, size, given.repeats, given.peak) for size in (64, 512, 4000)]
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peak", type=float, default=989.0, help="the card's dense bfloat16 peak in TFLOP/s")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_training.json"))
+    given = parser.parse_args()
+    rows = measure(given)
+    print(f"{'images/s on mnist-mini':28}{'device':>7}{'fit':>10}{'loop':>10}{'ratio':>7}  lowest-highest")
+    for row in rows:
+        print(f"{row['case']:28}{row['device']:>7}{row['fit']:>10,.0f}", end="")
+        if "share" in row:
+            print(f"   {row['share']:.1%} of {row['peak_tflops']:g} TFLOP/s, {row['flops_per_image']:.3g} an image")
+        else:
+            print(f"{row['loop']:>10,.0f}{row['ratio']:>7.2f}  {row['lowest']:.2f}-{row['highest']:.2f}")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps({"machine": machine(), "epochs": given.epochs, "rows": rows}, indent=1))
+    print(f"written to {given.out}")
+
+
+if __name__ == "__main__":
+    main()
