@@ -59,8 +59,7 @@ def compare_query_sets(
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
     balance (normalised entropy of the classes picked), classes (how many were met).
     """
-    if images.labels is None or test.labels is None:
-        raise LalibError("compare_query_sets needs labels of the images and of the test images: it plays the annotator")
+    _check_labelled(images, test)
     check_choice("task", task, TASKS)
     check_choice("encoder's model", encoder.get("model"), MODELS)
     if not isinstance(strategies, Mapping):
@@ -139,6 +138,7 @@ def compare_maps(
     compare_query_sets. Returns a DataFrame, a row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
     images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
     """
+    _check_labelled(images, test)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     for encoder in models.values():
         check_choice("model", encoder.get("model"), MODELS)
@@ -166,6 +166,11 @@ class _MapRun:
             "mae": float(reconstruction_errors(model, self.test).mean()),
         }
         return [{"model": run["label"], "seed": run["seed"]} | scores]
+
+
+def _check_labelled(images: ImageSet, test: ImageSet) -> None:
+    if images.labels is None or test.labels is None:
+        raise LalibError("a comparison needs labels of the images and of the test images")
 
 
 def _train(encoder: Mapping, images: ImageSet, seed: int) -> Autoencoder:

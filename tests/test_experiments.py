@@ -9,7 +9,7 @@ import torch
 
 import lalib as la
 from lalib import experiments
-from lalib.experiments import compare_query_sets, run_all
+from lalib.experiments import compare_maps, compare_query_sets, run_all
 from lalib.seeds import child_seed
 
 
@@ -151,16 +151,18 @@ def held_out():
     return la.load("digits", "test").subset(range(100))
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(experiments, "STEPS", 20)
-
-
 ENCODER = {"model": "VAE", "latent_dim": 2, "epochs": 2}
 
 
 def _compare(digits, held_out, out, **options):
-    defaults = {"encoder": ENCODER, "strategies": ["random", "cluster"], "sizes": [20], "ratios": [1], "seeds": 2}
+    defaults = {
+        "encoder": ENCODER,
+        "strategies": ["random", "cluster"],
+        "sizes": [20],
+        "ratios": [1],
+        "seeds": 2,
+        "steps": 20,
+    }
     return compare_query_sets(digits, held_out, out=out, progress=False, **{**defaults, **options})
 
 
@@ -211,7 +213,13 @@ def test_codes_as_the_task_and_options_of_a_strategy(digits, held_out, tmp_path)
 
 def test_another_configuration_is_another_run(digits, held_out, tmp_path):
     _compare(digits, held_out, tmp_path, seeds=1)
-    for changes in ({"encoder": {**ENCODER, "epochs": 3}}, {"sizes": [21]}, {"seeds": [1]}, {"ratios": [2]}):
+    for changes in (
+        {"encoder": {**ENCODER, "epochs": 3}},
+        {"sizes": [21]},
+        {"seeds": [1]},
+        {"ratios": [2]},
+        {"steps": 10},
+    ):
         before = len(list(tmp_path.iterdir()))
         _compare(digits, held_out, tmp_path, **{"seeds": 1, **changes})
         assert len(list(tmp_path.iterdir())) == before + 1
@@ -239,6 +247,7 @@ def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
         ({"sizes": [0]}, ValueError, "size must be at least 1, got 0"),
         ({"sizes": [251]}, ValueError, "size must be at most 250, got 251"),
         ({"ratios": [0.5]}, ValueError, "ratio must be at least 1, got 0.5"),
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"seeds": [-1]}, ValueError, "seed must be at least 0, got -1"),
     ],
 )
@@ -251,5 +260,26 @@ def test_bad_options(options, error, message, digits, held_out, tmp_path):
 def test_labels_are_needed(digits, held_out, tmp_path):
     bare = [dataclasses.replace(images, labels=None) for images in (digits, held_out)]
     for images, test in ((bare[0], held_out), (digits, bare[1])):
-        with pytest.raises(la.LalibError, match="compare_query_sets needs labels"):
+        with pytest.raises(la.LalibError, match="a comparison needs labels of the images and"):
             _compare(images, test, tmp_path)
+        with pytest.raises(la.LalibError, match="a comparison needs labels of the images and"):
+            compare_maps(images, test, models={"a": ENCODER}, out=tmp_path)
+
+
+def test_maps_by_hand(digits, held_out, tmp_path):
+    models = {"plain": {"model": "CAE", "epochs": 1}, "variational": ENCODER}
+    frame = compare_maps(digits, held_out, models=models, seeds=[0, 4], out=tmp_path, progress=False)
+    assert frame[["model", "seed"]].apply(tuple, axis=1).tolist() == [
+        ("plain", 0),
+        ("variational", 0),
+        ("plain", 4),
+        ("variational", 4),
+    ]
+    model = la.VAE(digits.image_shape, 2, seed=4)
+    la.fit(model, digits, epochs=2, seed=4, progress=False)
+    codes, test_codes, row = la.encode(model, digits), la.encode(model, held_out), frame.iloc[3]
+    assert row["one_nn_error"] == la.one_nn_error(codes, digits.labels, test_codes, held_out.labels)
+    assert row["trustworthiness"] == la.trustworthiness(held_out, test_codes)
+    assert row["mae"] == pytest.approx(la.reconstruction_errors(model, held_out).mean().item())
+    with pytest.raises(ValueError, match=r"model must be one of 'CAE', .* got 'GAN'"):
+        compare_maps(digits, held_out, models={"a": {"model": "GAN"}}, out=tmp_path)
