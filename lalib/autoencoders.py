@@ -233,8 +233,8 @@ class _TSNETerm(Autoencoder):
             raise ValueError(f"perplexity must be below batch size - 1 = {size - 1}, got {self.perplexity:g}")
 
     def prepare(self, x: Tensor) -> None:
+        self._check_batch(len(x))
         if self.affinities == "global":
-            self._check_batch(len(x))
             self.neighbourhoods.fit(x)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
@@ -256,7 +256,7 @@ class _TSNETerm(Autoencoder):
         else:
             joint = batch_affinities(batch.x, self.perplexity)
         with torch.autocast(codes.device.type, enabled=False):
-            return codes, {**terms, "tsne": tsne_kl(self.spread * codes, joint)}
+            return codes, {**terms, "tsne": tsne_kl(self.spread * codes, joint.to(codes.device))}
 
 
 class TSNEAE(_TSNETerm, CAE):
@@ -271,7 +271,7 @@ MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEA
 
 
 def _check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    shape = tuple(int(size) for size in image_shape)
+    shape = tuple(check_int("image_shape", size) for size in image_shape)
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
         raise ValueError(f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}")
     return shape

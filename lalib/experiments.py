@@ -61,14 +61,13 @@ def compare_query_sets(
     """
     _check_labelled(images, test)
     check_choice("task", task, TASKS)
-    check_choice("encoder's model", encoder.get("model"), MODELS)
     if not isinstance(strategies, Mapping):
         strategies = {name: (name, {}) for name in strategies}
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     shared = {
         "images": images.fingerprint(),
         "test": test.fingerprint(),
-        "encoder": dict(encoder),
+        "encoder": _describe(encoder, images),
         "strategies": {
             label: [check_choice("strategy", name, STRATEGIES), o] for label, (name, o) in strategies.items()
         },
@@ -140,11 +139,9 @@ def compare_maps(
     """
     _check_labelled(images, test)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
-    for encoder in models.values():
-        check_choice("model", encoder.get("model"), MODELS)
     shared = {"images": images.fingerprint(), "test": test.fingerprint()}
     runs = [
-        {**shared, "label": label, "encoder": dict(encoder), "seed": check_int("seed", seed, low=0)}
+        {**shared, "label": label, "encoder": _describe(encoder, images), "seed": check_int("seed", seed, low=0)}
         for seed in seeds
         for label, encoder in models.items()
     ]
@@ -173,11 +170,19 @@ def _check_labelled(images: ImageSet, test: ImageSet) -> None:
         raise LalibError("a comparison needs labels of the images and of the test images")
 
 
+def _describe(encoder: Mapping, images: ImageSet) -> dict:
+    """The whole configuration of an encoder, defaults included: a new default must not meet an old result."""
+    options = {"epochs": 40, **encoder}
+    name = check_choice("model", options.pop("model", None), MODELS)
+    epochs = check_int("epochs", options.pop("epochs"), low=1)
+    return {"model": name, "epochs": epochs, **MODELS[name](images.image_shape, **options).config}
+
+
 def _train(encoder: Mapping, images: ImageSet, seed: int) -> Autoencoder:
-    """The autoencoder that `encoder` describes, trained on `images`."""
+    """The autoencoder that `_describe` described, trained on `images`."""
     options = dict(encoder)
-    epochs = options.pop("epochs", 40)
-    model = MODELS[options.pop("model")](images.image_shape, seed=seed, **options)
+    name, epochs = options.pop("model"), options.pop("epochs")
+    model = MODELS[name](seed=seed, **options)
     fit(model, images, epochs=epochs, seed=seed, progress=False)
     return model
 
