@@ -173,7 +173,7 @@ def _check_labelled(images: ImageSet, test: ImageSet) -> None:
 def _describe(encoder: Mapping, images: ImageSet) -> dict:
     """The whole configuration of an encoder, defaults included: a new default must not meet an old result."""
     options = {"epochs": 40, **encoder}
-    name = check_choice("model", options.pop("model", None), MODELS)
+    name = check_choice("encoder's model", options.pop("model", None), MODELS)
     epochs = check_int("epochs", options.pop("epochs"), low=1)
     return {"model": name, "epochs": epochs, **MODELS[name](images.image_shape, **options).config}
 
