@@ -7,7 +7,7 @@ SMALL = {
     "00_start_here": {"epochs": 1, "seeds": 2, "classifier_epochs": 8},
     "01_convolutional_autoencoder": {"epochs": 1, "wide_epochs": 1, "clu_epochs": 2},
     "02_variational_autoencoder": {"epochs": 1},
-    "03_tsne_autoencoder": {"epochs": 1},
+    "03_tsne_autoencoder": {"epochs": 1, "batch_epochs": 1, "sweep_epochs": 1, "weights": [1.0]},
     "04_variational_tsne_autoencoder": {"epochs": 1},
     "05_latent_maps": {"epochs": 1},
     "06_sampling_strategies": {"epochs": 1},
