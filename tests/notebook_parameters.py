@@ -8,8 +8,8 @@ SMALL = {
     "01_convolutional_autoencoder": {"epochs": 1, "wide_epochs": 1, "clu_epochs": 2},
     "02_variational_autoencoder": {"epochs": 1},
     "03_tsne_autoencoder": {"epochs": 1, "batch_epochs": 1, "sweep_epochs": 1, "weights": [1.0]},
-    "04_variational_tsne_autoencoder": {"epochs": 1},
-    "05_latent_maps": {"epochs": 1},
-    "06_sampling_strategies": {"epochs": 1},
+    "04_variational_tsne_autoencoder": {"epochs": 1, "spreads": [1.0, 10.0]},
+    "05_latent_maps": {"epochs": 1, "views": 300, "difficulty_epochs": 3},
+    "06_sampling_strategies": {"epochs": 1, "repeats": 3},
     "07_query_sets_and_classifiers": {"epochs": 1},
 }
