@@ -6,9 +6,9 @@ from functools import cached_property
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_codes
+from lalib._checks import LalibError, check_choice, check_codes, check_int
 
-__all__ = ["PoolView", "Selection"]
+__all__ = ["Pool", "PoolView", "Selection"]
 
 # What a strategy may ask for beyond the codes: its shape, and how a user provides it.
 SOURCES = {
@@ -16,6 +16,7 @@ SOURCES = {
     "mc_probs": ("(T, N, C)", "class probabilities of T stochastic passes, mc_probs=p"),
     "features": ("(N, F)", "the task model's last features, features=h"),
     "errors": ("(N,)", "errors=la.reconstruction_errors(model, images)"),
+    "predicted_losses": ("(N,)", "the losses that a task model expects, predicted_losses=r"),
 }
 
 
@@ -32,8 +33,9 @@ class PoolView:
     """The codes of all images, which of them are labelled and as what, and what a task model says of them.
 
     codes (N, L) float, finite, on any device; labeled (M,) distinct int64 indices, or None for none; labels (M,) or
-    (M, C) of those, or None; sources: for "probs" (N, C), "mc_probs" (T, N, C), "features" (N, F), "errors" (N,) a
-    tensor or a function without arguments that computes it: it is called at most once, when a strategy asks.
+    (M, C) of 0 and 1, or None; sources: for "probs" (N, C), "mc_probs" (T, N, C), "features" (N, F), "errors" (N,) and
+    "predicted_losses" (N,) a tensor or a function without arguments that computes it: it is called at most once, when a
+    strategy asks. Where an image may have several classes, probabilities are independent, one per class.
     """
 
     codes: torch.Tensor
@@ -52,6 +54,11 @@ class PoolView:
     def n_images(self) -> int:
         """N, labelled or not."""
         return len(self.codes)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the labels are (M, C): an image may have several classes."""
+        return self.labels is not None and self.labels.ndim == 2
 
     @cached_property
     def unlabeled(self) -> torch.Tensor:
@@ -80,6 +87,11 @@ class PoolView:
         """Reconstruction error of each image (N,)."""
         return self._source("errors", ndim=1)
 
+    @cached_property
+    def predicted_losses(self) -> torch.Tensor:
+        """What the task model expects its loss to be on each image (N,)."""
+        return self._source("predicted_losses", ndim=1)
+
     def _source(self, name, ndim, axis=0):
         shape, how = SOURCES[name]
         given = self.sources.get(name)
@@ -93,20 +105,20 @@ class PoolView:
         return value
 
 
-def _check_labeled(labeled, size):
+def _check_labeled(labeled, size, name="labeled"):
     if labeled is None:
         return torch.empty(0, dtype=torch.int64)
     labeled = torch.as_tensor(labeled).detach().cpu()
     if labeled.numel() == 0:
         return torch.empty(0, dtype=torch.int64)
     if labeled.ndim != 1 or labeled.is_floating_point() or labeled.dtype == torch.bool:
-        raise TypeError(f"labeled must hold whole numbers (M,), got {labeled.dtype} of shape {tuple(labeled.shape)}")
+        raise TypeError(f"{name} must hold whole numbers (M,), got {labeled.dtype} of shape {tuple(labeled.shape)}")
     labeled = labeled.long()
     low, high = int(labeled.min()), int(labeled.max())
     if low < 0 or high >= size:
-        raise ValueError(f"labeled must lie in 0 .. {size - 1}, got {low if low < 0 else high}")
+        raise ValueError(f"{name} must lie in 0 .. {size - 1}, got {low if low < 0 else high}")
     if len(labeled.unique()) < len(labeled):
-        raise ValueError(f"labeled must be distinct, got {len(labeled)} indices of {len(labeled.unique())} images")
+        raise ValueError(f"{name} must be distinct, got {len(labeled)} indices of {len(labeled.unique())} images")
     return labeled
 
 
@@ -117,3 +129,56 @@ def _check_labels(labels, count):
     if labels.ndim not in (1, 2) or len(labels) != count:
         raise ValueError(f"labels must be those of the {count} labelled images, got shape {tuple(labels.shape)}")
     return labels
+
+
+class Pool:
+    """Labels that stay hidden until they are bought, and a record of every purchase.
+
+    labels: all of them, (N,) or (N, C), for a simulated oracle; or a function from an index (n,) to the labels of those
+    images, for a person, who then need not know more than what is asked. size: N, needed for a function only.
+    """
+
+    def __init__(self, labels: torch.Tensor | Callable[[torch.Tensor], torch.Tensor], size: int | None = None):
+        if callable(labels):
+            self._oracle, self.size = labels, check_int("size", size, low=1)
+        else:
+            hidden = torch.as_tensor(labels).detach().cpu().clone()
+            self._oracle, self.size = hidden.__getitem__, len(hidden)
+        self._bought: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __repr__(self) -> str:
+        return f"Pool({len(self.labeled)} of {self.size} labels bought in {len(self._bought)} purchases)"
+
+    @property
+    def labeled(self) -> torch.Tensor:
+        """Indices (M,) of the images whose label was bought, int64, in the order of buying."""
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(index for index, _ in self._bought)])
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """The labels bought, (M,) or (M, C); None before the first purchase."""
+        return torch.cat([labels for _, labels in self._bought]) if self._bought else None
+
+    @property
+    def purchases(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """(indices, labels) of every purchase, the first one first."""
+        return tuple(self._bought)
+
+    def buy(self, index: torch.Tensor) -> torch.Tensor:
+        """The labels of the images at `index` (n,); ValueError for one that was bought before or is not in the pool.
+
+        If the oracle fails, nothing is bought.
+        """
+        every = torch.cat([self.labeled, _check_labeled(index, self.size, "index")])
+        if len(every) == len(self.labeled):
+            raise ValueError("index must name at least one image to buy, got none")
+        if len(every.unique()) < len(every):
+            raise ValueError(f"index must name unlabelled images, got {len(every) - len(every.unique())} bought before")
+        index = every[len(self.labeled) :]
+        labels = _check_labels(self._oracle(index), len(index))
+        self._bought.append((index, labels))
+        return labels
+
+    def view(self, codes: torch.Tensor, **sources: torch.Tensor | Callable[[], torch.Tensor]) -> PoolView:
+        """What a strategy may see: the codes (N, L), what was bought, and what the task model says."""
+        return PoolView(codes, self.labeled, self.labels, sources)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lalib._checks import LalibError
-from lalib.pool import PoolView
+from lalib.pool import Pool, PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -18,6 +18,11 @@ def test_unlabeled_is_the_rest_in_order():
     assert view.unlabeled.dtype == view.labeled.dtype == torch.int64
     assert PoolView(CODES).unlabeled.tolist() == [0, 1, 2, 3, 4]
     assert PoolView(CODES, labeled=[]).labeled.shape == (0,)
+
+
+@pytest.mark.parametrize(("labels", "expected"), [(None, False), ([1, 0], False), ([[1, 0], [1, 1]], True)])
+def test_multi_label_is_known_from_the_labels(labels, expected):
+    assert PoolView(CODES, labeled=[2, 1], labels=labels).multi_label is expected
 
 
 def test_sources_are_computed_once_and_only_when_asked():
@@ -42,7 +47,7 @@ def test_views_do_not_change_and_do_not_carry_gradients():
         view.codes = CODES
 
 
-@pytest.mark.parametrize("name", ["probs", "mc_probs", "features", "errors"])
+@pytest.mark.parametrize("name", ["probs", "mc_probs", "features", "errors", "predicted_losses"])
 def test_a_missing_source_says_how_to_give_it(name):
     with pytest.raises(LalibError, match=rf"needs {name} \(.*\), which was not given: pass .*{name}="):
         getattr(PoolView(CODES), name)
@@ -81,3 +86,83 @@ def test_refuses_a_source_of_wrong_shape_or_value(name, value, message):
     view = PoolView(CODES, sources={name: value})
     with pytest.raises(ValueError, match=message):
         getattr(view, name)
+
+
+LABELS = torch.tensor([4, 3, 2, 1, 0])
+
+
+def test_a_pool_shows_only_what_was_bought():
+    pool = Pool(LABELS)
+    assert pool.labels is None
+    assert pool.labeled.tolist() == []
+    assert pool.buy(torch.tensor([3, 1])).tolist() == [1, 3]
+    pool.buy([4])
+    assert pool.labeled.tolist() == [3, 1, 4]
+    assert pool.labels.tolist() == [1, 3, 0]
+    assert [index.tolist() for index, _ in pool.purchases] == [[3, 1], [4]]
+    assert repr(pool) == "Pool(3 of 5 labels bought in 2 purchases)"
+
+
+def test_a_pool_keeps_labels_of_its_own():
+    labels = LABELS.clone()
+    pool = Pool(labels)
+    labels.zero_()
+    assert pool.buy([0]).tolist() == [4]
+
+
+def test_a_pool_gives_the_view_of_a_strategy():
+    pool = Pool(LABELS)
+    pool.buy([3, 1])
+    view = pool.view(CODES, errors=torch.arange(5.0))
+    assert view.unlabeled.tolist() == [0, 2, 4]
+    assert view.labels.tolist() == [1, 3]
+    assert view.errors.tolist() == [0, 1, 2, 3, 4]
+    assert not view.multi_label
+
+
+def test_an_oracle_is_asked_for_what_is_bought_and_no_more():
+    asked = []
+
+    def oracle(index):
+        asked.append(index.tolist())
+        return torch.ones(len(index), 3, dtype=torch.int64)
+
+    pool = Pool(oracle, size=5)
+    pool.buy([2, 0])
+    assert asked == [[2, 0]]
+    assert pool.view(CODES).multi_label
+
+
+def test_an_oracle_that_fails_sells_nothing():
+    def oracle(index):
+        raise KeyboardInterrupt
+
+    pool = Pool(oracle, size=5)
+    with pytest.raises(KeyboardInterrupt):
+        pool.buy([2])
+    assert pool.purchases == ()
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        ([], ValueError, "index must name at least one image to buy, got none"),
+        ([1, 2, 3], ValueError, "index must name unlabelled images, got 2 bought before"),
+        ([5], ValueError, r"index must lie in 0 .. 4, got 5"),
+        ([0, 0], ValueError, "index must be distinct, got 2 indices of 1 images"),
+        ([0.5], TypeError, "index must hold whole numbers"),
+    ],
+)
+def test_buying_refuses(index, error, message):
+    pool = Pool(LABELS)
+    pool.buy([1, 2])
+    with pytest.raises(error, match=message):
+        pool.buy(index)
+    assert pool.labeled.tolist() == [1, 2]
+
+
+def test_an_oracle_must_answer_for_every_image():
+    with pytest.raises(ValueError, match="labels must be those of the 2 labelled images, got shape"):
+        Pool(lambda index: torch.zeros(3), size=5).buy([0, 1])
+    with pytest.raises(TypeError, match="size must be a whole number, got None"):
+        Pool(lambda index: index)
