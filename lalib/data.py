@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 
 from lalib import _downloads
 from lalib._checks import LalibError, check_choice, check_int, check_number
 from lalib._imageset import MIN_SIZE, ImageSet, from_arrays
+from lalib.augment import affine, warp
 from lalib.seeds import generator
 
 __all__ = ["DATASETS", "ImageSet", "from_arrays", "from_folder", "from_npz", "load", "stratified_split", "unbalance"]
@@ -234,14 +234,9 @@ def augment(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor
     n = len(images)
     draw = torch.rand((4, n), generator=generator) * 2 - 1
     angle, scale, shift = draw[0] * (math.pi / 18), 1 + 0.1 * draw[1], 0.14 * draw[2:]  # a side is 2 units long
-    height, width = images.shape[2:]
-    cos, sin, aspect = angle.cos() * scale, angle.sin() * scale, width / height
-    rows = [torch.stack([cos, -sin / aspect, shift[0]], 1), torch.stack([sin * aspect, cos, shift[1]], 1)]
-    theta = torch.stack(rows, 1)  # (N, 2, 3)
+    theta = affine(scale, scale, angle, torch.zeros(n), shift, images.shape[2:])
     moved = torch.empty_like(images)
     for start in range(0, n, 2048):
-        block = images[start : start + 2048].float()
-        grid = functional.affine_grid(theta[start : start + 2048], block.shape, align_corners=False)
-        values = functional.grid_sample(block, grid, padding_mode="border", align_corners=False)
-        moved[start : start + 2048] = values.round().to(torch.uint8)
+        block = slice(start, start + 2048)
+        moved[block] = warp(images[block].float(), theta[block]).round().to(torch.uint8)
     return moved
