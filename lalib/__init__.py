@@ -13,7 +13,7 @@ import importlib
 
 from lalib._checks import LalibError
 from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
-from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, accuracy, predict_proba
+from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, ResNetClassifier, accuracy, predict_proba
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.latent import (
     class_balance,
@@ -28,7 +28,7 @@ from lalib.latent import (
     traversal,
     trustworthiness,
 )
-from lalib.pool import PoolView
+from lalib.pool import Pool, PoolView
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.training import History, fit, load_model, save
 
@@ -46,7 +46,9 @@ __all__ = [
     "ImageSet",
     "LalibError",
     "MLPClassifier",
+    "Pool",
     "PoolView",
+    "ResNetClassifier",
     "Selection",
     "VariationalTSNEAE",
     "accuracy",

@@ -4,9 +4,12 @@ References
 ----------
 [Report]     Killeen, Progress update (transfer from the autoencoder to the classifier), Sec. 4.
 [Howard2018] Howard and Ruder, Universal language model fine-tuning, 2018. Discriminative learning rates.
+[He2016]     He et al., Deep residual learning for image recognition, 2016.
+[Gal2016]    Gal and Ghahramani, Dropout as a Bayesian approximation, 2016.
 """
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,61 +18,171 @@ from torch.nn import functional as F
 from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
-from lalib.networks import Batch, Trainable, in_blocks, mlp, small_cnn
+from lalib.networks import IMAGENET_MEAN, IMAGENET_SPREAD, Batch, Trainable, in_blocks, mlp, resnet18, small_cnn
 from lalib.seeds import seeded
 
-__all__ = ["CNNClassifier", "Classifier", "EncoderClassifier", "MLPClassifier", "accuracy", "predict_proba"]
+__all__ = [
+    "CNNClassifier",
+    "Classifier",
+    "EncoderClassifier",
+    "MLPClassifier",
+    "ResNetClassifier",
+    "accuracy",
+    "last_features",
+    "mc_dropout_proba",
+    "predict_proba",
+]
 
 
 class Classifier(Trainable):
-    """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch) on one label per input."""
+    """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch).
+
+    Labels (B,) name one class per input; with multi_label=True they are (B, C) of 0 and 1, every class has a
+    probability of its own, and the loss is the mean over classes of the binary cross-entropy.
+    """
 
     batch_size = 32
+    block_types: tuple[type[nn.Module], ...] = (nn.ReLU,)
+
+    def __init__(self, n_classes: int, multi_label: bool = False):
+        super().__init__()
+        self.n_classes, self.multi_label = check_int("n_classes", n_classes, low=1), multi_label
+
+    def layers(self) -> Iterable[nn.Module]:
+        """All layers from inputs to logits, in order; the last one is linear."""
+        return self.network
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Outputs of the hidden blocks, first to last (the inputs if there is none), and the logits (B, C)."""
+        inputs, blocks = x, []
+        for layer in self.layers():
+            x = layer(x)
+            if isinstance(layer, self.block_types):
+                blocks.append(x)
+        return blocks or [inputs], x
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last hidden block says of the inputs, (B, F); maps are averaged over their pixels."""
+        last = self.activations(x)[0][-1]
+        return last.mean(dim=(2, 3)) if last.ndim == 4 else last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activations(x)[1]
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class probabilities (..., C) of logits (..., C)."""
+        return torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=-1)
+
+    def losses(self, logits: Tensor, y: Tensor | None) -> Tensor:
+        """The loss (B,) of every input, in nats."""
+        if y is None:
+            raise LalibError("a classifier needs labels: give an ImageSet with labels, or a pair (inputs, labels)")
+        if (y.ndim == 2) != self.multi_label:
+            kind = "(B, C), several classes per image" if self.multi_label else "(B,), one label per image"
+            raise LalibError(f"multi_label={self.multi_label} needs labels {kind}; got shape {tuple(y.shape)}")
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits, y.float(), reduction="none").mean(1)
+        return F.cross_entropy(logits, y, reduction="none")
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        if batch.y is None:
-            raise LalibError("a classifier needs labels: give an ImageSet with labels, or a pair (inputs, labels)")
-        if batch.y.ndim != 1:
-            raise LalibError(f"a classifier needs one label per image, got labels of shape (B, {batch.y.shape[1]})")
         logits = self(batch.x).float()
-        hits = (logits.argmax(1) == batch.y).float().mean()
-        return {"loss": F.cross_entropy(logits, batch.y), "accuracy": hits.detach()}
+        loss = self.losses(logits, batch.y).mean()
+        return {"loss": loss, "accuracy": _hits(self.probabilities(logits.detach()), batch.y).float().mean()}
+
+
+def _hits(probs: Tensor, labels: Tensor) -> Tensor:
+    """Whether the most probable class is the label, (N,); of labels (N, C), whether each lies on its side of 1/2."""
+    return (probs > 0.5) == labels.bool() if labels.ndim == 2 else probs.argmax(1) == labels
 
 
 class CNNClassifier(Classifier):
     """The small CNN on pixels, images (B, C, H, W) in [0, 1]."""
 
-    def __init__(self, image_shape: tuple[int, int, int], n_classes: int, *, dropout: float = 0.5, seed: int = 0):
-        super().__init__()
-        self.image_shape, self.n_classes = tuple(image_shape), check_int("n_classes", n_classes, low=1)
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        *,
+        dropout: float = 0.5,
+        multi_label: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(n_classes, multi_label)
+        self.image_shape = tuple(image_shape)
         with seeded(seed, "weights"):
             self.network = small_cnn(image_shape, self.n_classes, dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
+
+class ResNetClassifier(Classifier):
+    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1], grey ones repeated to three channels.
+
+    weights: None (drawn with `seed`), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
+    state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
+    Images are shown as they are, but for ImageNet's mean and spread per channel, which those weights expect.
+    Differs: the first max-pool is left out for images below 64 pixels, of which the five halvings leave nothing.
+    """
+
+    block_types = (nn.Sequential,)  # the four stages
+    learning_rate = 1e-3
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        *,
+        weights: str | None = None,
+        multi_label: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(n_classes, multi_label)
+        self.image_shape = tuple(image_shape)
+        with seeded(seed, "weights"):
+            self.network, self.origin = resnet18(image_shape, self.n_classes, weights)
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        mean, spread = x.new_tensor(IMAGENET_MEAN), x.new_tensor(IMAGENET_SPREAD)
+        return super().activations((x - mean.view(-1, 1, 1)) / spread.view(-1, 1, 1))
 
 
 class MLPClassifier(Classifier):
-    """Dense layers on codes (B, L); codes are standardised with the mean and spread of what `fit` is given."""
+    """Dense layers on codes (B, L); codes are centred and divided by one scale, so that their spread is 1 on average.
+
+    Mean and scale are those of the codes that `fit` is given, or of `reference` (N, L) if that is given. One scale for
+    all coordinates: one of its own for each would blow up those in which a variational model says nothing.
+    """
 
     def __init__(
-        self, latent_dim: int, n_classes: int, *, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0, seed=0
+        self,
+        latent_dim: int,
+        n_classes: int,
+        *,
+        hidden: tuple[int, ...] = (256, 256),
+        dropout: float = 0.0,
+        multi_label: bool = False,
+        reference: Tensor | None = None,
+        seed: int = 0,
     ):
-        super().__init__()
-        self.n_classes = check_int("n_classes", n_classes, low=1)
+        super().__init__(n_classes, multi_label)
         self.register_buffer("mean", torch.zeros(check_int("latent_dim", latent_dim, low=1)))
-        self.register_buffer("scale", torch.ones(latent_dim))
+        self.register_buffer("scale", torch.ones(()))
+        self._standardised = reference is not None
+        if reference is not None:
+            self._standardise(reference)
         with seeded(seed, "weights"):
             self.network = mlp(latent_dim, self.n_classes, hidden, dropout)
 
     def prepare(self, x: Tensor) -> None:
+        if not self._standardised:
+            self._standardise(x)
+
+    def _standardise(self, x: Tensor) -> None:
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))
-        self.scale.copy_(x.std(0, correction=0).clamp_min(1e-6))
+        self.scale.copy_((x - x.mean(0)).square().mean().sqrt().clamp_min(1e-6))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network((x - self.mean) / self.scale)
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        return super().activations((x - self.mean) / self.scale)
 
 
 class EncoderClassifier(Classifier):
@@ -90,10 +203,10 @@ class EncoderClassifier(Classifier):
         dropout: float = 0.5,
         seed: int = 0,
     ):
-        super().__init__()
+        super().__init__(n_classes)
         self.mode = check_choice("mode", mode, ["frozen", "fine-tuned", "scratch"])
         self.trunk_rate = check_number("trunk_rate", trunk_rate, low=0)
-        self.image_shape, self.n_classes = autoencoder.image_shape, check_int("n_classes", n_classes, low=1)
+        self.image_shape = autoencoder.image_shape
         source = autoencoder
         if mode == "scratch":
             source = type(autoencoder)(**{**autoencoder.config, "seed": seed})
@@ -101,8 +214,8 @@ class EncoderClassifier(Classifier):
         with seeded(seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
             self.network = mlp(autoencoder.head.in_features, self.n_classes, (hidden,), dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(self.trunk(x))
+    def layers(self) -> Iterable[nn.Module]:
+        return (*self.trunk, *self.network)
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
         head = {"params": list(self.network.parameters()), "lr": learning_rate}
@@ -112,19 +225,49 @@ class EncoderClassifier(Classifier):
         return [head, {"params": list(self.trunk.parameters()), "lr": rate * learning_rate}]
 
 
-def predict_proba(classifier: nn.Module, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
-    """Class probabilities (N, C), float32 on the CPU, rows sum to 1, of images or codes (N, L)."""
+def predict_proba(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
+    """Class probabilities (N, C), float32 on the CPU, of images or codes (N, L); rows sum to 1 if not multi_label."""
+    return _apply(classifier, lambda x: classifier.probabilities(classifier(x).float()), inputs, batch_size)
+
+
+def last_features(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
+    """What the last hidden block says of images or codes, (N, F) float32 on the CPU."""
+    return _apply(classifier, classifier.features, inputs, batch_size)
+
+
+def mc_dropout_proba(
+    classifier: Classifier, inputs: ImageSet | Tensor, passes: int = 10, *, seed: int = 0, batch_size: int = 1024
+) -> Tensor:
+    """Class probabilities (T, N, C) of `passes` passes with dropout on [Gal2016]; LalibError without dropout."""
+    dropouts = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    if not dropouts:
+        raise LalibError(f"MC-dropout needs a classifier with dropout, got a {type(classifier).__name__} without any")
+    check_int("passes", passes, low=1)
+
+    def stochastic(x):
+        for module in dropouts:
+            module.train()
+        return classifier.probabilities(classifier(x).float())
+
+    with seeded(seed, "mc-dropout"):
+        return torch.stack([_apply(classifier, stochastic, inputs, batch_size) for _ in range(passes)])
+
+
+def _apply(classifier, function, inputs, batch_size):
     x = inputs.images if isinstance(inputs, ImageSet) else inputs
     expected = getattr(classifier, "image_shape", None)
     if expected is not None and tuple(x.shape[1:]) != expected:
         raise ValueError(f"the classifier takes images of shape {expected}, got {tuple(x.shape[1:])}")
-    return in_blocks(classifier, lambda part: torch.softmax(classifier(part).float(), dim=1), x, batch_size)
+    return in_blocks(classifier, function, x, batch_size)
 
 
-def accuracy(classifier: nn.Module, inputs: ImageSet | Tensor, labels: Tensor | None = None) -> float:
-    """Share of inputs whose most probable class is their label, in [0, 1]; labels (N,) default to the image set's."""
+def accuracy(classifier: Classifier, inputs: ImageSet | Tensor, labels: Tensor | None = None) -> float:
+    """Share of inputs whose most probable class is their label, in [0, 1]; labels (N,) default to the image set's.
+
+    With labels (N, C) of 0 and 1: the share of them on the right side of probability 1/2.
+    """
     labels = inputs.labels if labels is None else labels
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
-    labels = check_labels(labels, len(inputs)).cpu()
-    return float((predict_proba(classifier, inputs).argmax(1) == labels).float().mean())
+    labels = torch.as_tensor(labels).cpu() if classifier.multi_label else check_labels(labels, len(inputs)).cpu()
+    return float(_hits(predict_proba(classifier, inputs), labels).float().mean())

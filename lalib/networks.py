@@ -6,18 +6,34 @@ References
 [Slides]  Killeen, Query selection based on latent space sampling (slides). Nine convolutions, three pools.
 [Godwin2022] Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
           autoencoder. Four downsampling convolutions; one upsampling and four size-preserving ones.
+[He2016]  He et al., Deep residual learning for image recognition, 2016. ResNet-18, torchvision's.
 """
 
 import contextlib
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PRESETS", "Batch", "ClippedLinear", "Trainable", "eval_mode", "in_blocks", "mlp", "small_cnn", "to_input"]
+from lalib._checks import LalibError
+
+__all__ = [
+    "PRESETS",
+    "Batch",
+    "ClippedLinear",
+    "Trainable",
+    "eval_mode",
+    "in_blocks",
+    "mlp",
+    "resnet18",
+    "small_cnn",
+    "to_input",
+]
 
 
 @dataclass(frozen=True)
@@ -207,3 +223,41 @@ def small_cnn(image_shape: tuple[int, int, int], outputs: int, dropout: float = 
     layers = [*_conv(channels, 16), nn.MaxPool2d(2), *_conv(16, 32), nn.MaxPool2d(2), nn.Flatten()]
     layers += [*_dense(32 * (height // 4) * (width // 4), 128), nn.Dropout(dropout), nn.Linear(128, outputs)]
     return nn.Sequential(*layers)
+
+
+IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # per channel, of images in [0, 1]
+
+
+def resnet18(image_shape: tuple[int, int, int], outputs: int, weights: str | Path | None) -> tuple[nn.Module, str]:
+    """ResNet-18 [He2016] as a chain of layers, (B, 3, H, W) to logits (B, outputs), and where its weights come from.
+
+    weights: None (drawn from the global generator), "imagenet" (torchvision's) or the path of a state dict (.pth), read
+    without executing code. Raises LalibError for weights that cannot be had.
+    """
+    from torchvision import models
+
+    net = models.resnet18(num_classes=1)
+    origin = "drawn at random"
+    if weights is not None:
+        origin = "ImageNet, torchvision" if weights == "imagenet" else Path(weights).name
+        _load_resnet(net, weights)
+    pool = [net.maxpool] if min(image_shape[1:]) >= 64 else []
+    stages = [net.layer1, net.layer2, net.layer3, net.layer4, net.avgpool, nn.Flatten(), nn.Linear(512, outputs)]
+    # the stem's layers are listed one by one: the four stages are the chain's only nn.Sequential
+    return nn.ModuleList([net.conv1, net.bn1, net.relu, *pool, *stages]), origin
+
+
+def _load_resnet(net: nn.Module, weights: str | Path) -> None:
+    from torchvision.models import ResNet18_Weights
+
+    try:
+        if weights == "imagenet":
+            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        net.fc = nn.Identity()  # the last layer belongs to other classes
+        net.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError) as error:
+        remedy = "give the path of a file with the state dict of torchvision's resnet18, or weights=None"
+        reason = "no file of weights" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]
+        raise LalibError(f"the weights {str(weights)!r} of ResNet-18 could not be had ({reason}): {remedy}") from error

@@ -321,8 +321,17 @@ def _pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Ten
         raise TypeError(f"{type(model).__name__} trains on {wanted}, got {type(data).__name__}")
     else:
         x, y = check_codes(data[0], "inputs"), data[1]
-    multi_label = isinstance(data, ImageSet) and data.multi_label
-    return x, y if y is None or multi_label else check_labels(y, len(x), getattr(model, "n_classes", None))
+    if y is None or (isinstance(data, ImageSet) and data.multi_label):
+        return x, y
+    if getattr(model, "multi_label", False):
+        return x, _check_multi_labels(torch.as_tensor(y), len(x), model.n_classes)
+    return x, check_labels(y, len(x), getattr(model, "n_classes", None))
+
+
+def _check_multi_labels(y: Tensor, n: int, n_classes: int) -> Tensor:
+    if y.shape != (n, n_classes) or not ((y == 0) | (y == 1)).all():
+        raise ValueError(f"labels must be 0 or 1 of shape ({n}, {n_classes}), got {y.dtype} of shape {tuple(y.shape)}")
+    return y
 
 
 def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:

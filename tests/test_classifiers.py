@@ -139,17 +139,27 @@ def test_head_and_trunk_draw_from_streams_of_their_own():
     assert abs(torch.corrcoef(torch.stack([trunk, head]))[0, 1]) < 0.5
 
 
-def test_codes_are_standardised_with_what_fit_is_given():
+def test_codes_are_centred_and_divided_by_one_scale():
     codes = torch.tensor([[1.0, 100.0], [3.0, 300.0], [5.0, 500.0]])
     classifier = la.MLPClassifier(2, 2)
     classifier.prepare(codes)
     assert classifier.mean.tolist() == [3, 300]
-    assert torch.allclose(classifier.scale, codes.std(0, correction=0))
+    assert torch.allclose(classifier.scale**2, codes.var(0, correction=0).mean())
     plain = la.MLPClassifier(2, 2)
-    standard = (codes - codes.mean(0)) / codes.std(0, correction=0)
+    standard = (codes - codes.mean(0)) / codes.var(0, correction=0).mean().sqrt()
     assert torch.allclose(classifier(codes), plain(standard), atol=1e-6)
     classifier.prepare(torch.ones(3, 2))  # no spread
     assert torch.isfinite(classifier(torch.ones(3, 2))).all()
+
+
+def test_the_reference_gives_the_scale_whatever_it_is_trained_on():
+    reference = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+    classifier = la.MLPClassifier(2, 2, reference=reference)
+    _fit(classifier, (torch.tensor([[9.0, 7.0]]), torch.tensor([1])))
+    assert classifier.mean.tolist() == [1, 1]
+    assert float(classifier.scale) == 1
+    with pytest.raises(ValueError, match=r"takes codes of shape \(N, 2\), got \(3, 4\)"):
+        la.MLPClassifier(2, 2, reference=torch.zeros(3, 4))
 
 
 def test_one_class_is_enough(digits):
@@ -173,7 +183,7 @@ def test_missing_and_multiple_labels(digits):
     with pytest.raises(la.LalibError, match="accuracy needs labels: give an ImageSet with labels, or labels="):
         la.accuracy(la.CNNClassifier(SHAPE, 10), bare)
     several = dataclasses.replace(digits, labels=torch.nn.functional.one_hot(digits.labels, 10))
-    with pytest.raises(la.LalibError, match=r"one label per image, got labels of shape \(B, 10\)"):
+    with pytest.raises(la.LalibError, match=r"multi_label=False needs labels \(B,\), one label per image; got shape"):
         _fit(la.CNNClassifier(SHAPE, 10), several)
     with pytest.raises(ValueError, match=r"labels must have shape \(500,\), one per point, got \(500, 10\)"):
         la.accuracy(la.CNNClassifier(SHAPE, 10), several)
@@ -210,3 +220,134 @@ def test_images_of_another_shape(digits):
     for classifier in (la.CNNClassifier((1, 28, 28), 10), la.EncoderClassifier(la.CAE((1, 28, 28)), 10)):
         with pytest.raises(ValueError, match=r"the classifier takes images of shape \(1, 28, 28\), got \(1, 8, 8\)"):
             la.predict_proba(classifier, digits)
+
+
+# What a query strategy asks of a classifier
+
+
+def _classifiers(digits):
+    autoencoder = la.CAE(SHAPE, 10)
+    return {
+        "cnn": (la.CNNClassifier(SHAPE, 10), digits, 128),
+        "mlp": (la.MLPClassifier(64, 10, hidden=(20, 30), dropout=0.2), _codes(digits), 30),
+        "linear": (la.MLPClassifier(64, 10, hidden=()), _codes(digits), 64),
+        "encoder": (la.EncoderClassifier(autoencoder, 10), digits, 128),
+        "resnet": (la.ResNetClassifier(SHAPE, 10), digits, 512),
+    }
+
+
+def test_features_are_the_inputs_of_the_last_layer(digits):
+    few = digits.subset(range(20))
+    for name, (classifier, _, size) in _classifiers(few).items():
+        inputs = _codes(few) if name in ("mlp", "linear") else few
+        features, probs = la.classifiers.last_features(classifier, inputs), la.predict_proba(classifier, inputs)
+        assert features.shape == (20, size), name
+        last = [m for m in classifier.modules() if isinstance(m, torch.nn.Linear)][-1]
+        assert torch.allclose(torch.softmax(last(features), dim=1), probs, atol=1e-5), name
+        assert classifier.training, name
+
+
+def test_hidden_blocks_in_order(digits):
+    x = digits.images[:4].float() / 255
+    shapes = {
+        "cnn": [(4, 16, 8, 8), (4, 32, 4, 4), (4, 128)],
+        "encoder": [(4, 16, 4, 4), (4, 32, 2, 2), (4, 512), (4, 512), (4, 128)],
+        "resnet": [(4, 64, 4, 4), (4, 128, 2, 2), (4, 256, 1, 1), (4, 512, 1, 1)],
+    }
+    for name, (classifier, _, _) in _classifiers(digits).items():
+        if name in shapes:
+            assert [tuple(block.shape) for block in classifier.activations(x)[0]] == shapes[name], name
+
+
+def test_mc_dropout_draws_and_leaves_everything_as_it_was(digits):
+    classifier, few = la.CNNClassifier(SHAPE, 10), digits.subset(range(30))
+    state = torch.get_rng_state()
+    probs_T_N_C = la.classifiers.mc_dropout_proba(classifier.eval(), few, 4, seed=1)
+    assert probs_T_N_C.shape == (4, 30, 10)
+    assert torch.allclose(probs_T_N_C.sum(2), torch.ones(4, 30))
+    assert torch.equal(probs_T_N_C, la.classifiers.mc_dropout_proba(classifier, few, 4, seed=1))
+    assert not torch.equal(probs_T_N_C[0], probs_T_N_C[1])
+    assert torch.equal(la.predict_proba(classifier, few), la.predict_proba(classifier, few))
+    assert not any(module.training for module in classifier.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(la.LalibError, match="MC-dropout needs a classifier with dropout, got a MLPClassifier"):
+        la.classifiers.mc_dropout_proba(la.MLPClassifier(64, 10), _codes(few))
+
+
+def test_several_classes_per_image(digits):
+    labels = torch.stack([digits.labels % 2, digits.labels // 5, (digits.labels == 3).long()], dim=1)
+    several = dataclasses.replace(digits, labels=labels, class_names=("odd", "high", "three"))
+    classifier = la.CNNClassifier(SHAPE, 3, multi_label=True)
+    history = _fit(classifier, several, epochs=15)
+    probs = la.predict_proba(classifier, several)
+    assert la.accuracy(classifier, several) == pytest.approx(float(((probs > 0.5) == labels.bool()).float().mean()))
+    assert la.accuracy(classifier, several) > 0.85
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+    x, y = several.images[:7].float() / 255, labels[:7].float()
+    p = torch.sigmoid(classifier.eval()(x)).detach()
+    by_hand = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+    assert classifier.loss(Batch(x, labels[:7]), generator=None)["loss"].item() == pytest.approx(
+        float(by_hand), rel=1e-4
+    )
+    with pytest.raises(la.LalibError, match=r"multi_label=True needs labels \(B, C\)"):
+        _fit(classifier, digits)
+
+
+def test_several_classes_per_code(digits):
+    labels = torch.stack([digits.labels % 2, digits.labels // 5], dim=1)
+    classifier = la.MLPClassifier(64, 2, multi_label=True)
+    _fit(classifier, (_codes(digits), labels), epochs=5)
+    assert la.accuracy(classifier, _codes(digits), labels) > 0.8
+    for bad in (labels[:, :1], labels + 1, labels[:9]):
+        with pytest.raises(ValueError, match=r"labels must be 0 or 1 of shape \(500, 2\), got torch.int64 of shape"):
+            _fit(classifier, (_codes(digits), bad))
+
+
+# ResNet-18
+
+
+def test_resnet_reads_weights_from_a_file(tmp_path):
+    from torchvision.models import resnet18
+
+    given = resnet18(num_classes=7)
+    torch.save(given.state_dict(), tmp_path / "mine.pth")
+    classifier = la.ResNetClassifier((1, 28, 28), 3, weights=tmp_path / "mine.pth", seed=0)
+    assert classifier.origin == "mine.pth"
+    assert torch.equal(classifier.network[0].weight, given.conv1.weight)
+    other = la.ResNetClassifier((1, 28, 28), 3, seed=0)
+    assert other.origin == "drawn at random"
+    assert not torch.equal(other.network[0].weight, given.conv1.weight)
+
+
+def test_resnet_is_torchvisions():
+    classifier = la.ResNetClassifier((3, 64, 64), 5, seed=0).eval()
+    from torchvision.models import resnet18
+
+    stages = dict(
+        zip(
+            ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"),
+            classifier.network[:8],
+            strict=True,
+        )
+    )
+    net = resnet18(num_classes=5).eval()
+    for name, stage in stages.items():
+        getattr(net, name).load_state_dict(stage.state_dict())
+    net.fc.load_state_dict(classifier.network[-1].state_dict())
+    x = torch.rand(2, 3, 64, 64, generator=generator(0, "x"))
+    mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = net((x - mean[:, None, None]) / spread[:, None, None])
+    assert torch.allclose(classifier(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None, {"conv1.weight": torch.zeros(1)}])
+def test_resnet_refuses_weights_that_do_not_fit(content, tmp_path):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, dict):
+        torch.save(content, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(
+        la.LalibError, match=r"the weights .*weights\.pth' of ResNet-18 could not be had .*: give the path"
+    ):
+        la.ResNetClassifier(SHAPE, 3, weights=path)
