@@ -289,8 +289,12 @@ def test_several_classes_per_image(digits):
     assert classifier.loss(Batch(x, labels[:7]), generator=None)["loss"].item() == pytest.approx(
         float(by_hand), rel=1e-4
     )
-    with pytest.raises(la.LalibError, match=r"multi_label=True needs labels \(B, C\)"):
+    with pytest.raises(
+        ValueError, match=r"labels must be 0 or 1 of shape \(500, 3\), got torch.int64 of shape \(500,\)"
+    ):
         _fit(classifier, digits)
+    with pytest.raises(la.LalibError, match=r"multi_label=True needs labels \(B, C\)"):
+        classifier.loss(Batch(x, digits.labels[:7]), generator=None)
 
 
 def test_several_classes_per_code(digits):
