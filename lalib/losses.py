@@ -5,6 +5,7 @@ References
 [Kingma2014] Kingma and Welling, Auto-encoding variational Bayes, 2014. Appendix B gives the Gaussian KL.
 [Maaten2008] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
 [Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
+[Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
 """
 
 import math
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["RECONSTRUCTION", "batch_affinities", "gaussian_kl", "perplexity_rows", "symmetric", "tsne_kl"]
+__all__ = ["RECONSTRUCTION", "batch_affinities", "gaussian_kl", "nt_xent", "perplexity_rows", "symmetric", "tsne_kl"]
 
 BISECTIONS = 60
 
@@ -94,3 +95,17 @@ def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
     diagonal = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
     log_q = log_kernel - torch.logsumexp(log_kernel.masked_fill(diagonal, -float("inf")).flatten(), dim=0)
     return torch.xlogy(joint, joint).sum() - (joint * log_q).sum()
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross-entropy in nats, a scalar: the mean over all 2B views. Eq. 1 of [Chen2020].
+
+    first, second (B, E): two views of each of B images. Each view has to find the other view of its image among the
+    2B - 1 others by cosine similarity over `temperature`. It is log(2B - 1) where all are alike, 0 for B = 1.
+    """
+    n = len(first)
+    views = F.normalize(torch.cat([first, second]), dim=1)
+    itself = torch.eye(2 * n, dtype=torch.bool, device=views.device)
+    logits = (views @ views.T / temperature).masked_fill(itself, -math.inf)
+    partner = torch.arange(2 * n, device=views.device).roll(n)
+    return F.cross_entropy(logits, partner)

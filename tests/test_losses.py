@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lalib as la
-from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, perplexity_rows, symmetric, tsne_kl
+from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, nt_xent, perplexity_rows, symmetric, tsne_kl
 
 
 def _random(*shape, seed=0):
@@ -232,3 +232,73 @@ def test_float32_agrees_with_float64(device):
     assert joint.device.type == device
     expected = tsne_kl(codes, batch_affinities(x.double(), 20))
     assert tsne_kl(codes.float().to(device), joint).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def _slow_nt_xent(first, second, temperature):
+    """Eq. 1 of [Chen2020], view by view; views 2k and 2k + 1 are of one image."""
+    views = [row.tolist() for pair in zip(first, second, strict=True) for row in pair]
+    total = 0.0
+    for i, a in enumerate(views):
+        similarity = {
+            j: sum(p * q for p, q in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+            for j, b in enumerate(views)
+            if j != i
+        }
+        others = sum(math.exp(value / temperature) for value in similarity.values())
+        total -= math.log(math.exp(similarity[i + 1 if i % 2 == 0 else i - 1] / temperature) / others)
+    return total / len(views)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("n", [2, 9])
+def test_nt_xent_against_a_loop(n, temperature):
+    first, second = _random(n, 4), 3 * _random(n, 4, seed=1)
+    assert nt_xent(first, second, temperature).item() == pytest.approx(
+        _slow_nt_xent(first, second, temperature), rel=1e-12
+    )
+
+
+def test_gradient_of_nt_xent_against_finite_differences():
+    first, second = _random(5, 3), _random(5, 3, seed=1)
+    assert torch.autograd.gradcheck(
+        lambda a, b: nt_xent(a, b, 0.3), (first.clone().requires_grad_(), second.clone().requires_grad_())
+    )
+    a = first.clone().requires_grad_()
+    nt_xent(a, second, 0.3).backward()
+    step = torch.zeros_like(first)
+    step[2, 0] = 1e-6
+    difference = (_slow_nt_xent(first + step, second, 0.3) - _slow_nt_xent(first - step, second, 0.3)) / 2e-6
+    assert a.grad[2, 0].item() == pytest.approx(difference, rel=1e-6)
+
+
+def test_nt_xent_by_hand():
+    """All alike: each of 2B - 1 others is as likely; views that meet and are orthogonal to all others; one image."""
+    assert nt_xent(torch.ones(8, 3), torch.ones(8, 3), 0.3).item() == pytest.approx(math.log(15))
+    apart = torch.eye(4, dtype=torch.float64)
+    assert nt_xent(apart, 5 * apart, 0.5).item() == pytest.approx(math.log(1 + 6 * math.exp(-2)))
+    assert nt_xent(_random(1, 3), _random(1, 3, seed=1), 0.5).item() == 0
+
+
+def test_nt_xent_does_not_depend_on_the_order_or_the_lengths_of_views():
+    first, second = _random(7, 4), _random(7, 4, seed=1)
+    expected = nt_xent(first, second, 0.3)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    scale = 0.1 + torch.rand(7, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(nt_xent(second, first, 0.3), expected, rtol=1e-12)
+    assert torch.allclose(nt_xent(scale * first[order], second[order], 0.3), expected, rtol=1e-12)
+    assert not torch.allclose(nt_xent(first, second[order], 0.3), expected, rtol=1e-3)
+
+
+def test_nt_xent_in_float32_agrees_with_float64(device):
+    first, second = _random(100, 16), _random(100, 16, seed=1)
+    came = nt_xent(first.float().to(device), second.float().to(device), 0.1)
+    assert came.device.type == device
+    assert came.item() == pytest.approx(nt_xent(first, second, 0.1).item(), rel=1e-4)
+
+
+def test_nt_xent_of_zeros_has_finite_gradients():
+    first = torch.zeros(4, 3, requires_grad=True)
+    loss = nt_xent(first, torch.zeros(4, 3), 0.3)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(7))
+    assert torch.isfinite(first.grad).all()
