@@ -145,10 +145,10 @@ class ResNetClassifier(Classifier):
 
 
 class MLPClassifier(Classifier):
-    """Dense layers on codes (B, L); codes are centred and divided by one scale, so that their spread is 1 on average.
+    """Dense layers on codes (B, L), centred and divided by one scale, the root mean square of what `fit` is given.
 
-    Mean and scale are those of the codes that `fit` is given, or of `reference` (N, L) if that is given. One scale for
-    all coordinates: one of its own for each would blow up those in which a variational model says nothing.
+    Differs from the usual scale per coordinate, which blows up those in which codes hardly vary: with 100 labels of
+    mnist-mini that costs 6 points of accuracy on 32 principal components and 12 on pixels.
     """
 
     def __init__(
@@ -159,27 +159,19 @@ class MLPClassifier(Classifier):
         hidden: tuple[int, ...] = (256, 256),
         dropout: float = 0.0,
         multi_label: bool = False,
-        reference: Tensor | None = None,
         seed: int = 0,
     ):
         super().__init__(n_classes, multi_label)
         self.register_buffer("mean", torch.zeros(check_int("latent_dim", latent_dim, low=1)))
         self.register_buffer("scale", torch.ones(()))
-        self._standardised = reference is not None
-        if reference is not None:
-            self._standardise(reference)
         with seeded(seed, "weights"):
             self.network = mlp(latent_dim, self.n_classes, hidden, dropout)
 
     def prepare(self, x: Tensor) -> None:
-        if not self._standardised:
-            self._standardise(x)
-
-    def _standardise(self, x: Tensor) -> None:
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))
-        self.scale.copy_((x - x.mean(0)).square().mean().sqrt().clamp_min(1e-6))
+        self.scale.copy_((x - self.mean).square().mean().sqrt().clamp_min(1e-6))
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return super().activations((x - self.mean) / self.scale)

@@ -1,18 +1,10 @@
-"""Comparisons of strategies: many runs, each written to a file of its own when it is done, and never run twice.
+"""Comparisons over paired seeds: of query sets, of maps, and of active-learning strategies.
 
-A run's file is named by the hash of its configuration (which holds fingerprints of the images) and written to a
-temporary name first, so that whatever stops a comparison, what was finished is kept and calling again goes on.
+A run's configuration holds all that its result depends on, with fingerprints of images and codes, so that run_all never
+meets a stale file.
 """
 
-import hashlib
-import json
-import math
-import os
-import platform
-import subprocess
-import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,11 +14,12 @@ from lalib.autoencoders import MODELS, Autoencoder
 from lalib.classifiers import CNNClassifier, MLPClassifier, accuracy
 from lalib.data import ImageSet, unbalance
 from lalib.latent import class_balance, encode, one_nn_error, reconstruction_errors, trustworthiness
+from lalib.runs import run_all
 from lalib.seeds import child_seed
 from lalib.strategies import STRATEGIES, select
 from lalib.training import fit
 
-__all__ = ["compare_maps", "compare_query_sets", "run_all"]
+__all__ = ["compare_maps", "compare_query_sets"]
 
 TASKS = ("cnn", "mlp")
 
@@ -185,81 +178,3 @@ def _train(encoder: Mapping, images: ImageSet, seed: int) -> Autoencoder:
     model = MODELS[name](seed=seed, **options)
     fit(model, images, epochs=epochs, seed=seed, progress=False)
     return model
-
-
-def run_all(
-    function: Callable[[dict], list[dict]], runs: list[dict], out: str | Path, *, jobs: int = 1, progress: bool = True
-):
-    """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
-
-    A damaged file is reported as a warning and its run done again. With `jobs` > 1 runs go to processes of one thread.
-    """
-    import pandas as pd
-    from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
-
-    check_int("jobs", jobs, low=1)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    missing = [run for run in runs if _read(out / _file_name(run)) is None]
-    work = (delayed(_run_one)(function, run, out, jobs > 1) for run in missing)
-    done = Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
-    for _ in tqdm(done, total=len(missing), disable=not progress, unit="run", desc=out.name):
-        pass
-    return pd.DataFrame([row for run in runs for row in _read(out / _file_name(run))["rows"]])
-
-
-def _run_one(function: Callable[[dict], list[dict]], run: dict, out: Path, single_thread: bool) -> None:
-    if single_thread:
-        torch.set_num_threads(1)
-    started = time.perf_counter()
-    rows = function(run)
-    record = {"run": run, "rows": rows, "seconds": round(time.perf_counter() - started, 2), **provenance()}
-    path = out / _file_name(run)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(record, indent=1))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _file_name(run: dict) -> str:
-    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
-
-
-def _read(path: Path) -> dict | None:
-    """The record of a finished run, None if there is none or its file is damaged (then with a warning)."""
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text())
-        record["rows"]
-    except (ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
-        return None
-    return record
-
-
-def provenance() -> dict:
-    """Versions, device, platform and git commit of this run."""
-    import numpy
-    import sklearn
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
-    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
-    return {
-        "device": device,
-        "versions": versions | {"python": platform.python_version()},
-        "commit": _commit(Path(__file__).parents[1]),
-        "finished": math.floor(time.time()),
-    }
-
-
-def _commit(root: Path) -> str:
-    """The commit of lalib's clone, "unknown" where there is no git or no clone."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip() or "unknown"
-    except OSError:
-        return "unknown"

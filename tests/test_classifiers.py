@@ -152,16 +152,6 @@ def test_codes_are_centred_and_divided_by_one_scale():
     assert torch.isfinite(classifier(torch.ones(3, 2))).all()
 
 
-def test_the_reference_gives_the_scale_whatever_it_is_trained_on():
-    reference = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
-    classifier = la.MLPClassifier(2, 2, reference=reference)
-    _fit(classifier, (torch.tensor([[9.0, 7.0]]), torch.tensor([1])))
-    assert classifier.mean.tolist() == [1, 1]
-    assert float(classifier.scale) == 1
-    with pytest.raises(ValueError, match=r"takes codes of shape \(N, 2\), got \(3, 4\)"):
-        la.MLPClassifier(2, 2, reference=torch.zeros(3, 4))
-
-
 def test_one_class_is_enough(digits):
     one = digits.subset(torch.nonzero(digits.labels == 0)[:, 0])
     for classifier, data in ((la.CNNClassifier(SHAPE, 10), one), (la.MLPClassifier(64, 1), (_codes(one), one.labels))):
