@@ -17,7 +17,10 @@ from lalib.strategies import STRATEGIES, matching, select, spatial
 pytestmark = pytest.mark.filterwarnings("error")
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-DRAWN = sorted(set(STRATEGIES) - {"reconstruction-error"})
+RANKED = {"reconstruction-error", "learning-loss", "least-confidence", "margin", "entropy", "bald"}
+COVERING = set()
+COLD = {"core-set", "medal"}  # draw the first image where nothing is labelled
+DRAWN = sorted(set(STRATEGIES) - RANKED - COVERING)
 MATCHED = sorted(name for name, f in STRATEGIES.items() if "match" in inspect.signature(f).parameters)
 CLUSTERED = sorted(name for name, f in STRATEGIES.items() if "clusters" in inspect.signature(f).parameters)
 
@@ -36,7 +39,15 @@ def everything(codes, seed=0):
         "probs": torch.rand(size, 3, generator=g).softmax(dim=1),
         "mc_probs": torch.rand(4, size, 3, generator=g).softmax(dim=2),
         "features": torch.randn(size, 6, generator=g),
+        "predicted_losses": torch.rand(size, generator=g),
     }
+
+
+def several(codes, seed=0):
+    """The same where an image may have several of four labels."""
+    g, size = generator(seed, "several"), len(codes)
+    probs = {"probs": torch.rand(size, 4, generator=g), "mc_probs": torch.rand(5, size, 4, generator=g)}
+    return everything(codes, seed) | probs
 
 
 # One contract over every strategy
@@ -95,12 +106,35 @@ def test_a_pool_of_one(name):
     assert select(name, codes, 1, **everything(codes)).tolist() == [0]
 
 
-@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(DRAWN)))
+@pytest.mark.parametrize("name", sorted(RANKED | COVERING | COLD))
 def test_permuting_the_pool_permutes_the_answer(name):
     codes, order = blobs(), torch.randperm(200, generator=generator(0, "order"))
-    sources = everything(codes)
+    sources, labeled = everything(codes), torch.arange(0, 200, 9)
     moved = {key: value.index_select(1 if key == "mc_probs" else 0, order) for key, value in sources.items()}
-    assert torch.equal(order[select(name, codes[order], 50, **moved)], select(name, codes, 50, **sources))
+    here = select(name, codes, 50, labeled=labeled, **sources)
+    there = select(name, codes[order], 50, labeled=order.argsort()[labeled], **moved)
+    assert torch.equal(order[there], here)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_double_precision_and_functions_as_sources_change_nothing(name):
+    codes = blobs()
+    asked = {key: lambda value=value: value.double() for key, value in everything(codes).items()}
+    assert torch.equal(select(name, codes.double(), 30, **asked), select(name, codes, 30, **everything(codes)))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_scale_of_the_codes_does_not_matter(name):
+    codes = blobs(400, dimensions=3)
+    given = {"labeled": torch.arange(7), **everything(codes)}
+    assert torch.equal(select(name, 1000 * codes, 30, **given), select(name, codes, 30, **given))
+
+
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"batchbald"}))
+def test_several_labels_per_image(name):
+    codes, labeled = blobs(), torch.arange(20)
+    index = select(name, codes, 180, labeled=labeled, labels=torch.ones(20, 4), **several(codes))
+    assert sorted(index.tolist()) == list(range(20, 200))
 
 
 @CUDA
@@ -410,6 +444,7 @@ def test_a_function_serves_as_a_strategy():
         ({"strategy": "uniform-spatial", "bounds": "cube"}, ValueError, "bounds must be one of 'box', 'unit'"),
         ({"strategy": "normal-spatial", "prior": "unit"}, ValueError, "prior must be one of 'data', 'standard'"),
         ({"strategy": "k-medoids", "iterations": 0}, ValueError, "iterations must be at least 1, got 0"),
+        ({"strategy": "learning-loss"}, LalibError, r"needs predicted_losses \(N,\).*pass .*predicted_losses="),
         ({"strategy": "reconstruction-error"}, LalibError, r"needs errors \(N,\).*errors=la.reconstruction_errors"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
     ],

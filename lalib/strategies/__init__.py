@@ -10,7 +10,7 @@ import torch
 from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.pool import PoolView, Selection
 from lalib.seeds import generator
-from lalib.strategies import coverage, errors, spatial
+from lalib.strategies import coverage, errors, learned, spatial, uncertainty
 
 __all__ = ["STRATEGIES", "Strategy", "run_strategy", "select"]
 
@@ -26,6 +26,15 @@ STRATEGIES: dict[str, Strategy] = {
     "clustered-normal-spatial": spatial.clustered_normal_spatial,
     "reconstruction-error": errors.reconstruction_error,
     "k-medoids": coverage.k_medoids,
+    "least-confidence": uncertainty.least_confidence,
+    "margin": uncertainty.margin,
+    "entropy": uncertainty.entropy,
+    "bald": uncertainty.bald,
+    "batchbald": uncertainty.batchbald,
+    "badge": learned.badge,
+    "core-set": learned.core_set,
+    "medal": learned.medal,
+    "learning-loss": learned.learning_loss,
 }
 
 
@@ -41,19 +50,27 @@ def select(
     mc_probs: torch.Tensor | None = None,
     features: torch.Tensor | None = None,
     errors: torch.Tensor | None = None,
+    predicted_losses: torch.Tensor | None = None,
     **options,
 ) -> torch.Tensor:
     """Indices (n,) int64, distinct, in order of picking, of the images to label next.
 
     strategy: a name in STRATEGIES or a function of that form; codes (N, L) float on any device; seed: same seed, same
-    answer; labeled (M,) indices of images that have a label already, which are never picked, and their labels; probs
-    (N, C), mc_probs (T, N, C), features (N, F), errors (N,): what some strategies need, tensors or functions without
-    arguments; options: the strategy's own keywords, see its docstring. Neither codes nor anything else is changed.
+    answer; labeled (M,) indices of images that have a label already, which are never picked, and their labels (M,), or
+    (M, C) if an image may have several; probs (N, C), mc_probs (T, N, C), features (N, F), errors (N,),
+    predicted_losses (N,): what some strategies need, tensors or functions without arguments; options: the strategy's
+    own keywords, see its docstring. Neither codes nor anything else is changed.
 
     Raises ValueError or TypeError for bad arguments (n above the unlabelled images, codes with NaN, an unknown strategy
     or option), LalibError if the strategy lacks something, its threshold cannot be met, or it breaks the protocol.
     """
-    given = {"probs": probs, "mc_probs": mc_probs, "features": features, "errors": errors}
+    given = {
+        "probs": probs,
+        "mc_probs": mc_probs,
+        "features": features,
+        "errors": errors,
+        "predicted_losses": predicted_losses,
+    }
     view = PoolView(codes, labeled, labels, {name: value for name, value in given.items() if value is not None})
     return run_strategy(strategy, view, n, generator=generator(seed, "select"), **options).index
 

@@ -1,0 +1,156 @@
+"""Strategies that use what a task model has learned: its last features, or the losses it expects.
+
+[Sener2018] O. Sener, S. Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018.
+[Smailagic2018] A. Smailagic et al., "MedAL: deep active learning sampling method for medical image analysis", 2018.
+[Yoo2019]   D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
+[Ash2020]   J. T. Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds", ICLR 2020.
+
+core-set and medal measure Euclidean distances and share options:
+
+space: "features" h (default: view.features), "codes" z (view.codes) or "both", which is [h, alpha z].
+alpha: weight >= 0 of the codes in "both", default 1. It depends on the scale of both parts.
+"""
+
+import torch
+
+from lalib._checks import check_choice, check_int, check_number
+from lalib.pool import PoolView, Selection
+from lalib.strategies.ranking import largest, nearest_distance, pick
+from lalib.strategies.uncertainty import class_probs, uncertainty
+
+__all__ = ["badge", "core_set", "learning_loss", "medal"]
+
+SPACES = ("features", "codes", "both")
+ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients
+
+
+def learning_loss(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The n images of largest view.predicted_losses [Yoo2019]; nothing is drawn."""
+    return largest(view, view.predicted_losses.cpu()[view.unlabeled], n)
+
+
+def core_set(
+    view: PoolView, n: int, *, generator: torch.Generator, space: str = "features", alpha: float = 1.0
+) -> Selection:
+    """Greedy k-center, Alg. 1 of [Sener2018]: again and again the image farthest from all labelled and picked ones.
+
+    With nothing labelled the first is drawn uniformly. The score is the distance to the nearest labelled or picked.
+    """
+    labeled, points = _points(view, space, alpha)
+    near, picked, scores = nearest_distance(points, labeled), [], []
+    for _ in range(n):
+        cold = not picked and not len(labeled)
+        picked.append(_anyone(points, generator) if cold else int(near.argmax()))
+        scores.append(near[picked[-1]].clone())
+        near = torch.minimum(near, nearest_distance(points, points[picked[-1:]]))
+        near[picked[-1]] = -torch.inf
+    return pick(view, torch.tensor(picked), torch.stack(scores))
+
+
+def medal(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    space: str = "features",
+    alpha: float = 1.0,
+    candidates: int | None = None,
+) -> Selection:
+    """Again and again the image of largest mean squared distance to all labelled and picked ones [Smailagic2018].
+
+    candidates: only so many of largest entropy of view.probs are looked at, at least n (all, if fewer are left); None
+    (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
+    Differs: squared distances, whose mean is |x - m|^2 + mean |l - m|^2 with m the mean of the labelled.
+    """
+    labeled, points = _points(view, space, alpha)
+    rows = _most_uncertain(view, n, candidates)
+    points = points[rows.to(points.device)]
+    mean, spread, count = _moments(labeled)
+    free, picked, scores = torch.ones_like(points[:, 0], dtype=torch.bool), [], []
+    for _ in range(n):
+        distance = nearest_distance(points, mean[None]).square() + spread
+        best = int(distance.masked_fill(~free, -torch.inf).argmax()) if count else _anyone(points, generator)
+        picked.append(best)
+        scores.append(distance[best] if count else distance.new_tensor(torch.inf))
+        free[best] = False
+        mean, spread, count = _with(points[best], mean, spread, count)
+    return pick(view, rows[picked], torch.stack(scores))
+
+
+def _moments(points):
+    """Mean (F,), mean squared distance from it, and number of points (M, F); zeros of none."""
+    if not len(points):
+        return points.new_zeros(points.shape[1]), points.new_zeros(()), 0
+    mean = points.mean(dim=0)
+    return mean, (points - mean).square().sum(dim=1).mean(), len(points)
+
+
+def _with(point, mean, spread, count):
+    """The moments with one more point, without a second pass."""
+    before, count = point - mean, count + 1
+    mean = mean + before / count
+    return mean, spread + (before @ (point - mean) - spread) / count, count
+
+
+def _most_uncertain(view, n, candidates):
+    """Rows among the unlabelled, ascending."""
+    if candidates is None:
+        return torch.arange(len(view.unlabeled))
+    if check_int("candidates", candidates, low=1) < n:
+        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
+    return uncertainty(view, "entropy").argsort(descending=True, stable=True)[:candidates].sort().values
+
+
+def _points(view, space, alpha):
+    """Points of the labelled (M, F) and of the unlabelled images, float64."""
+    check_choice("space", space, SPACES)
+    check_number("alpha", alpha, low=0)
+    if space == "codes":
+        points = view.codes.double()
+    elif space == "features":
+        points = view.features.double()
+    else:
+        points = torch.cat([view.features.double(), alpha * view.codes.to(view.features.device).double()], dim=1)
+    return points[view.labeled.to(points.device)], points[view.unlabeled.to(points.device)]
+
+
+def _anyone(points, generator):
+    return int(torch.randint(len(points), (1,), generator=generator))
+
+
+def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """k-means++ on the gradients (p - onehot(argmax p)) x h of the last layer, Alg. 1 of [Ash2020].
+
+    p is view.probs and h view.features. The first image is that of largest gradient, as in the authors' code; each
+    further one is drawn with probability proportional to its squared distance from those before it, uniformly once all
+    distances are 0. Several labels per image: (p - round(p)) x h. The score is the squared distance.
+    """
+    p = class_probs(view)
+    guess = p.round() if view.multi_label else torch.nn.functional.one_hot(p.argmax(dim=1), p.shape[1])
+    features = view.features[view.unlabeled.to(view.features.device)].double()
+    return pick(view, *_spread_gradients(p - guess, features.to(p.device), n, generator))
+
+
+def _spread_gradients(a, b, n, generator):
+    """k-means++ on the products of the rows of a (M, C) and b (M, F), none of which is formed.
+
+    |a x b - c x d|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a.c)(b.d)
+    """
+    size = a.square().sum(dim=1) * b.square().sum(dim=1)
+    near, free, picked, scores = (
+        torch.full_like(size, torch.inf),
+        torch.ones_like(size),
+        [int(size.argmax())],
+        [size.max()],
+    )
+    while True:
+        last = picked[-1]
+        both = size + size[last]
+        distance = both - 2 * (a @ a[last]) * (b @ b[last])
+        near = torch.minimum(near, distance.masked_fill_(distance <= ROUNDING * both, 0))
+        near[last] = free[last] = 0
+        if len(picked) == n:
+            return torch.tensor(picked), torch.stack(scores)
+        weight = near if near.any() else free
+        picked.append(int(torch.multinomial(weight.cpu(), 1, generator=generator)))
+        scores.append(near[picked[-1]])

@@ -1,0 +1,276 @@
+"""Strategies that ask for the images of which a task model is least certain.
+
+[Settles2009]  B. Settles, "Active learning literature survey", 2009: least confidence, margin, entropy.
+[Houlsby2011]  N. Houlsby et al., "Bayesian active learning for classification and preference learning", 2011: BALD.
+[Kirsch2019]   A. Kirsch, J. van Amersfoort, Y. Gal, "BatchBALD", NeurIPS 2019.
+
+least-confidence, margin and entropy take view.probs (N, C) and share options:
+
+representativeness, diversity: weights w2, w3 >= 0, default 0. An image's value is rank(uncertainty) +
+    w2 rank(representativeness) + w3 rank(diversity), every rank scaled to 0 .. 1 among the unlabelled. Diversity is the
+    smallest distance in code space to a labelled or already picked image, ranked anew after every pick.
+representative_by: "knn" (default: minus the mean distance to the nearest codes) or "prior" (the log density of N(0, I)
+    at the code, for a VAE).
+neighbours: how many nearest codes "knn" looks at, default 20.
+
+Several labels per image: every label is a binary question, and the measure is its mean over the labels.
+"""
+
+import torch
+
+from lalib._checks import LalibError, check_choice, check_int, check_number
+from lalib.geometry import knn
+from lalib.pool import PoolView, Selection
+from lalib.strategies.ranking import largest, nearest_distance, pick, ranks
+
+__all__ = ["bald", "batchbald", "class_probs", "entropy", "least_confidence", "margin", "uncertainty"]
+
+BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
+SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
+
+
+def least_confidence(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    representativeness: float = 0.0,
+    diversity: float = 0.0,
+    representative_by: str = "knn",
+    neighbours: int = 20,
+) -> Selection:
+    """The n images of largest 1 - max p."""
+    measure = uncertainty(view, "least-confidence")
+    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+
+
+def margin(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    representativeness: float = 0.0,
+    diversity: float = 0.0,
+    representative_by: str = "knn",
+    neighbours: int = 20,
+) -> Selection:
+    """The n images of largest 1 - (p1 - p2), p1 and p2 the two largest probabilities."""
+    measure = uncertainty(view, "margin")
+    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+
+
+def entropy(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    representativeness: float = 0.0,
+    diversity: float = 0.0,
+    representative_by: str = "knn",
+    neighbours: int = 20,
+) -> Selection:
+    """The n images of largest entropy of p, in nats."""
+    measure = uncertainty(view, "entropy")
+    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+
+
+def uncertainty(view: PoolView, measure: str) -> torch.Tensor:
+    """One of MEASURES for the unlabelled images, (M,) float64 on the CPU: the mean over their labels."""
+    return MEASURES[measure](_answers(view)).mean(dim=-1).cpu()
+
+
+def _least_confidence(p):
+    return 1 - p.amax(dim=-1)
+
+
+def _margin(p):
+    first, second = p.topk(2, dim=-1).values.unbind(dim=-1)
+    return 1 - (first - second)
+
+
+def _entropy(p):
+    return -torch.xlogy(p, p).sum(dim=-1)
+
+
+MEASURES = {"least-confidence": _least_confidence, "margin": _margin, "entropy": _entropy}
+
+
+def bald(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The n images of largest H[mean p] - mean H[p] over the passes of view.mc_probs, Eq. 2 of [Houlsby2011].
+
+    Several labels per image: the sum of that of each label.
+    """
+    return largest(view, _information(_passes(view)).sum(dim=-1), n)
+
+
+def batchbald(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    candidates: int | None = None,
+    configurations: int = 1000,
+) -> Selection:
+    """Greedily the images whose labels together tell most of the model: Alg. 1 of [Kirsch2019] on view.mc_probs.
+
+    candidates: only so many of largest BALD are looked at, at least n; None: 500, but at least 2 n. configurations:
+    the labels of the picked images are enumerated while they have at most so many configurations; from then on so many
+    of them are drawn. The score is what the image adds to the joint mutual information, in nats.
+
+    The joint information of T passes cannot exceed log T: many more picks than that allows are told apart by noise.
+    Differs: the gain is written as E[H[p(y | labels picked so far)]] - mean H[p], which has the same maximum as the
+    joint information and takes no logarithm of a joint probability. Raises LalibError for several labels per image.
+    """
+    if view.multi_label:
+        raise LalibError(
+            "batchbald needs one label per image: with several, the 2^C answers of one image are a joint of their own; "
+            "use 'bald', which adds up the information of each label"
+        )
+    passes_T_M_C = _passes(view).squeeze(2)
+    single = _information(passes_T_M_C)
+    best = single.argsort(descending=True, stable=True)[: _how_many(candidates, n)].sort().values
+    check_int("configurations", configurations, low=1)
+    rows, gains = _greedy(passes_T_M_C[:, best], n, configurations, generator)
+    return pick(view, best[rows], gains)
+
+
+def _how_many(candidates, n):
+    if candidates is None:
+        return max(500, 2 * n)
+    if check_int("candidates", candidates, low=1) < n:
+        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
+    return candidates
+
+
+def _greedy(passes_T_M_C, n, configurations, generator):
+    """Rows (n,) of the M images and their gains (n,), one by one."""
+    known = _entropy(passes_T_M_C).mean(dim=0)
+    free = torch.ones_like(known, dtype=torch.bool)
+    picked, gains, classes = [], [], passes_T_M_C.shape[2]
+    for _ in range(n):
+        enumerated = classes ** len(picked) <= configurations
+        if enumerated:
+            log_T_K, weight = _enumerate(passes_T_M_C[:, picked])
+        else:
+            log_T_K, weight = _sample(passes_T_M_C[:, picked], configurations, generator)
+        gain = _expected_entropy(passes_T_M_C, log_T_K, weight) - known
+        picked.append(int(gain.masked_fill(~free, -torch.inf).argmax()))
+        gains.append(gain[picked[-1]])
+        free[picked[-1]] = False
+    return torch.tensor(picked, device=known.device), torch.stack(gains)
+
+
+def _enumerate(picked_T_B_C):
+    """log p(y | pass) (T, K) of all K = C^B answers y to the picked images, and p(y) (K,)."""
+    log_T_K = picked_T_B_C.new_zeros(len(picked_T_B_C), 1)
+    for answers_T_C in picked_T_B_C.log().unbind(dim=1):
+        log_T_K = (log_T_K[:, :, None] + answers_T_C[:, None, :]).flatten(1)
+    return log_T_K, log_T_K.exp().mean(dim=0)
+
+
+def _sample(picked_T_B_C, configurations, generator):
+    """The same of K answers drawn from p(y): a pass uniformly, then its answers; they weigh 1 / K each."""
+    passes, size, _ = picked_T_B_C.shape
+    which = torch.randint(passes, (configurations,), generator=generator).to(picked_T_B_C.device)
+    chance = torch.rand(configurations, size, 1, generator=generator, dtype=torch.float64).to(picked_T_B_C.device)
+    cumulative = picked_T_B_C.cumsum(dim=2)[which]
+    answer = (chance * cumulative[:, :, -1:] >= cumulative).sum(dim=2)
+    log_T_K = picked_T_B_C.log().gather(2, answer.T.expand(passes, -1, -1)).sum(dim=1)
+    return log_T_K, log_T_K.new_full((configurations,), 1 / configurations)
+
+
+def _expected_entropy(passes_T_M_C, log_T_K, weight):
+    """E over configurations of the entropy of p(y | configuration) for each of M images, (M,)."""
+    possible = weight > 0
+    posterior_K_T = log_T_K[:, possible].softmax(dim=0).T
+    blocks = passes_T_M_C.split(max(1, BLOCK // (len(posterior_K_T) * passes_T_M_C.shape[2])), dim=1)
+    return torch.cat([weight[possible] @ _entropy(torch.einsum("kt,tmc->kmc", posterior_K_T, b)) for b in blocks])
+
+
+def _information(passes_T_M_C):
+    """Mutual information between label and model, (M,) or (M, labels)."""
+    return _entropy(passes_T_M_C.mean(dim=0)) - _entropy(passes_T_M_C).mean(dim=0)
+
+
+def _binary(p: torch.Tensor) -> torch.Tensor:
+    """Probabilities (..., C, 2) of no and yes to each of C labels, from those of yes (..., C)."""
+    return torch.stack([1 - p, p], dim=-1)
+
+
+def class_probs(view: PoolView) -> torch.Tensor:
+    """view.probs of the unlabelled images (M, C) in float64, checked to be probabilities."""
+    return _check_probs("probs", view.probs, view)
+
+
+def _answers(view):
+    """Probabilities of the unlabelled images, (M, 1, C), or (M, C, 2) for several labels per image."""
+    p = class_probs(view)
+    return _binary(p) if view.multi_label else p[:, None, :]
+
+
+def _passes(view):
+    """view.mc_probs of the unlabelled images in float64, (T, M, 1, C), or (T, M, C, 2) for several labels."""
+    p = _check_probs("mc_probs", view.mc_probs, view)
+    return _binary(p) if view.multi_label else p[:, :, None, :]
+
+
+def _check_probs(name, p, view):
+    p = p[..., view.unlabeled.to(p.device), :].double()
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(f"{name} must lie in 0 .. 1, got {p.min():g} to {p.max():g}")
+    if view.multi_label:
+        return p
+    if p.shape[-1] < 2:
+        raise ValueError(f"{name} must have a column for each of at least 2 classes, got {p.shape[-1]}")
+    worst = (p.sum(dim=-1) - 1).abs().max()
+    if worst > SUM:
+        raise ValueError(
+            f"rows of {name} must sum to 1, got a row that is off by {worst:.2g}; "
+            "for several labels per image pass labels (M, C), also where M = 0"
+        )
+    return p
+
+
+def _combined(view, n, measure, representativeness, diversity, representative_by, neighbours):
+    """The weighted ranks of the module's docstring, greedily; with both weights 0 the order of the measure itself."""
+    check_number("representativeness", representativeness, low=0)
+    check_number("diversity", diversity, low=0)
+    check_choice("representative_by", representative_by, REPRESENTATIVE)
+    check_int("neighbours", neighbours, low=1)
+    if not representativeness and not diversity:
+        return largest(view, measure, n)
+    value = ranks(measure)
+    if representativeness:
+        value += representativeness * ranks(REPRESENTATIVE[representative_by](view, neighbours))
+    if not diversity:
+        return largest(view, value, n)
+    return _spread(view, n, value, diversity)
+
+
+def _spread(view, n, value, weight):
+    """Greedily the largest value (M,) + weight * rank of the distance to what is labelled or picked."""
+    codes = view.codes.double()
+    unlabeled = codes[view.unlabeled.to(codes.device)]
+    near, picked, scores = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)]), [], []
+    free = torch.ones_like(value, dtype=torch.bool)
+    for _ in range(n):
+        total = (value + weight * ranks(near.cpu())).masked_fill_(~free, -torch.inf)
+        picked.append(int(total.argmax()))
+        scores.append(total[picked[-1]])
+        free[picked[-1]] = False
+        near = torch.minimum(near, nearest_distance(unlabeled, unlabeled[picked[-1:]]))
+    return pick(view, torch.tensor(picked), torch.stack(scores))
+
+
+def _near_others(view, neighbours):
+    if neighbours >= view.n_images:
+        raise ValueError(f"neighbours must be below the {view.n_images} images, got {neighbours}")
+    distance, _ = knn(view.codes, neighbours)
+    return -distance.mean(dim=1).cpu()[view.unlabeled]
+
+
+def _under_prior(view, neighbours):
+    return -view.codes.double().square().sum(dim=1).cpu()[view.unlabeled] / 2
+
+
+REPRESENTATIVE = {"knn": _near_others, "prior": _under_prior}
