@@ -120,9 +120,9 @@ def label_saving(
 
     wide = paired(table, value, baseline)
     check_int("resamples", resamples, low=1)
-    random = wide.loc[baseline].dropna(axis=1)
+    random = common(wide.loc[baseline])
     others = [s for s in wide.index.unique("strategy") if s != baseline]
-    points = {s: _points(s, wide.loc[s].dropna(axis=1), labels) for s in others}
+    points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
     if not points:
         raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
     used = np.array([n for part in points.values() for n in part.columns])
@@ -142,7 +142,8 @@ def label_saving(
 def _needed(random, reached, weights):
     """Bounds on the labels that the mean of `random` (seeds, K), with these weights, needs for that of `reached`."""
     counts = random.columns.to_numpy(dtype=float)
-    return statistics.labels_needed(counts, weights @ random.to_numpy(), weights @ reached)
+    curve, targets = (np.round(weights @ values, 12) for values in (random.to_numpy(), reached))  # equal if shared
+    return statistics.labels_needed(counts, curve, targets)
 
 
 def against_random(
