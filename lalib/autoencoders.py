@@ -19,7 +19,7 @@ from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, perplexi
 from lalib.networks import PRESETS, Batch, ClippedLinear, Trainable
 from lalib.seeds import seeded
 
-__all__ = ["CAE", "MODELS", "TSNEAE", "VAE", "Autoencoder", "VariationalTSNEAE"]
+__all__ = ["CAE", "MODELS", "TSNEAE", "VAE", "Autoencoder", "VariationalTSNEAE", "check_shape"]
 
 PATCH = 4  # images dealt together: one and its neighbours
 REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": ClippedLinear}
@@ -45,7 +45,7 @@ class Autoencoder(Trainable):
         seed: int = 0,
     ):
         super().__init__()
-        self.image_shape = _check_shape(image_shape)
+        self.image_shape = check_shape(image_shape)
         self.latent_dim = check_int("latent_dim", latent_dim, low=1)
         build = PRESETS[check_choice("preset", preset, PRESETS)]
         self.representation = check_choice("representation", representation, REPRESENTATIONS)
@@ -57,7 +57,7 @@ class Autoencoder(Trainable):
             "representation": representation,
             "reconstruction": reconstruction,
         }
-        self.learning_rate = 3e-3 if preset == "light" else 1e-3
+        self.learning_rate = 3e-3 if preset in ("light", "medium") else 1e-3
         with seeded(seed, "weights"):
             self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
@@ -270,7 +270,8 @@ class VariationalTSNEAE(_TSNETerm, VAE):
 MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}
 
 
-def _check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """`image_shape` as (C, H, W) that a trunk can take: C of 1 or 3, H and W of at least 8."""
     shape = tuple(check_int("image_shape", size) for size in image_shape)
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
         raise ValueError(f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}")
