@@ -18,6 +18,7 @@ from torch import Tensor
 from lalib._checks import LalibError, check_choice, check_codes, check_int, check_labels
 from lalib.autoencoders import Autoencoder
 from lalib.classifiers import CNNClassifier, predict_proba
+from lalib.contrastive import ContrastiveEncoder
 from lalib.data import ImageSet
 from lalib.geometry import knn
 from lalib.networks import in_blocks
@@ -53,7 +54,7 @@ class LatentGrid:
     y: Tensor
 
 
-def encode(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
+def encode(model: Autoencoder | ContrastiveEncoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """Codes (N, L) of images, float32 on the CPU; a variational model's mean codes."""
     return in_blocks(model, model.encode, _pixels(model, images), batch_size)
 

@@ -21,12 +21,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lalib._checks import LalibError, check_codes, check_int, check_labels, check_number, resolve_device
-from lalib.autoencoders import MODELS, Autoencoder
+from lalib.autoencoders import Autoencoder
+from lalib.contrastive import ENCODERS, ContrastiveEncoder
 from lalib.data import ImageSet
 from lalib.networks import Batch, Trainable, eval_mode, to_input
 from lalib.seeds import generator, seeded
 
-__all__ = ["History", "fit", "load_model", "save"]
+__all__ = ["History", "digest", "fit", "load_model", "save"]
 
 FORMAT = "lalib-1"
 
@@ -190,7 +191,7 @@ class _Run:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
         groups = [[group["lr"], group["weight_decay"]] for group in self.optimizer.param_groups]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
-        data = _digest({name: part for name, part in tensors.items() if part is not None})
+        data = digest({name: part for name, part in tensors.items() if part is not None})
         return {"seed": self.seed, "batch_size": self.batch_size, "groups": groups, "data": data}
 
     def write(self, path: Path) -> None:
@@ -226,26 +227,26 @@ class _Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
 
 
-def save(model: Autoencoder, path: str | Path) -> None:
-    """Write an autoencoder's weights and configuration to a safetensors file, whole or not at all.
+def save(model: Autoencoder | ContrastiveEncoder, path: str | Path) -> None:
+    """Write an encoder's weights and configuration to a safetensors file, whole or not at all.
 
     Raises TypeError for a model that load_model could not rebuild.
     """
-    if type(model).__name__ not in MODELS:
-        raise TypeError(f"save takes one of {', '.join(MODELS)}, got {type(model).__name__}")
+    if type(model).__name__ not in ENCODERS:
+        raise TypeError(f"save takes one of {', '.join(ENCODERS)}, got {type(model).__name__}")
     _write(Path(path), {f"model.{name}": value for name, value in model.state_dict().items()}, _header(model))
 
 
-def load_model(path: str | Path) -> Autoencoder:
-    """The autoencoder that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
+def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder:
+    """The encoder that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
 
     Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
     """
     header, state = _read(Path(path))
-    if header.get("model") not in MODELS:
-        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(MODELS)}")
+    if header.get("model") not in ENCODERS:
+        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(ENCODERS)}")
     try:
-        model = MODELS[header["model"]](**header["config"])
+        model = ENCODERS[header["model"]](**header["config"])
         model.load_state_dict(_part(state, "model."))
     except (RuntimeError, TypeError, ValueError) as error:
         raise LalibError(f"{path} is damaged: its weights do not fit its configuration ({error})") from error
@@ -267,7 +268,7 @@ def _write(path: Path, state: dict[str, Tensor], header: dict) -> None:
     try:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         text = json.dumps(header)
-        save_file(tensors, temporary, metadata={"format": FORMAT, "header": text, "sha256": _digest(tensors, text)})
+        save_file(tensors, temporary, metadata={"format": FORMAT, "header": text, "sha256": digest(tensors, text)})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -287,12 +288,12 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     if metadata.get("format") != FORMAT:
         raise LalibError(f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     text = metadata.get("header", "")
-    if metadata.get("sha256") != _digest(state, text):
+    if metadata.get("sha256") != digest(state, text):
         raise LalibError(f"{path} is damaged: its contents are not those that were written")
     return json.loads(text), state
 
 
-def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
+def digest(tensors: dict[str, Tensor], text: str = "") -> str:
     """SHA-256 over `text` and the names, types, shapes and bytes of tensors on the CPU, in the order of their names."""
     sha = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
