@@ -15,6 +15,7 @@ from lalib._checks import LalibError
 from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
 from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, ResNetClassifier, accuracy, predict_proba
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
+from lalib.experiments import compare
 from lalib.latent import (
     class_balance,
     decode,
@@ -28,8 +29,10 @@ from lalib.latent import (
     traversal,
     trustworthiness,
 )
+from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
 from lalib.strategies import STRATEGIES, Selection, select
+from lalib.tasks import Task, TaskData, evaluate
 from lalib.training import History, fit, load_model, save
 
 __version__ = "0.1.0"
@@ -50,12 +53,18 @@ __all__ = [
     "PoolView",
     "ResNetClassifier",
     "Selection",
+    "Task",
+    "TaskData",
     "VariationalTSNEAE",
     "accuracy",
+    "active_learning",
     "class_balance",
+    "cold_start",
+    "compare",
     "decode",
     "difficulty",
     "encode",
+    "evaluate",
     "figures",
     "fit",
     "from_arrays",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
+from lalib.augment import RandomViews
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.networks import IMAGENET_MEAN, IMAGENET_SPREAD, Batch, Trainable, in_blocks, mlp, resnet18, small_cnn
@@ -38,11 +39,13 @@ class Classifier(Trainable):
     """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch).
 
     Labels (B,) name one class per input; with multi_label=True they are (B, C) of 0 and 1, every class has a
-    probability of its own, and the loss is the mean over classes of the binary cross-entropy.
+    probability of its own, and the loss is the mean over classes of the binary cross-entropy. `views`, if set, shows
+    other views of the images in every training step.
     """
 
     batch_size = 32
     block_types: tuple[type[nn.Module], ...] = (nn.ReLU,)
+    views: RandomViews | None = None
 
     def __init__(self, n_classes: int, multi_label: bool = False):
         super().__init__()
@@ -84,8 +87,12 @@ class Classifier(Trainable):
             return F.binary_cross_entropy_with_logits(logits, y.float(), reduction="none").mean(1)
         return F.cross_entropy(logits, y, reduction="none")
 
+    def augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The inputs of a training step: random views of the images if there are `views`, else x itself."""
+        return x if self.views is None or not self.training else self.views(x, generator=generator)
+
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        logits = self(batch.x).float()
+        logits = self(self.augmented(batch.x, generator)).float()
         loss = self.losses(logits, batch.y).mean()
         return {"loss": loss, "accuracy": _hits(self.probabilities(logits.detach()), batch.y).float().mean()}
 

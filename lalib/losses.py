@@ -6,6 +6,7 @@ References
 [Maaten2008] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
 [Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
 [Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
+[Yoo2019]    Yoo and Kweon, Learning loss for active learning, CVPR 2019.
 """
 
 import math
@@ -15,7 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["RECONSTRUCTION", "batch_affinities", "gaussian_kl", "nt_xent", "perplexity_rows", "symmetric", "tsne_kl"]
+__all__ = [
+    "RECONSTRUCTION",
+    "batch_affinities",
+    "gaussian_kl",
+    "nt_xent",
+    "pair_loss",
+    "perplexity_rows",
+    "symmetric",
+    "tsne_kl",
+]
 
 BISECTIONS = 60
 
@@ -109,3 +119,17 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     logits = (views @ views.T / temperature).masked_fill(itself, -math.inf)
     partner = torch.arange(2 * n, device=views.device).roll(n)
     return F.cross_entropy(logits, partner)
+
+
+def pair_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
+    """Mean over pairs of max(0, -s (r1 - r2) + margin), s = 1 if the first of a pair has the larger loss, else -1.
+
+    predicted, losses (B,): the first half is paired with the second; an odd last one is left out; 0 without a pair.
+    Eq. 2 of [Yoo2019].
+    """
+    half = len(predicted) // 2
+    if not half:
+        return predicted.sum() * 0
+    difference = predicted[:half] - predicted[half : 2 * half]
+    sign = torch.where(losses[:half] > losses[half : 2 * half], 1.0, -1.0)
+    return (margin - sign * difference).clamp_min(0).mean()

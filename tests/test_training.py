@@ -399,7 +399,7 @@ def saved(tmp_path):
 
 def _rewrite(path, **changes):
     tensors, text = load_file(path), json.dumps({"model": "CAE", "config": None} | changes)
-    metadata = {"format": training.FORMAT, "header": text, "sha256": training._digest(tensors, text)}
+    metadata = {"format": training.FORMAT, "header": text, "sha256": training.digest(tensors, text)}
     save_file(tensors, path, metadata=metadata)
 
 

@@ -1,0 +1,296 @@
+"""Task models: what is trained on the labels that were bought, and what a strategy may ask of it.
+
+The task model of a round is the same for every strategy. What only some strategies ask for, an ensemble or a head that
+predicts losses, is trained beside it when it is asked for, so that no other strategy is changed by it.
+
+[Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
+[Lakshminarayanan2017] B. Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
+           ensembles", NeurIPS 2017.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lalib._checks import LalibError, check_choice, check_int, check_number, check_options
+from lalib.augment import RandomViews
+from lalib.classifiers import (
+    Classifier,
+    CNNClassifier,
+    MLPClassifier,
+    ResNetClassifier,
+    last_features,
+    mc_dropout_proba,
+    predict_proba,
+)
+from lalib.data import ImageSet
+from lalib.losses import pair_loss
+from lalib.networks import Batch, Trainable, in_blocks
+from lalib.seeds import child_seed, seeded
+from lalib.training import fit
+
+__all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate", "train"]
+
+TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
+MC = ("ensemble", "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained in every round and how.
+
+    model: "mlp" on codes, "cnn" or "resnet18" on pixels; options: keywords of that classifier.
+    steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
+    before. warm_start: go on from the last round's weights instead of the initial ones. views: strengths of RandomViews
+    by name, with which images are augmented in training, for every strategy alike; None for none.
+    mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
+    "dropout". loss_weight: weight of the pair loss beside the task's in learning loss.
+    """
+
+    model: str = "mlp"
+    options: Mapping = field(default_factory=dict)
+    steps: int = 200
+    epochs: int | None = None
+    more_epochs: int = 0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warm_start: bool = False
+    views: Mapping[str, float] | None = None
+    mc: str = "ensemble"
+    passes: int = 5
+    loss_weight: float = 1.0
+
+    def __post_init__(self):
+        check_options(f"task {self.model!r}", TASKS[check_choice("task", self.model, TASKS)].__init__, self.options)
+        for name in ("steps", "batch_size", "passes"):
+            check_int(name, getattr(self, name), low=1)
+        if self.epochs is not None:
+            check_int("epochs", self.epochs, low=1)
+        check_int("more_epochs", self.more_epochs, low=0)
+        for name in ("learning_rate", "weight_decay", "loss_weight"):
+            check_number(name, getattr(self, name), low=0)
+        check_choice("mc", self.mc, MC)
+        if self.views is not None:
+            if not self.on_pixels:
+                raise ValueError("views augment images: give them to a task on pixels, 'cnn' or 'resnet18'")
+            RandomViews(**self.views)
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether the task model sees images; else it sees codes."""
+        return self.model != "mlp"
+
+    def n_epochs(self, labels: int, round: int) -> int:
+        """Epochs of a training on so many labels in that round (0 is the first)."""
+        if self.epochs is not None:
+            return self.epochs + self.more_epochs * round
+        return max(1, round_up(self.steps, round_up(labels, self.batch_size)))
+
+
+def round_up(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes."""
+
+    codes: Tensor
+    images: ImageSet
+    task: Task
+
+    @property
+    def inputs(self) -> Tensor:
+        """Codes (N, L) or images (N, C, H, W)."""
+        return self.images.images if self.task.on_pixels else self.codes
+
+    def classifier(self, seed: int) -> Classifier:
+        """A new task model with the weights of that seed."""
+        size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
+        classifier = TASKS[self.task.model](
+            size, self.images.n_classes, multi_label=self.images.multi_label, seed=seed, **self.task.options
+        )
+        classifier.views = None if self.task.views is None else RandomViews(**self.task.views)
+        return classifier
+
+    def labelled(self, index: Tensor, labels: Tensor) -> ImageSet | tuple[Tensor, Tensor]:
+        """What `fit` trains on: the inputs at `index` with these labels."""
+        if not self.task.on_pixels:
+            return self.codes[index], labels
+        return ImageSet(self.images.images[index], labels, self.images.class_names, "labelled")
+
+
+def train(
+    data: TaskData,
+    index: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    round: int = 0,
+    start: Classifier | None = None,
+    device: str = "auto",
+) -> "TaskModel":
+    """The task model of a round, trained on the images at `index` (M,) with their labels.
+
+    start: the classifier of the last round, which is trained on if the task says warm_start. The seed draws weights,
+    batches and noise, alike for every strategy.
+    """
+    return TaskModel(data, index, labels, seed, round, start if data.task.warm_start else None, device)
+
+
+class TaskModel:
+    """A trained classifier, and what a strategy may ask of it about every image of the pool."""
+
+    def __init__(self, data, index, labels, seed, round, start, device):
+        self.data, self.index, self.labels = data, index, labels
+        self.seed, self.round, self.device = seed, round, device
+        self.classifier = self._fit(data.classifier(seed) if start is None else copy.deepcopy(start), seed)
+
+    def _fit(self, model: Trainable, seed: int) -> Trainable:
+        task = self.data.task
+        fit(
+            model,
+            self.data.labelled(self.index, self.labels),
+            epochs=task.n_epochs(len(self.index), self.round),
+            batch_size=task.batch_size,
+            learning_rate=task.learning_rate,
+            weight_decay=task.weight_decay,
+            seed=seed,
+            device=self.device,
+            progress=False,
+        )
+        return model
+
+    def sources(self) -> dict[str, Callable[[], Tensor]]:
+        """What PoolView and select take beside the codes, computed when a strategy asks."""
+        return {name: getattr(self, name) for name in ("probs", "mc_probs", "features", "predicted_losses")}
+
+    def probs(self) -> Tensor:
+        """Class probabilities (N, C)."""
+        return predict_proba(self.classifier, self.data.inputs)
+
+    def features(self) -> Tensor:
+        """The last hidden layer (N, F)."""
+        return last_features(self.classifier, self.data.inputs)
+
+    def mc_probs(self) -> Tensor:
+        """Class probabilities (T, N, C): of the task model and T - 1 like it from other seeds, or of dropout."""
+        task = self.data.task
+        if task.mc == "dropout":
+            return mc_dropout_proba(self.classifier, self.data.inputs, task.passes, seed=self.seed)
+        seeds = [child_seed(self.seed, "member", m) for m in range(1, task.passes)]
+        members = [self.classifier, *(self._fit(self.data.classifier(seed), seed) for seed in seeds)]
+        return torch.stack([predict_proba(member, self.data.inputs) for member in members])
+
+    def predicted_losses(self) -> Tensor:
+        """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019]."""
+        return self._losses(None)
+
+    def predicted_losses_with_codes(self) -> Tensor:
+        """The same with the codes beside the hidden blocks, as task-agnostic features."""
+        return self._losses(self.data.codes)
+
+    def _losses(self, codes: Tensor | None) -> Tensor:
+        task = self.data.task
+        batches = round_up(len(self.index), task.batch_size) * task.n_epochs(len(self.index), self.round)
+        predictor = LossPredictor(
+            self.data.classifier(self.seed),
+            self.data.inputs[:1],
+            codes=None if codes is None else codes[self.index],
+            weight=task.loss_weight,
+            detach_after=int(DETACH * batches),
+            seed=self.seed,
+        )
+        return self._fit(predictor, self.seed).predict(self.data.inputs, codes)
+
+
+DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
+
+
+class LossPredictor(Trainable):
+    """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
+
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, concatenates them, and
+    the codes of the images if given, and ends in one number. Trained by the task's loss plus `weight` times the pair
+    loss; after `detach_after` batches the pair loss no longer reaches the classifier.
+    example (1, ...): an input, for the sizes. codes (M, L): of the training images, in their order.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        example: Tensor,
+        *,
+        codes: Tensor | None = None,
+        weight: float = 1.0,
+        width: int = 128,
+        detach_after: int,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.classifier, self.weight, self.detach_after = classifier, weight, detach_after
+        self.image_shape = getattr(classifier, "image_shape", None)
+        self.n_classes, self.multi_label = classifier.n_classes, classifier.multi_label
+        sizes = in_blocks(
+            classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
+        )
+        extra = 0 if codes is None else codes.shape[1]
+        with seeded(seed, "loss head"):
+            self.blocks = nn.ModuleList(nn.Linear(int(size), width) for size in sizes[0])
+            self.last = nn.Linear(width * len(self.blocks) + extra, 1)
+        self.register_buffer("codes", codes)
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+
+    def prepare(self, x: Tensor) -> None:
+        self.classifier.prepare(x)
+
+    def head(self, blocks: list[Tensor], codes: Tensor | None) -> Tensor:
+        """Predicted losses (B,) of the hidden blocks of B inputs and their codes."""
+        flat = [block.mean(dim=(2, 3)) if block.ndim == 4 else block for block in blocks]
+        parts = [torch.relu(layer(block)) for layer, block in zip(self.blocks, flat, strict=True)]
+        return self.last(torch.cat(parts if codes is None else [*parts, codes.to(parts[0])], dim=1)).squeeze(1).float()
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        blocks, logits = self.classifier.activations(self.classifier.augmented(batch.x, generator))
+        losses = self.classifier.losses(logits.float(), batch.y)
+        if self.batches_seen >= self.detach_after:
+            blocks = [block.detach() for block in blocks]
+        self.batches_seen += self.training
+        codes = None if self.codes is None else self.codes[batch.index.to(self.codes.device)]
+        pairs = pair_loss(self.head(blocks, codes), losses.detach())
+        return {"loss": losses.mean() + self.weight * pairs, "task": losses.mean(), "pairs": pairs}
+
+    def predict(self, inputs: Tensor, codes: Tensor | None = None, block: int = 1024) -> Tensor:
+        """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
+        if (codes is None) != (self.codes is None):
+            raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
+        parts = [None] * round_up(len(inputs), block) if codes is None else codes.split(block)
+        return torch.cat(
+            [
+                in_blocks(self, lambda x, z=z: self.head(self.classifier.activations(x)[0], z), x, block)
+                for x, z in zip(inputs.split(block), parts, strict=True)
+            ]
+        )
+
+
+def evaluate(model: TaskModel, inputs: Tensor, labels: Tensor) -> dict:
+    """What a task model does on held-out inputs (codes or images): accuracy, and confusion (C, C), rows true classes.
+
+    With labels (N, C): accuracy over all of them, and auc, the mean over classes of the area under the ROC curve
+    (classes that all or none of the images have are left out).
+    """
+    probs = predict_proba(model.classifier, inputs)
+    if not model.classifier.multi_label:
+        guess, size = probs.argmax(1), probs.shape[1]
+        confusion = torch.bincount(labels * size + guess, minlength=size**2).view(size, size)
+        return {"accuracy": float((guess == labels).float().mean()), "confusion": confusion.tolist()}
+    from sklearn.metrics import roc_auc_score
+
+    mixed = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]
+    auc = roc_auc_score(labels[:, mixed].numpy(), probs[:, mixed].numpy(), average="macro")
+    return {"accuracy": float(((probs > 0.5) == labels.bool()).float().mean()), "auc": float(auc)}
