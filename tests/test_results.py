@@ -264,7 +264,7 @@ def test_label_saving_beyond_the_run_of_random_is_a_bound():
 
 
 def test_an_interval_may_be_open_where_the_estimate_is_not():
-    table = learning({"random": 1, "a": 4}, noise=0.02)
+    table = learning({"random": 1, "a": 3.7}, noise=0.02)
     row = results.label_saving(table).iloc[0]
     assert not row["censored"]
     assert row["low"] < row["saving"] < 5 < row["high"] == np.inf

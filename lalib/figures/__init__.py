@@ -9,20 +9,29 @@ place says the same again, so that colour is never alone. Image mosaics are one 
 
 from lalib.figures.curves import class_histogram, comparison, confusion, history, relation
 from lalib.figures.images import latent_grid, reconstructions, thumbnails, traversal
+from lalib.figures.learning import class_counts, label_saving, learning_curves, picks, update_learning_curves
 from lalib.figures.maps import clusters, difficulty, latent_map, latent_maps
+from lalib.figures.ranking import critical_difference, penalty_matrix
 
 __all__ = [
+    "class_counts",
     "class_histogram",
     "clusters",
     "comparison",
     "confusion",
+    "critical_difference",
     "difficulty",
     "history",
+    "label_saving",
     "latent_grid",
     "latent_map",
     "latent_maps",
+    "learning_curves",
+    "penalty_matrix",
+    "picks",
     "reconstructions",
     "relation",
     "thumbnails",
     "traversal",
+    "update_learning_curves",
 ]

@@ -1,0 +1,347 @@
+"""What active learning buys: learning curves, label saving, the classes of every batch, the picks on a map."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lalib._checks import check_choice, check_int
+from lalib.figures._style import COLOURS, INK, SYMBOLS, apply_layout, check_index, heading
+from lalib.figures.maps import MANY_POINTS, _check_map, _equal_axes
+from lalib.results import batch_classes, curve_data
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+__all__ = ["class_counts", "label_saving", "learning_curves", "picks", "update_learning_curves"]
+
+LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
+DASHES = ("solid", "longdash", "dot", "dashdot", "dash")
+BASELINE = {
+    "line": {"color": INK, "dash": "dash", "width": 2.5},
+    "marker": {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}},
+}
+VALUES = {"accuracy": ("test accuracy (%)", 100), "auc": ("test AUC, mean over labels", 1)}
+# Colour of a saving whose interval lies above, around, below one.
+SAVINGS = {
+    1: ("fewer labels than random", COLOURS[0]),
+    0: ("interval holds 1", "#777777"),
+    -1: ("more labels", COLOURS[3]),
+}
+SHAPES = {"": "circle", "at least": "triangle-right-open", "at most": "triangle-left-open"}
+SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
+
+
+def learning_curves(
+    table: "pd.DataFrame",
+    *,
+    value: str = "accuracy",
+    strategies: Sequence[str] | None = None,
+    baseline: str = "random",
+    confidence: float = 0.95,
+    log: bool = False,
+    title: str = "Learning curves",
+) -> "go.Figure":
+    """`value` against labels bought: mean and interval band over seeds, a colour, dash and marker per strategy.
+
+    table: what `la.compare` returns, finished or not; strategies may have different numbers of rounds, and a curve of
+    one seed has no band. strategies: which, in this order; None for all. baseline: drawn dark, if it is there.
+    log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
+    """
+    import plotly.graph_objects as go
+
+    fig = go.Figure()
+    axis, _ = VALUES.get(value, (value, 1))
+    fig.update_yaxes(title_text=axis, zeroline=False)
+    ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
+    fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
+    apply_layout(fig, title, " ", width=860, height=520, legend={"itemwidth": 50, "tracegroupgap": 0})
+    options = {"value": value, "strategies": strategies, "baseline": baseline, "confidence": confidence}
+    return update_learning_curves(fig, table, **options)
+
+
+def update_learning_curves(
+    fig: "go.Figure",
+    table: "pd.DataFrame",
+    *,
+    value: str = "accuracy",
+    strategies: Sequence[str] | None = None,
+    baseline: str = "random",
+    confidence: float = 0.95,
+) -> "go.Figure":
+    """Draw a later state of the table into a figure of learning_curves (a FigureWidget, too) and return it.
+
+    Pass the same options as there. Curves keep their looks, new strategies are added, none is taken away.
+    """
+    frame = curve_data(table, value, confidence)
+    if strategies is not None:
+        known = frame["strategy"].unique().tolist()
+        strategies = [check_choice("strategies", s, known) for s in strategies]
+        frame = frame[frame["strategy"].isin(strategies)]
+    drawn = {trace.legendgroup: None for trace in fig.data}
+    order = list(dict.fromkeys([*drawn, *(strategies or frame["strategy"])]))
+    scale, places = VALUES.get(value, (value, 1))[1], _places(frame)
+    new, arrays = [], {column: frame[column].to_numpy() for column in frame}  # arrays: ten times faster than frames
+    with fig.batch_update():
+        for strategy in places:
+            curve = {column: values[arrays["strategy"] == strategy] for column, values in arrays.items()}
+            shapes = _band(curve, scale), _line(curve, scale) | {"legendrank": places[strategy]}
+            if strategy in drawn:
+                for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), shapes, strict=True):
+                    trace.update(shape, overwrite=True)
+            else:
+                new.append((strategy, shapes))
+        for strategy, shapes in sorted(new, key=lambda pair: order.index(pair[0])):
+            fig.add_traces(_traces(strategy, shapes, _look(strategy, order, baseline)))
+        fig.layout.title.text = heading(_first_line(fig), seeds_in_words(frame["seeds"], confidence))
+    return fig
+
+
+def _first_line(fig):
+    return fig.layout.title.text.split("<br><span")[0]
+
+
+def seeds_in_words(seeds: "pd.Series", confidence: float = 0.95) -> str:
+    """How many seeds there are: "mean and 95 % interval over 10 seeds"."""
+    low, high = int(seeds.min()), int(seeds.max())
+    if high == 1:
+        return "one seed: no interval"
+    return f"mean and {100 * confidence:g} % interval over {high if low == high else f'{low} to {high}'} seeds"
+
+
+def _places(frame):
+    """Rank in the legend: by the mean at the last number of labels that all curves have, else at the last of each."""
+    wide = frame.pivot(index="labels", columns="strategy", values="mean")
+    shared = wide.dropna()
+    last = (shared if len(shared) else wide.ffill()).iloc[-1]
+    return (1000 + last.rank(ascending=False, method="first")).to_dict()
+
+
+def _line(curve, scale):
+    seeds = [f"{n} seeds" if n > 1 else "one seed" for n in curve["seeds"]]
+    low, high = (scale * curve[c] for c in ("low", "high"))
+    ends = [f" ({a:.4g} to {b:.4g})" if n > 1 else "" for a, b, n in zip(low, high, curve["seeds"], strict=True)]
+    return {"x": curve["labels"], "y": scale * curve["mean"], "customdata": np.c_[ends, seeds]}
+
+
+def _band(curve, scale):
+    """The outline of the interval: its top from left to right, then its foot back."""
+    sure = np.isfinite(curve["low"])
+    x, low, high = (curve[c][sure] for c in ("labels", "low", "high"))
+    return {"x": np.r_[x, x[::-1]], "y": scale * np.r_[high, low[::-1]]}
+
+
+def _look(strategy, order, baseline):
+    if strategy == baseline:
+        return BASELINE
+    i = [s for s in order if s != baseline].index(strategy)
+    shape = SYMBOLS[(i + i // len(LINES)) % len(SYMBOLS)]
+    line = {"color": LINES[i % len(LINES)], "dash": DASHES[i % len(DASHES)], "width": 2.5}
+    return {"line": line, "marker": {"symbol": shape, "size": 7}}
+
+
+def _traces(strategy, shapes, look):
+    import plotly.graph_objects as go
+
+    band, line = shapes
+    group = {"legendgroup": strategy, "name": strategy}
+    red, green, blue = (int(look["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
+    area = {"fill": "toself", "fillcolor": f"rgba({red},{green},{blue},0.13)", "line": {"width": 0}, "mode": "lines"}
+    hover = "%{fullData.name}, %{x} labels: %{y:.4g}%{customdata[0]}, %{customdata[1]}<extra></extra>"
+    return [
+        go.Scatter(**band, **area, **group, hoverinfo="skip", showlegend=False),
+        go.Scatter(**line, **look, **group, mode="lines+markers", hovertemplate=hover),
+    ]
+
+
+def label_saving(
+    frame: "pd.DataFrame", *, title: str = "Label saving", subtitle: str = "estimate and 95 % interval over seeds"
+) -> "go.Figure":
+    """A dot and an interval per strategy: the labels that random needs for the same accuracy, over the labels used.
+
+    frame: what `la.results.label_saving` returns, one row per strategy. Where random never gets so far the estimate is
+    a lower bound: an open triangle that points up the axis, and an interval without an end.
+    """
+    import plotly.graph_objects as go
+
+    needed = ["strategy", "labels", "saving", "low", "high", "bound"]
+    missing = [c for c in needed if c not in frame]
+    if missing or not len(frame) or frame["strategy"].duplicated().any():
+        got = f"missing: {missing}" if missing else f"got {len(frame)} rows of {frame['strategy'].nunique()} strategies"
+        raise ValueError(f"frame must have one row per strategy and the columns {', '.join(needed)}; {got}")
+    frame = frame.sort_values("saving", kind="stable")
+    ends = frame[["saving", "low", "high"]].to_numpy()
+    ends = ends[np.isfinite(ends) & (ends > 0)]
+    edges = min(ends.min(), 1) / 1.2, max(ends.max(), 1) * 1.2
+    fig = go.Figure([_savings(frame, sign, *edges) for sign in SAVINGS])
+    fig.add_traces([_open_end(frame[np.isinf(frame["high"])], edges[1], "triangle-right")])
+    fig.add_traces([_open_end(frame[frame["low"] == 0], edges[0], "triangle-left")])
+    for row in frame.itertuples():
+        numbers = {"x": 1.0, "xref": "paper", "y": row.strategy, "xanchor": "left", "showarrow": False, "xshift": 10}
+        fig.add_annotation(text=_saving_in_words(row), **numbers)
+    fig.add_vline(x=1, line={"color": INK, "width": 1.2})
+    fig.update_yaxes(categoryorder="array", categoryarray=frame["strategy"], range=[-0.6, len(frame) - 0.4])
+    ticks = [v for v in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 50) if edges[0] <= v <= edges[1]]
+    log = {"type": "log", "tickvals": ticks, "range": np.log10(edges).tolist(), "zeroline": False}
+    fig.update_xaxes(title_text="labels that random needs / labels used", **log)
+    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
+    size = {"width": 820, "height": 190 + 30 * len(frame)}
+    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_b=96, margin_r=170)
+
+
+def _savings(frame, sign, left, right):
+    """The strategies whose interval lies above (1), around (0) or below (-1) one; open intervals end at the edge."""
+    import plotly.graph_objects as go
+
+    name, shade = SAVINGS[sign]
+    rows = frame[np.where(frame["low"] > 1, 1, np.where(frame["high"] < 1, -1, 0)) == sign]
+    low, high = rows["low"].clip(lower=left), rows["high"].clip(upper=right)
+    error = {"array": high - rows["saving"], "arrayminus": rows["saving"] - low, "symmetric": False}
+    marker = {
+        "color": shade,
+        "symbol": [SHAPES[b] for b in rows["bound"]],
+        "size": 11,
+        "line": {"width": 2, "color": shade},
+    }
+    return go.Scatter(
+        x=rows["saving"],
+        y=rows["strategy"],
+        error_x=error | {"thickness": 2, "width": 4},
+        mode="markers",
+        marker=marker,
+        name=name,
+        customdata=[f"{_saving_in_words(row)} at {row.labels} labels" for row in rows.itertuples()],
+        hovertemplate="%{y}: %{customdata}<extra></extra>",
+    )
+
+
+def _open_end(rows, edge, shape):
+    """Arrows where intervals leave the figure."""
+    import plotly.graph_objects as go
+
+    marker = {"symbol": shape, "color": INK, "size": 9}
+    x = np.full(len(rows), edge)
+    options = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
+    return go.Scatter(x=x, y=rows["strategy"], **options)
+
+
+def _saving_in_words(row):
+    end = f"{row.high:.2f}]" if np.isfinite(row.high) else "∞)"
+    return f"<b>{SIGNS[row.bound]}{row.saving:.2f}</b>  [{row.low:.2f}, {end}"
+
+
+def class_counts(
+    table: "pd.DataFrame",
+    class_names: Sequence[str] | None = None,
+    *,
+    strategies: Sequence[str] | None = None,
+    columns: int = 3,
+    title: str = "Classes of every batch",
+) -> "go.Figure":
+    """A panel per strategy: colour is a class's share of the batch of a round, the number its count, mean over seeds.
+
+    table: what `la.compare` returns. class_names: C names, default the numbers. Round 0 is the initial batch.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    frame = batch_classes(table, class_names)
+    known = frame["strategy"].unique().tolist()
+    shown = known if strategies is None else [check_choice("strategies", s, known) for s in strategies]
+    columns = min(check_int("columns", columns, low=1), len(shown))
+    rows, panel, gap = -(-len(shown) // columns), 40 + 22 * frame["class"].nunique(), 90  # pixels
+    inner = rows * panel + (rows - 1) * gap
+    gaps = {"horizontal_spacing": 0.06 / columns, "vertical_spacing": gap / inner}
+    fig = make_subplots(rows=rows, cols=columns, subplot_titles=shown, shared_yaxes=True, **gaps)
+    for place, strategy in enumerate(shown):
+        cell, batches = {"row": place // columns + 1, "col": place % columns + 1}, frame[frame["strategy"] == strategy]
+        fig.add_trace(go.Heatmap(_batches(batches), coloraxis="coloraxis"), **cell)
+        fig.update_xaxes(title_text="round", dtick=1 if batches["round"].max() <= 12 else 5, **cell)
+    fig.update_yaxes(type="category", autorange="reversed")
+    fig.update_yaxes(title_text="class", col=1)
+    top = 100 * frame.loc[frame["strategy"].isin(shown), "share"].max()
+    bar = {"title": {"text": "% of batch", "side": "right"}, "thickness": 16}
+    scale = {"colorscale": "Blues", "cmin": 0, "cmax": top, "colorbar": bar}
+    seeds = table["seed"].nunique()
+    subtitle = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
+    subtitle = f"{subtitle}; round 0: the initial labels"
+    size = {"width": max(560, 190 + 290 * columns), "height": inner + 170}
+    return apply_layout(fig, title, subtitle, **size, coloraxis=scale, margin_t=104, margin_l=100, margin_b=66)
+
+
+def _batches(frame):
+    """A heat map of classes (down) by rounds (across); with few rounds it tells the counts."""
+    share, count = (frame.pivot(index="class", columns="round", values=c) for c in ("share", "count"))
+    names = frame["class"].unique()
+    share, count = share.loc[names], count.loc[names]
+    text = {"text": count.map("{:.3g}".format).to_numpy(), "texttemplate": "%{text}"} if share.shape[1] <= 8 else {}
+    return {
+        "z": 100 * share.to_numpy(),
+        "x": share.columns.to_numpy(),
+        "y": names,
+        "customdata": count.to_numpy(),
+        "hovertemplate": "round %{x}, class %{y}: %{customdata:.1f} labels, %{z:.1f} % of the batch<extra></extra>",
+        **text,
+    }
+
+
+# What an image is to a strategy: unlabelled, labelled, picked.
+ROLES = {
+    "unlabelled": {"color": "#B8B8B8", "symbol": "circle", "size": 4, "opacity": 0.6},
+    "labelled": {"color": COLOURS[0], "symbol": "square", "size": 6, "opacity": 0.8},
+    "picked": {"color": COLOURS[3], "symbol": "diamond", "size": 9, "line": {"color": INK, "width": 1.2}},
+}
+
+
+def picks(
+    view: torch.Tensor | Mapping[str, torch.Tensor],
+    *,
+    labeled: torch.Tensor,
+    picked: torch.Tensor | Mapping[str, torch.Tensor],
+    unlabeled: torch.Tensor | None = None,
+    axes: str = "t-SNE coordinate",
+    title: str = "What is picked",
+) -> "go.Figure":
+    """Unlabelled, labelled and picked images on a map; several maps side by side, e.g. with and without VAE features.
+
+    view: (N, 2), or {panel title: (N, 2)} (`la.project` makes them). labeled: (M,) indices; picked: (n,) indices, or
+    {panel title: (n,)}. unlabeled: (K,) indices of the candidates to draw; None for all that are not labelled.
+    """
+    from plotly.subplots import make_subplots
+
+    views = view if isinstance(view, Mapping) else {"": view}
+    chosen = picked if isinstance(picked, Mapping) else dict.fromkeys(views, picked)
+    if not views or set(views) != set(chosen):
+        raise ValueError(f"view and picked must name the same panels, got {list(views)} and {list(chosen)}")
+    fig = make_subplots(rows=1, cols=len(views), subplot_titles=list(views), horizontal_spacing=0.16 / len(views))
+    for place, (name, points) in enumerate(views.items(), 1):
+        points = _check_map(points, "view")
+        roles = _roles(len(points), labeled, chosen[name], unlabeled)
+        for role, index in roles.items():
+            fig.add_trace(_role(role, points, index).update(showlegend=place == 1), row=1, col=place)
+        _equal_axes(fig, axes, row=1, col=place)
+    words = ", ".join(f"{len(index):,} {role}" for role, index in roles.items())
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.06, "yanchor": "bottom", "itemsizing": "constant"}
+    return apply_layout(fig, title, words, width=200 + 460 * len(views), height=580, legend=legend, margin_t=120)
+
+
+def _roles(n, labeled, picked, unlabeled):
+    """Indices by role; a picked image is not drawn as an unlabelled one, too."""
+    labeled, picked = check_index(labeled, n, "labeled"), check_index(picked, n, "picked")
+    if torch.isin(picked, labeled).any():
+        raise ValueError("picked must not hold images that are labeled already")
+    pool = torch.arange(n) if unlabeled is None else check_index(unlabeled, n, "unlabeled")
+    rest = pool[~torch.isin(pool, torch.cat([labeled, picked]))]
+    return {"unlabelled": rest, "labelled": labeled, "picked": picked}
+
+
+def _role(role, points, index):
+    import plotly.graph_objects as go
+
+    kind = go.Scattergl if len(points) > MANY_POINTS else go.Scatter
+    x, y = points[index].T.numpy() if len(index) else ([None], [None])
+    hover = f"image %{{customdata}}, {role}<extra></extra>"
+    options = {"mode": "markers", "marker": ROLES[role], "name": role, "legendgroup": role, "hovertemplate": hover}
+    return kind(x=x, y=y, customdata=index.numpy(), **options)
