@@ -18,9 +18,9 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 RANKED = {"reconstruction-error", "learning-loss", "least-confidence", "margin", "entropy", "bald"}
-COVERING = set()
+COUNTED = {"probcover", "maxherding"}  # draw nothing, but their gains tie: test_coverage.py permutes without ties
 COLD = {"core-set", "medal"}  # draw the first image where nothing is labelled
-DRAWN = sorted(set(STRATEGIES) - RANKED - COVERING)
+DRAWN = sorted(set(STRATEGIES) - RANKED - COUNTED)
 MATCHED = sorted(name for name, f in STRATEGIES.items() if "match" in inspect.signature(f).parameters)
 CLUSTERED = sorted(name for name, f in STRATEGIES.items() if "clusters" in inspect.signature(f).parameters)
 
@@ -106,7 +106,7 @@ def test_a_pool_of_one(name):
     assert select(name, codes, 1, **everything(codes)).tolist() == [0]
 
 
-@pytest.mark.parametrize("name", sorted(RANKED | COVERING | COLD))
+@pytest.mark.parametrize("name", sorted(RANKED | COLD))
 def test_permuting_the_pool_permutes_the_answer(name):
     codes, order = blobs(), torch.randperm(200, generator=generator(0, "order"))
     sources, labeled = everything(codes), torch.arange(0, 200, 9)

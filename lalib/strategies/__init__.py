@@ -10,7 +10,7 @@ import torch
 from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.pool import PoolView, Selection
 from lalib.seeds import generator
-from lalib.strategies import coverage, errors, learned, spatial, uncertainty
+from lalib.strategies import clusters, coverage, errors, learned, spatial, uncertainty
 
 __all__ = ["STRATEGIES", "Strategy", "run_strategy", "select"]
 
@@ -25,7 +25,10 @@ STRATEGIES: dict[str, Strategy] = {
     "uniform-in-clusters": spatial.uniform_in_clusters,
     "clustered-normal-spatial": spatial.clustered_normal_spatial,
     "reconstruction-error": errors.reconstruction_error,
-    "k-medoids": coverage.k_medoids,
+    "k-medoids": clusters.k_medoids,
+    "typiclust": clusters.typiclust,
+    "probcover": coverage.probcover,
+    "maxherding": coverage.maxherding,
     "least-confidence": uncertainty.least_confidence,
     "margin": uncertainty.margin,
     "entropy": uncertainty.entropy,

@@ -1,24 +1,221 @@
-"""Strategies that cover the latent space without a density."""
+"""Strategies that cover the codes, by balls or by kernels; no label is looked at.
 
+[Yehuda2022]  O. Yehuda et al., "Active learning through a covering lens", NeurIPS 2022: ProbCover.
+[Bae2024]     W. Bae, J. Noh, D. J. Sutherland, "Generalized coverage for more robust low-budget active learning",
+              ECCV 2024: MaxHerding.
+[Minoux1978]  M. Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
+
+Their unit of length, where none is given, follows the data and the budget: with m labelled and n to pick, the median
+distance from a place to its k-th nearest other place, k = (number of places) / (2 (m + n)), so that a ball of that
+radius holds half of an image's share of the pool. Equal codes are one place; the median is that of at most 256 places,
+evenly spread in lexicographic order.
+
+Both need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains; after that
+only rows that may lead are looked at, and what is picked is decided in double precision.
+"""
+
+from functools import cached_property
+
+import numpy as np
 import torch
 
-from lalib.geometry import kmeans
+from lalib._checks import check_int, check_number
+from lalib.geometry import distinct
 from lalib.pool import PoolView, Selection
+from lalib.strategies.ranking import factors, pick
 
-__all__ = ["k_medoids"]
+__all__ = ["maxherding", "probcover"]
+
+TILE = 2**19  # squared distances at once, 4 MB: they stay in the cache
+ROWS = 512  # of a tile, at most
+BATCH = 64  # gains brought up to date together
+PLACES = 256  # whose neighbours set the unit of length
+ROUNDING = 1e-9  # by this share a squared distance may exceed the squared radius and still lie within
+DECIMALS = 9  # of a gain: what differs less is a tie, which goes to the lowest index
 
 
-def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations: int = 50) -> Selection:
-    """The image nearest the centre of each of n k-means clusters of the unlabelled codes, largest cluster first.
+def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: float | None = None) -> Selection:
+    """Again and again the image whose ball of radius delta holds most uncovered images, Alg. 1 of [Yehuda2022].
 
-    iterations: at most so many of Lloyd's. Equal distances go to the lowest index. The score is the cluster's size.
+    delta: in units of the codes, >= 0; None (default): see the module. Labelled images cover their balls, too. Once
+    all images are covered, those in the fewest balls count as uncovered, and so on. Nothing is drawn; equal gains go to
+    the lowest index. The score is the number of images newly covered.
+    Differs: the paper sets delta once, by the purity of k-means clusters; ours shrinks as labels are bought, so that
+    later rounds do not find everything covered.
     """
-    codes = view.codes[view.unlabeled.to(view.codes.device)].double()
-    centres, assignment = kmeans(codes, n, generator, iterations=iterations)
-    distance = (codes - centres[assignment]).square().sum(dim=1)
-    order = distance.argsort(stable=True)
-    order = order[assignment[order].argsort(stable=True)].cpu()  # by cluster, then by distance
-    counts = assignment.bincount(minlength=n).cpu()
-    medoid = order[counts.cumsum(0) - counts]
-    rank = counts.argsort(descending=True, stable=True)
-    return Selection(view.unlabeled[medoid[rank]], counts[rank].float())
+    delta = _unit(view, n) if delta is None else check_number("delta", delta, low=0)
+    pairs = _Pairs(view.codes.double() / (delta or 1.0), view.unlabeled)
+    return pick(view, *_lazy_greedy(_Balls(pairs, view.labeled, limit=bool(delta) * (1 + ROUNDING)), n))
+
+
+def maxherding(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    bandwidth: float | None = None,
+    candidates: int | None = None,
+) -> Selection:
+    """Again and again the image x of largest sum_i max(k(x_i, x) - max_l k(x_i, l), 0), l labelled or picked [Bae2024].
+
+    k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)). bandwidth: in units of the codes, > 0; None (default): see the module.
+    candidates: only so many unlabelled images, drawn uniformly, at least n (all, if fewer are left), may be picked,
+    which bounds the time; None (default): all, and nothing is drawn. Equal gains go to the lowest index. The score is
+    the gain, at most N.
+    """
+    bandwidth = (_unit(view, n) or 1.0) if bandwidth is None else _positive("bandwidth", bandwidth)
+    rows = _candidates(len(view.unlabeled), n, candidates, generator)
+    pairs = _Pairs(view.codes.double() / (2**0.5 * bandwidth), view.unlabeled[rows])
+    found, gains = _lazy_greedy(_Kernels(pairs, view.labeled), n)
+    return pick(view, rows[found], gains)
+
+
+def _positive(name, value):
+    if check_number(name, value) <= 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+    return value
+
+
+def _candidates(size, n, candidates, generator):
+    """Rows among the unlabelled, ascending."""
+    if candidates is None:
+        return torch.arange(size)
+    if check_int("candidates", candidates, low=1) < n:
+        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
+    return torch.randperm(size, generator=generator)[:candidates].sort().values
+
+
+def _unit(view, n):
+    """The module's unit of length; 0.0 if all codes coincide."""
+    places = distinct(view.codes)[0].double()
+    size = len(places)
+    if size == 1:
+        return 0.0
+    k = min(max(1, round(size / (2 * (len(view.labeled) + n)))), size - 1)
+    order = np.lexsort(places.cpu().numpy().T[::-1])[:: -(-size // PLACES)].copy()
+    chosen = places[torch.from_numpy(order).to(places.device)]
+    rows = chosen.split(max(1, TILE // size))
+    distance = [torch.cdist(row, places, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(k + 1) for row in rows]
+    return float(torch.cat([found.values for found in distance]).median())
+
+
+class _Pairs:
+    """Squared distances from some of the points (N, L) to all of them, in tiles.
+
+    Rough ones are in single precision and never above the true ones: a product of L + 2 terms is right to
+    (L + 2) 2^-23 of the squared norms, and both norms are shrunk by a little more than that.
+    """
+
+    def __init__(self, points, rows):
+        everything, self.right = factors(points)
+        self.left = everything[rows.to(points.device)]
+        self.everything = everything
+        keep = 1 - (points.shape[1] + 16) * 2**-23
+        self.rough_left, self.rough_right = self.left.float(), self.right.float()
+        self.rough_left[:, -2] *= keep
+        self.rough_right[:, -1] *= keep
+
+    def tiles(self, rows, targets=None, rough=False):
+        """For rows (B,), slice by slice, and all points or the targets, a mask (N,): the slices and the distances."""
+        left, right = (self.rough_left, self.rough_right) if rough else (self.left, self.right)
+        return _tiles(left[rows.to(left.device)], right if targets is None else right[targets])
+
+    def from_labeled(self, labeled):
+        return _tiles(self.everything[labeled.to(self.right.device)], self.right)
+
+    def from_row(self, row):
+        """Of one row, (N,)."""
+        return self.right @ self.left[row]
+
+
+def _tiles(left, right):
+    height = min(ROWS, max(1, len(left)))
+    for i in range(0, len(left), height):
+        for j in range(0, len(right), TILE // height):
+            rows, columns = slice(i, i + height), slice(j, j + TILE // height)
+            yield rows, columns, left[rows] @ right[columns].T
+
+
+class _Balls:
+    """How many balls each of N images lies in, and how many of those in the fewest a further ball would hold."""
+
+    def __init__(self, pairs, labeled, limit):
+        self.pairs, self.limit = pairs, limit
+        self.covers = torch.zeros_like(pairs.right[:, 0])
+        for _, columns, square in pairs.from_labeled(labeled):
+            self.covers[columns] += square.le_(limit).sum(dim=0)
+
+    def gains(self, rows, rough=False):
+        return self._within(rows, self.covers == self.covers.min(), rough)
+
+    def add(self, row):
+        """Put a ball around the row; where that begins a new layer, an upper bound of all gains, else None."""
+        before = self.covers.min()
+        self.covers += self.pairs.from_row(row).le_(self.limit)
+        return self.sizes if self.covers.min() > before else None
+
+    @cached_property
+    def sizes(self):
+        return self._within(torch.arange(len(self.pairs.left)), None, rough=True)
+
+    def _within(self, rows, targets, rough):
+        total = self.covers.new_zeros(len(rows))
+        for part, _, square in self.pairs.tiles(rows, targets, rough):
+            total[part] += square.le_(self.limit).sum(dim=1)
+        return total.cpu()
+
+
+class _Kernels:
+    """How near, as a kernel, each of N images is to the nearest centre, and what a further centre would add to all."""
+
+    def __init__(self, pairs, labeled):
+        self.pairs = pairs
+        self.reach = torch.zeros_like(pairs.right[:, 0])
+        for _, columns, square in pairs.from_labeled(labeled):
+            self.reach[columns] = torch.maximum(self.reach[columns], square.amin(dim=0).neg_().exp_())
+
+    def gains(self, rows, rough=False):
+        total, reach = self.reach.new_zeros(len(rows)), self.reach.float() if rough else self.reach
+        for part, columns, square in self.pairs.tiles(rows, rough=rough):
+            total[part] += square.neg_().exp_().sub_(reach[columns]).relu_().sum(dim=1)
+        if rough:  # exponentials, sums and reach are right to less than that
+            total = total * (1 + 1e-5) + len(reach) * 1e-6
+        return total.round(decimals=DECIMALS).cpu()
+
+    def add(self, row):
+        self.reach = torch.maximum(self.reach, self.pairs.from_row(row).neg_().exp_())
+
+
+EXACT, BOUND, STALE = range(3)  # what a gain is: today's, an upper bound of it, or an earlier step's
+
+
+def _lazy_greedy(state, n):
+    """Rows (n,), each of the largest gain after those before it, the lowest of equals, and their gains (n,).
+
+    Exact and lazy [Minoux1978]: gains only fall, so that one of an earlier step bounds today's, and only rows that lead
+    are looked at again, first roughly. Where gains grow, state.add says what bounds them.
+    """
+    gain = state.gains(torch.arange(len(state.pairs.left)), rough=True)
+    status, picked, scores = torch.full_like(gain, BOUND), [], []
+    while True:
+        best = int(gain.argmax())
+        if status[best] != EXACT:
+            rows = _leaders(gain, status == status[best], best)
+            status[rows] -= 1
+            gain[rows] = state.gains(rows, rough=bool(status[best] == BOUND))
+            continue
+        picked.append(best)
+        scores.append(gain[best].clone())
+        if len(picked) == n:
+            return torch.tensor(picked), torch.stack(scores)
+        bound = state.add(best)
+        gain = gain if bound is None else bound.clone()
+        gain[picked] = -torch.inf
+        status[:] = STALE
+
+
+def _leaders(gain, among, best):
+    """The rows of largest gain among some, `best` one of them however many tie."""
+    rows = gain.masked_fill(~among, -torch.inf).topk(min(BATCH, len(gain))).indices
+    rows = rows[gain[rows].isfinite() & among[rows]]
+    return torch.cat([rows[rows != best], torch.tensor([best])])

@@ -1,0 +1,104 @@
+"""Strategies that pick from clusters of the codes by k-means; no label is looked at.
+
+[Hacohen2022] G. Hacohen, A. Dekel, D. Weinshall, "Active learning on a budget: opposite strategies suit high and low
+              budgets", ICML 2022: TypiClust.
+"""
+
+import heapq
+
+import torch
+
+from lalib._checks import check_int
+from lalib.geometry import TREE_DIMENSIONS, kmeans, knn
+from lalib.pool import PoolView, Selection
+from lalib.strategies.ranking import factors
+
+__all__ = ["k_medoids", "typiclust"]
+
+TILE = 2**20  # squared distances at once: 8 MB
+
+
+def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations: int = 50) -> Selection:
+    """The image nearest the centre of each of n k-means clusters of the unlabelled codes, largest cluster first.
+
+    iterations: at most so many of Lloyd's. Equal distances go to the lowest index. The score is the cluster's size.
+    """
+    codes = view.codes[view.unlabeled.to(view.codes.device)].double()
+    centres, assignment = kmeans(codes, n, generator, iterations=iterations)
+    distance = (codes - centres[assignment]).square().sum(dim=1)
+    order = distance.argsort(stable=True)
+    order = order[assignment[order].argsort(stable=True)].cpu()  # by cluster, then by distance
+    counts = assignment.bincount(minlength=n).cpu()
+    medoid = order[counts.cumsum(0) - counts]
+    rank = counts.argsort(descending=True, stable=True)
+    return Selection(view.unlabeled[medoid[rank]], counts[rank].float())
+
+
+def typiclust(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    max_clusters: int = 500,
+    min_size: int = 6,
+    neighbours: int = 20,
+    iterations: int = 25,
+) -> Selection:
+    """The most typical image of the cluster with the fewest labels, the largest of such, again and again [Hacohen2022].
+
+    Clusters are those of k-means on all codes, min(labelled + n, max_clusters) of them, by at most `iterations` of
+    Lloyd's; those below min_size images have their turn when all others are used up. An image is typical if the mean
+    distance to its min(neighbours, size / 2) nearest in the cluster is small; the score is minus that distance.
+    Differs: neighbours count whether they are labelled or not, and picks count as labels when the next cluster is
+    chosen, which matters beyond max_clusters only.
+    """
+    for name, value in {"max_clusters": max_clusters, "min_size": min_size, "neighbours": neighbours}.items():
+        check_int(name, value, low=1)
+    count = min(len(view.labeled) + n, max_clusters, view.n_images)
+    _, assignment = kmeans(view.codes, count, generator, iterations=iterations)
+    free = torch.zeros(view.n_images, dtype=torch.bool)
+    free[view.unlabeled] = True
+    clusters = _members(assignment.cpu(), count)
+    turns = [(len(c) < min_size, int((~free[c]).sum()), -len(c), i) for i, c in enumerate(clusters) if free[c].any()]
+    heapq.heapify(turns)
+    waiting, picked, scores = {}, [], []
+    while len(picked) < n:
+        small, labels, size, cluster = heapq.heappop(turns)
+        if cluster not in waiting:
+            waiting[cluster] = _by_typicality(view.codes, clusters[cluster], free, neighbours)
+        index, score = waiting[cluster].pop()
+        picked.append(index)
+        scores.append(score)
+        if waiting[cluster]:
+            heapq.heappush(turns, (small, labels + 1, size, cluster))
+    return Selection(torch.tensor(picked), torch.tensor(scores))
+
+
+def _members(assignment, count):
+    """The indices of each cluster, ascending."""
+    return assignment.argsort(stable=True).split(assignment.bincount(minlength=count).tolist())
+
+
+def _by_typicality(codes, members, free, neighbours):
+    """(index, score) of the free members, the most typical last, the lowest index last of equals."""
+    score = -_mean_distance(codes[members.to(codes.device)].double(), min(neighbours, len(members) // 2)).cpu()
+    order = score.argsort(descending=True, stable=True)
+    order = order[free[members[order]]].flip(0)
+    return list(zip(members[order].tolist(), score[order].tolist(), strict=True))
+
+
+def _mean_distance(points, k):
+    """Mean distance (N,) from each point (N, L) to its k nearest others; 0 for k = 0."""
+    if k == 0:
+        return points.new_zeros(len(points))
+    if points.shape[1] <= TREE_DIMENSIONS:
+        return knn(points, k)[0].mean(dim=1)
+    left, right = factors(points)
+    means = []
+    for rows in torch.arange(len(points), device=points.device).split(max(1, TILE // len(points))):
+        square = left[rows] @ right.T  # finds the neighbours; how far they are is measured from differences
+        square[torch.arange(len(rows)), rows] = torch.inf
+        found = points[square.topk(k, dim=1, largest=False).indices]
+        distance = (found - points[rows][:, None]).square().sum(dim=2).sqrt()
+        means.append(distance.sort(dim=1).values.mean(dim=1))
+    return torch.cat(means)
