@@ -144,43 +144,36 @@ def _how_many(candidates, n):
 
 def _greedy(passes_T_M_C, n, configurations, generator):
     """Rows (n,) of the M images and their gains (n,), one by one."""
-    known = _entropy(passes_T_M_C).mean(dim=0)
-    free = torch.ones_like(known, dtype=torch.bool)
-    picked, gains, classes = [], [], passes_T_M_C.shape[2]
+    known, which = _entropy(passes_T_M_C).mean(dim=0), None
+    log_T_K = passes_T_M_C.new_zeros(len(passes_T_M_C), 1)  # log p(configuration | pass)
+    free, picked, gains = torch.ones_like(known, dtype=torch.bool), [], []
     for _ in range(n):
-        enumerated = classes ** len(picked) <= configurations
-        if enumerated:
-            log_T_K, weight = _enumerate(passes_T_M_C[:, picked])
-        else:
-            log_T_K, weight = _sample(passes_T_M_C[:, picked], configurations, generator)
-        gain = _expected_entropy(passes_T_M_C, log_T_K, weight) - known
+        gain = _expected_entropy(passes_T_M_C, log_T_K, enumerated=which is None) - known
         picked.append(int(gain.masked_fill(~free, -torch.inf).argmax()))
         gains.append(gain[picked[-1]])
         free[picked[-1]] = False
+        new = picked[-1:]
+        if which is None and log_T_K.shape[1] * passes_T_M_C.shape[2] > configurations:
+            which = torch.randint(len(log_T_K), (configurations,), generator=generator).to(log_T_K.device)
+            log_T_K, new = log_T_K.new_zeros(len(log_T_K), configurations), picked
+        for row in new:
+            log_T_K = _extend(log_T_K, passes_T_M_C[:, row], which, generator)
     return torch.tensor(picked, device=known.device), torch.stack(gains)
 
 
-def _enumerate(picked_T_B_C):
-    """log p(y | pass) (T, K) of all K = C^B answers y to the picked images, and p(y) (K,)."""
-    log_T_K = picked_T_B_C.new_zeros(len(picked_T_B_C), 1)
-    for answers_T_C in picked_T_B_C.log().unbind(dim=1):
-        log_T_K = (log_T_K[:, :, None] + answers_T_C[:, None, :]).flatten(1)
-    return log_T_K, log_T_K.exp().mean(dim=0)
+def _extend(log_T_K, answer_T_C, which, generator):
+    """log p(configuration | pass) with one more image: each of its answers, or one drawn from the pass `which` (K,)."""
+    if which is None:
+        return (log_T_K[:, :, None] + answer_T_C.log()[:, None, :]).flatten(1)
+    chance = torch.rand(len(which), 1, generator=generator, dtype=torch.float64).to(log_T_K.device)
+    cumulative_K_C = answer_T_C.cumsum(dim=1)[which]
+    drawn = (chance * cumulative_K_C[:, -1:] >= cumulative_K_C).sum(dim=1)
+    return log_T_K + answer_T_C.log()[:, drawn]
 
 
-def _sample(picked_T_B_C, configurations, generator):
-    """The same of K answers drawn from p(y): a pass uniformly, then its answers; they weigh 1 / K each."""
-    passes, size, _ = picked_T_B_C.shape
-    which = torch.randint(passes, (configurations,), generator=generator).to(picked_T_B_C.device)
-    chance = torch.rand(configurations, size, 1, generator=generator, dtype=torch.float64).to(picked_T_B_C.device)
-    cumulative = picked_T_B_C.cumsum(dim=2)[which]
-    answer = (chance * cumulative[:, :, -1:] >= cumulative).sum(dim=2)
-    log_T_K = picked_T_B_C.log().gather(2, answer.T.expand(passes, -1, -1)).sum(dim=1)
-    return log_T_K, log_T_K.new_full((configurations,), 1 / configurations)
-
-
-def _expected_entropy(passes_T_M_C, log_T_K, weight):
-    """E over configurations of the entropy of p(y | configuration) for each of M images, (M,)."""
+def _expected_entropy(passes_T_M_C, log_T_K, enumerated):
+    """Mean entropy of p(y | configuration) of each of M images, (M,): weighted by p(configuration) if enumerated."""
+    weight = log_T_K.exp().mean(dim=0) if enumerated else torch.full_like(log_T_K[0], 1 / log_T_K.shape[1])
     possible = weight > 0
     posterior_K_T = log_T_K[:, possible].softmax(dim=0).T
     blocks = passes_T_M_C.split(max(1, BLOCK // (len(posterior_K_T) * passes_T_M_C.shape[2])), dim=1)
