@@ -90,6 +90,7 @@ def test_colour_dash_and_marker_tell_apart_25_strategies():
     looks = [(t.line.color, t.line.dash, t.marker.symbol) for t in fig.data if t.fill is None]
     assert len(set(looks)) == 25
     assert len({(dash, shape) for _, dash, shape in looks}) == 25  # without colour
+    assert fig.layout.height > 600  # for the legend
     assert "#F0E442" not in {color for color, *_ in looks}
 
 

@@ -95,6 +95,7 @@ def update_learning_curves(
                 new.append((strategy, shapes))
         for strategy, shapes in sorted(new, key=lambda pair: order.index(pair[0])):
             fig.add_traces(_traces(strategy, shapes, _look(strategy, order, baseline)))
+        fig.layout.height = max(520, 160 + 21 * len(order))  # the legend whole
         fig.layout.title.text = heading(_first_line(fig), seeds_in_words(frame["seeds"], confidence))
     return fig
 
@@ -182,7 +183,8 @@ def label_saving(
         numbers = {"x": 1.0, "xref": "paper", "y": row.strategy, "xanchor": "left", "showarrow": False, "xshift": 10}
         fig.add_annotation(text=_saving_in_words(row), **numbers)
     fig.add_vline(x=1, line={"color": INK, "width": 1.2})
-    fig.update_yaxes(categoryorder="array", categoryarray=frame["strategy"], range=[-0.6, len(frame) - 0.4])
+    order = {"categoryorder": "array", "categoryarray": frame["strategy"], "ticklabelstandoff": 8}
+    fig.update_yaxes(range=[-0.6, len(frame) - 0.4], **order)
     ticks = [v for v in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 50) if edges[0] <= v <= edges[1]]
     log = {"type": "log", "tickvals": ticks, "range": np.log10(edges).tolist(), "zeroline": False}
     fig.update_xaxes(title_text="labels that random needs / labels used", **log)

@@ -36,7 +36,7 @@ def penalty_matrix(frame: "pd.DataFrame", *, title: str = "Pairwise penalty matr
     fig.update_xaxes(title_text="beaten", type="category", tickangle=-40, showgrid=False)
     fig.update_yaxes(title_text="beats", type="category", autorange="reversed", showgrid=False)
     subtitle = "share of label counts with a significant win (t-test, 5 %); mean: lower is better"
-    size = {"width": max(620, 240 + 62 * len(names)), "height": 260 + 40 * len(names)}
+    size = {"width": max(640, 260 + 46 * len(names)), "height": 260 + 40 * len(names)}
     return apply_layout(fig, title, subtitle, **size, margin_l=130, margin_b=110)
 
 
