@@ -121,7 +121,7 @@ class _Run:
         self.x, self.y = _place(self.data[0], device)
         self.validation = None if validation is None else _place(self.data[1], device)
         groups = model.parameter_groups(learning_rate)
-        self.optimizer = torch.optim.Adam(groups, weight_decay=weight_decay, fused=device.type == "cuda")
+        self.optimizer = torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
         self.history = History()
         self.best = _snapshot(model)
         model.prepare(self.x)
@@ -173,7 +173,7 @@ class _Run:
 
     def _keep(self, row: dict) -> None:
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
-        if not all(bool(value.isfinite().all()) for value in self.model.parameters()):
+        if not all(bool(value.sum().isfinite()) for value in self.model.parameters()):
             bad.append("weights are not finite")
         if bad:
             raise LalibError(
