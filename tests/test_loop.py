@@ -1,0 +1,141 @@
+"""The active-learning loop: what is bought, who sees what, and what the seed decides."""
+
+import pytest
+import torch
+
+import lalib as la
+from lalib.loop import active_learning, cold_start
+from lalib.pool import Pool, Selection
+from lalib.tasks import Task, TaskData
+
+
+@pytest.fixture(scope="module")
+def data():
+    images = la.load("digits").subset(range(300))
+    return TaskData(images.images.flatten(1).float() / 255, images, Task(steps=5))
+
+
+def _run(data, strategy="margin", seed=0, initial=None, **options):
+    pool = Pool(data.images.labels)
+    initial = cold_start("random", data, 10, seed=seed) if initial is None else initial
+    options = {"step": 5, "rounds": 3, "device": "cpu", **options}
+    return pool, list(active_learning(pool, data, strategy, initial=initial, seed=seed, **options))
+
+
+def test_rounds_buy_train_and_go_on(data):
+    pool, rounds = _run(data)
+    assert [state.round for state in rounds] == [0, 1, 2, 3]
+    assert [len(state.bought) for state in rounds] == [10, 5, 5, 5]
+    assert [len(state.model.index) for state in rounds] == [10, 15, 20, 25]
+    assert torch.equal(torch.cat([state.bought for state in rounds]), pool.labeled)
+    assert torch.equal(pool.labels, data.images.labels[pool.labeled])
+    assert torch.equal(rounds[2].model.index, pool.labeled[:20])
+    assert torch.equal(rounds[2].model.labels, pool.labels[:20])
+    assert all(state.train_seconds > 0 for state in rounds)
+    assert rounds[0].select_seconds == 0
+
+
+def test_a_round_by_hand(data):
+    """Train, select and train again with what the library offers for one step."""
+    pool, rounds = _run(data, rounds=1, seed=4)
+    first = la.tasks.train(data, pool.labeled[:10], pool.labels[:10], seed=4, device="cpu")
+    query = Pool(data.images.labels)
+    query.buy(pool.labeled[:10])
+    expected = la.strategies.run_strategy(
+        "margin", query.view(data.codes, **first.sources()), 5, generator=la.seeds.generator(4, "select", 0)
+    )
+    assert torch.equal(rounds[1].bought, expected.index)
+    assert torch.equal(first.probs(), rounds[0].model.probs())
+
+
+def test_a_strategy_sees_bought_labels_only(data):
+    seen = []
+
+    def curious(view, n, *, generator):
+        seen.append((view.labeled.clone(), view.labels.clone()))
+        assert view.probs.shape == (300, 10)
+        assert not hasattr(view, "oracle")
+        return Selection(view.unlabeled[:n])
+
+    pool, _ = _run(data, curious)
+    assert [len(labels) for _, labels in seen] == [10, 15, 20]
+    for labeled, labels in seen:
+        assert torch.equal(labels, data.images.labels[labeled])
+    assert len(pool.labeled) == 25
+
+
+def test_the_seed_decides_and_strategies_share_their_start(data):
+    (one, first), (two, again), (three, _) = _run(data), _run(data), _run(data, seed=1)
+    assert torch.equal(one.labeled, two.labeled)
+    assert torch.equal(first[-1].model.probs(), again[-1].model.probs())
+    assert not torch.equal(one.labeled, three.labeled)
+    other, rounds = _run(data, "random")
+    assert torch.equal(other.labeled[:10], one.labeled[:10])
+    assert torch.equal(rounds[0].model.probs(), first[0].model.probs())
+    assert not torch.equal(other.labeled, one.labeled)
+
+
+def test_options_and_errors_reach_the_strategy(data):
+    errors = torch.arange(300.0)
+    pool, _ = _run(data, "reconstruction-error", errors=errors, initial=torch.tensor([299]), rounds=1)
+    assert pool.labeled.tolist() == [299, 298, 297, 296, 295, 294]
+    with pytest.raises(ValueError, match="margin has no option 'bogus'"):
+        _run(data, options={"bogus": 1})
+    with pytest.raises(la.LalibError, match="needs errors"):
+        _run(data, "reconstruction-error")
+
+
+def test_a_started_loop_stops_where_it_is_left(data):
+    pool = Pool(data.images.labels)
+    loop = active_learning(pool, data, "random", initial=torch.arange(10), step=5, rounds=3, device="cpu")
+    assert len(pool.labeled) == 0
+    next(loop)
+    next(loop)
+    loop.close()
+    assert len(pool.labeled) == 15
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 59}, r"10 \+ 59 x 5 = 305 labels exceed the 300 unlabelled images"),
+        ({"step": 0}, "step must be at least 1, got 0"),
+        ({"rounds": -1}, "rounds must be at least 0, got -1"),
+        ({"strategy": "marginal"}, "strategy must be one of .* Did you mean 'margin'"),
+        ({"initial": torch.tensor([3, 3])}, "index must be distinct"),
+    ],
+)
+def test_refuses(options, message, data):
+    with pytest.raises(ValueError, match=message):
+        _run(data, **options)
+
+
+# Cold start
+
+
+@pytest.mark.parametrize("start", ["random", "k-medoids", "typiclust", "cluster"])
+def test_any_label_free_strategy_starts(start, data):
+    index = cold_start(start, data, 20, seed=3)
+    assert len(index.unique()) == 20
+    assert torch.equal(index, cold_start(start, data, 20, seed=3))
+
+
+def test_a_start_from_chosen_classes(data):
+    index = cold_start({"3": 7, "5": 4}, data, seed=0)
+    assert data.images.labels[index].tolist() == [3] * 7 + [5] * 4
+    assert len(index.unique()) == 11
+    assert not torch.equal(index, cold_start({"3": 7, "5": 4}, data, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "message"),
+    [
+        ("margin", la.LalibError, r"this strategy needs probs \(N, C\), which was not given"),
+        ({"eleven": 1}, ValueError, "class must be one of '0', .* got 'eleven'"),
+        ({"3": 1000}, ValueError, "images of class '3' must be at most"),
+        ({"3": 0}, ValueError, "images of class '3' must be at least 1, got 0"),
+    ],
+)
+def test_a_start_that_cannot_be(start, error, message, data):
+    with pytest.raises(error, match=message):
+        cold_start(start, data, 10, seed=0)

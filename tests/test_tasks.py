@@ -1,0 +1,227 @@
+"""Task models: what is trained, what a strategy may ask of it, and how it is tested."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import lalib as la
+from lalib import tasks
+from lalib.classifiers import MLPClassifier
+from lalib.losses import pair_loss
+from lalib.networks import Batch
+from lalib.seeds import generator
+from lalib.tasks import LossPredictor, Task, TaskData, evaluate, train
+
+QUICK = {"steps": 20, "passes": 3}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return la.load("digits").subset(range(300))
+
+
+def _codes(images):
+    return images.images.flatten(1).float() / 255
+
+
+def _data(images, **options):
+    return TaskData(_codes(images), images, Task(**{**QUICK, **options}))
+
+
+def _train(data, n=60, **options):
+    index = torch.arange(n)
+    return train(data, index, data.images.labels[index], **{"seed": 0, "device": "cpu", **options})
+
+
+def _weights(classifier):
+    return torch.cat([value.flatten().float() for value in classifier.state_dict().values()])
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "round", "epochs"),
+    [
+        (Task(), 20, 0, 200),
+        (Task(), 32, 0, 200),
+        (Task(), 33, 0, 100),
+        (Task(), 100, 5, 50),
+        (Task(), 100_000, 0, 1),
+        (Task(epochs=10, more_epochs=5), 3000, 0, 10),
+        (Task(epochs=10, more_epochs=5), 6000, 1, 15),
+    ],
+)
+def test_epochs_by_hand(task, labels, round, epochs):
+    assert task.n_epochs(labels, round) == epochs
+
+
+@pytest.mark.parametrize("model", tasks.TASKS)
+def test_what_a_strategy_may_ask(model, digits):
+    few = digits.subset(range(80))
+    data = _data(few, model=model, steps=4)
+    state = _train(data, 40)
+    given = {name: source() for name, source in state.sources().items()}
+    assert given["probs"].shape == (80, 10)
+    assert given["mc_probs"].shape == (3, 80, 10)
+    assert given["features"].shape == (80, {"mlp": 256, "cnn": 128, "resnet18": 512}[model])
+    assert given["predicted_losses"].shape == (80,)
+    assert torch.equal(given["mc_probs"][0], given["probs"])  # the task model is the ensemble's first member
+    assert not torch.equal(given["mc_probs"][1], given["mc_probs"][2])
+    assert torch.allclose(given["mc_probs"].sum(2), torch.ones(3, 80), atol=1e-5)
+    for strategy in ("margin", "bald", "badge", "core-set", "learning-loss"):
+        query = la.select(strategy, data.codes, 5, labeled=state.index, labels=state.labels, **state.sources())
+        assert len(query.unique()) == 5
+
+
+def test_what_is_asked_does_not_change_the_task_model(digits):
+    state, again = _train(_data(digits)), _train(_data(digits))
+    before = _weights(state.classifier)
+    for source in state.sources().values():
+        source()
+    assert torch.equal(_weights(state.classifier), before)
+    assert torch.equal(_weights(again.classifier), before)
+    assert not torch.equal(_weights(_train(_data(digits), seed=1).classifier), before)
+
+
+def test_dropout_instead_of_an_ensemble(digits):
+    data = _data(digits, mc="dropout", options={"dropout": 0.5})
+    probs_T_N_C = _train(data).mc_probs()
+    assert probs_T_N_C.shape == (3, 300, 10)
+    assert not torch.equal(probs_T_N_C[0], probs_T_N_C[1])
+    with pytest.raises(la.LalibError, match="MC-dropout needs a classifier with dropout"):
+        _train(_data(digits, mc="dropout")).mc_probs()
+
+
+def test_a_warm_start_goes_on_and_leaves_the_old_model(digits):
+    first = _train(_data(digits))
+    before = _weights(first.classifier)
+    warm = _train(_data(digits, warm_start=True), start=first.classifier)
+    cold = _train(_data(digits), start=first.classifier)
+    assert torch.equal(_weights(first.classifier), before)
+    assert torch.equal(_weights(cold.classifier), before)
+    assert not torch.equal(_weights(warm.classifier), before)
+    assert evaluate(warm, _codes(digits)[:60], digits.labels[:60])["accuracy"] > 0.9
+
+
+def test_views_augment_in_training_only(digits):
+    views = {"shift": 0.2}
+    plain, moved = (_train(_data(digits, model="cnn", views=v)) for v in (None, views))
+    assert not torch.equal(_weights(plain.classifier), _weights(moved.classifier))
+    assert torch.equal(moved.probs(), moved.probs())
+    x = digits.images[:4].float() / 255
+    classifier = moved.classifier.eval()
+    assert torch.equal(classifier.augmented(x, generator(0)), x)
+    assert not torch.equal(classifier.train().augmented(x, generator(0)), x)
+
+
+# Learning loss
+
+
+def test_pair_loss_by_hand():
+    predicted, losses = torch.tensor([1.0, 0.2, 0.5, 0.1, 9.0]), torch.tensor([3.0, 1.0, 2.0, 4.0, 5.0])
+    # pairs (0, 2): 3 > 2, so max(0, -(1.0 - 0.5) + 1) = 0.5; (1, 3): 1 <= 4, so max(0, (0.2 - 0.1) + 1) = 1.1
+    assert pair_loss(predicted, losses).item() == pytest.approx(0.8)
+    assert pair_loss(torch.tensor([5.0, 0.0]), torch.tensor([2.0, 1.0])).item() == 0
+    assert pair_loss(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])).item() == 1
+    assert pair_loss(predicted[:1], losses[:1]).item() == 0
+
+
+def _predictor(detach_after, codes=None):
+    return LossPredictor(
+        MLPClassifier(6, 3, hidden=(8, 8)), torch.zeros(1, 6), codes=codes, width=4, detach_after=detach_after, seed=0
+    )
+
+
+def _gradient_of_the_pairs(predictor, batch):
+    predictor.zero_grad()
+    predictor.train().loss(batch, generator=None)["pairs"].backward()
+    body = [p.grad for p in predictor.classifier.parameters()]
+    return sum(g.abs().sum().item() for g in body if g is not None), predictor.last.weight.grad.abs().sum().item()
+
+
+def test_the_pair_loss_stops_moving_the_features():
+    x, y = torch.randn(8, 6, generator=generator(0, "x")), torch.arange(8) % 3
+    predictor = _predictor(detach_after=1)
+    body, head = _gradient_of_the_pairs(predictor, Batch(x, y))
+    assert body > 0
+    assert head > 0
+    body, head = _gradient_of_the_pairs(predictor, Batch(x, y))
+    assert body == 0
+    assert head > 0
+
+
+def test_the_head_sees_the_codes_of_its_images():
+    x, y = torch.randn(8, 6, generator=generator(0, "x")), torch.arange(8) % 3
+    codes = torch.randn(20, 5, generator=generator(0, "codes"))
+    predictor = _predictor(9, codes).eval()
+    index = torch.tensor([7, 3, 1, 0, 2, 4, 19, 11])
+    expected = pair_loss(
+        predictor.head(predictor.classifier.activations(x)[0], codes[index]),
+        torch.nn.functional.cross_entropy(predictor.classifier(x), y, reduction="none"),
+    )
+    assert predictor.loss(Batch(x, y, index), generator=None)["pairs"].item() == pytest.approx(expected.item())
+    assert predictor.predict(x, codes[:8], block=3).tolist() == pytest.approx(predictor.predict(x, codes[:8]).tolist())
+    assert not torch.allclose(predictor.predict(x, codes[:8]), predictor.predict(x, codes[8:16]))
+    with pytest.raises(la.LalibError, match="give codes to predict if, and only if"):
+        predictor.predict(x)
+
+
+def test_predicted_losses_follow_the_true_ones(digits):
+    """Labels of one half of the classes are noise: their losses must come out larger."""
+    noisy = digits.labels.clone()
+    hard = digits.labels >= 5
+    noisy[hard] = 5 + torch.randint(5, (int(hard.sum()),), generator=generator(0, "noise"))
+    data = _data(dataclasses.replace(digits, labels=noisy), steps=300)
+    losses = _train(data, 200).predicted_losses()
+    assert losses[200:][hard[200:]].mean() > losses[200:][~hard[200:]].mean() + losses[200:].std()
+
+
+# Evaluation
+
+
+def test_evaluate_by_hand(digits):
+    state = _train(_data(digits))
+    result = evaluate(state, _codes(digits), digits.labels)
+    guess = state.probs().argmax(1)
+    assert result["accuracy"] == pytest.approx((guess == digits.labels).float().mean().item())
+    confusion = torch.zeros(10, 10, dtype=torch.int64)
+    for true, called in zip(digits.labels.tolist(), guess.tolist(), strict=True):
+        confusion[true, called] += 1
+    assert result["confusion"] == confusion.tolist()
+
+
+def test_several_labels_per_image(digits):
+    labels = torch.stack([digits.labels % 2, digits.labels // 5, torch.zeros_like(digits.labels)], dim=1)
+    several = dataclasses.replace(digits, labels=labels, class_names=("odd", "high", "never"))
+    state = _train(_data(several, steps=100), 200)
+    result = evaluate(state, _codes(several), labels)
+    probs = state.probs()
+    aucs = []
+    for c in (0, 1):
+        yes, no = probs[labels[:, c] == 1, c], probs[labels[:, c] == 0, c]
+        aucs.append((yes[:, None] > no).double().mean().item() + 0.5 * (yes[:, None] == no).double().mean().item())
+    assert result["auc"] == pytest.approx(sum(aucs) / 2, abs=1e-6)
+    assert result["accuracy"] == pytest.approx(((probs > 0.5) == labels.bool()).float().mean().item())
+    assert "confusion" not in result
+    assert state.mc_probs().shape == (3, 300, 3)
+    assert state.predicted_losses().shape == (300,)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": "mpl"}, ValueError, "task must be one of 'mlp', 'cnn', 'resnet18', got 'mpl'. Did you mean 'mlp'?"),
+        ({"options": {"depth": 3}}, ValueError, "task 'mlp' has no option 'depth'; its options are: 'hidden'"),
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
+        ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number, got 2.5"),
+        ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0, got -1"),
+        ({"mc": "laplace"}, ValueError, "mc must be one of 'ensemble', 'dropout', got 'laplace'"),
+        ({"views": {}}, ValueError, "views augment images: give them to a task on pixels"),
+        ({"model": "cnn", "views": {"shift": 2}}, ValueError, "shift must be at most 1, got 2"),
+    ],
+)
+def test_a_task_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        Task(**options)
