@@ -31,6 +31,7 @@ from lalib.latent import (
 )
 from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
+from lalib.query_sets import compare_maps, compare_query_sets
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.tasks import Task, TaskData, evaluate
 from lalib.training import History, fit, load_model, save
@@ -61,6 +62,8 @@ __all__ = [
     "class_balance",
     "cold_start",
     "compare",
+    "compare_maps",
+    "compare_query_sets",
     "decode",
     "difficulty",
     "encode",
@@ -87,7 +90,7 @@ __all__ = [
     "widgets",
 ]
 
-_LAZY = ("experiments", "figures", "results", "widgets")  # these import plotly, pandas or ipywidgets
+_LAZY = ("figures", "results", "widgets")  # these import plotly, pandas or ipywidgets
 
 
 def __getattr__(name: str):

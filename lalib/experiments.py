@@ -1,4 +1,4 @@
-"""Comparisons over paired seeds: of query sets, of maps, and of active-learning strategies.
+"""compare(): active learning, strategy against strategy over paired seeds.
 
 A run's configuration holds all that its result depends on, with fingerprints of images and codes, so that run_all never
 meets a stale file.
@@ -11,23 +11,21 @@ from pathlib import Path
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_codes, check_int, check_number, check_options
-from lalib.autoencoders import MODELS, Autoencoder
-from lalib.classifiers import CNNClassifier, MLPClassifier, accuracy
-from lalib.data import ImageSet, unbalance
-from lalib.latent import class_balance, encode, one_nn_error, reconstruction_errors, trustworthiness
+from lalib._checks import check_choice, check_codes, check_int, check_options
+from lalib.autoencoders import Autoencoder
+from lalib.data import ImageSet
+from lalib.latent import encode, reconstruction_errors
 from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool
+from lalib.query_sets import check_labelled
 from lalib.runs import run_all
-from lalib.seeds import child_seed
-from lalib.strategies import STRATEGIES, Strategy, select
+from lalib.strategies import STRATEGIES, Strategy
 from lalib.tasks import Task, TaskData, evaluate
-from lalib.training import digest, fit
+from lalib.training import digest
 
-__all__ = ["compare", "compare_maps", "compare_query_sets"]
+__all__ = ["compare"]
 
 PCA_DIMENSIONS = 32
-TASKS = ("cnn", "mlp")  # of compare_query_sets
 
 
 def compare(
@@ -68,7 +66,7 @@ def compare(
     (several labels per image only), train_seconds, select_seconds, picked (the indices bought to reach the round),
     counts (their classes), confusion (C, C). See results and figures.learning_curves for what it shows.
     """
-    _check_labelled(images, test)
+    check_labelled(images, test)
     task = task if isinstance(task, Task) else Task(model=task)
     strategies = {label: _strategy(given) for label, given in _labelled(strategies).items()}
     codes, test_codes, errors, encoder_config = _codes(encoder, images, test)
@@ -97,7 +95,7 @@ def compare(
             "rounds": more if strategy == "random" else rounds,
             "seed": check_int("seed", seed, low=0),
         }
-        for seed in (range(seeds) if isinstance(seeds, int) else seeds)
+        for seed in (range(check_int("seeds", seeds, low=1)) if isinstance(seeds, int) else seeds)
         for label, (strategy, options) in strategies.items()
     ]
     functions = {label: strategy for label, (strategy, _) in strategies.items()}
@@ -182,7 +180,7 @@ def _source(strategy: str | Strategy) -> str:
 
 
 def _codes(encoder, images: ImageSet, test: ImageSet):
-    """Codes of the pool and of the test images, reconstruction errors of the pool if there is a decoder, description."""
+    """Codes of the pool and of the test images, reconstruction errors of the pool or None, and what identifies them."""
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
         pool, held_out = (part.images.flatten(1).float() / 255 for part in (images, test))
@@ -205,159 +203,3 @@ def _pca(pool: torch.Tensor, held_out: torch.Tensor) -> tuple[torch.Tensor, torc
 
     pca = PCA(min(PCA_DIMENSIONS, *pool.shape), svd_solver="covariance_eigh").fit(pool.numpy())
     return torch.from_numpy(pca.transform(pool.numpy())), torch.from_numpy(pca.transform(held_out.numpy()))
-
-
-def compare_query_sets(
-    images: ImageSet,
-    test: ImageSet,
-    *,
-    encoder: Mapping,
-    strategies: Sequence[str] | Mapping[str, tuple[str, dict]] = tuple(STRATEGIES),
-    sizes: Iterable[int] = (100, 1000),
-    ratios: Iterable[float] = (1, 7 / 3, 10),
-    seeds: int | Iterable[int] = 10,
-    task: str = "cnn",
-    steps: int = 200,
-    out: str | Path,
-    jobs: int = 1,
-    progress: bool = True,
-):
-    """What a query set is worth: select from scratch, label, train a classifier on those labels alone, test it.
-
-    Each run is one pool and one seed. Its pool is `images` unbalanced by `ratio` (1 leaves it as it is), its encoder is
-    trained on that pool without labels, and every strategy picks `sizes` images from the same codes; the classifiers
-    start from the same weights, so strategies are paired within a run. With random's picks they form a table.
-
-    encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
-    strategies: names, or {label: (name, options)}. seeds: how many, or which. task: "cnn" on pixels or "mlp" on codes,
-    trained for `steps` minibatches of 32 whatever the number of labels.
-    out: folder of the run files. jobs: processes, one thread each.
-    Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
-    balance (normalised entropy of the classes picked), classes (how many were met).
-    """
-    _check_labelled(images, test)
-    check_choice("task", task, TASKS)
-    if not isinstance(strategies, Mapping):
-        strategies = {name: (name, {}) for name in strategies}
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    shared = {
-        "images": images.fingerprint(),
-        "test": test.fingerprint(),
-        "encoder": _describe(encoder, images),
-        "strategies": {
-            label: [check_choice("strategy", name, STRATEGIES), o] for label, (name, o) in strategies.items()
-        },
-        "sizes": [check_int("size", size, low=1, high=len(images)) for size in sizes],
-        "task": task,
-        "steps": check_int("steps", steps, low=1),
-    }
-    runs = [
-        {**shared, "ratio": check_number("ratio", ratio, low=1), "seed": check_int("seed", seed, low=0)}
-        for seed in seeds
-        for ratio in ratios
-    ]
-    return run_all(_QuerySetRun(images, test), runs, out, jobs=jobs, progress=progress)
-
-
-class _QuerySetRun:
-    """Calls one run of compare_query_sets; holds the image sets, which the configuration only names by fingerprint."""
-
-    def __init__(self, images: ImageSet, test: ImageSet):
-        self.images, self.test = images, test
-
-    def __call__(self, run: dict) -> list[dict]:
-        seed, ratio = run["seed"], run["ratio"]
-        pool = self.images if ratio == 1 else unbalance(self.images, ratio, seed=seed)
-        model = _train(run["encoder"], pool, seed)
-        given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
-        inputs = (pool, self.test)
-        if run["task"] == "mlp":
-            inputs = ((given["codes"], pool.labels), (encode(model, self.test), self.test.labels))
-        return [
-            {"strategy": label, "labels": n, "ratio": ratio, "seed": seed} | _score(run, pool, inputs, query)
-            for label, (name, extra) in run["strategies"].items()
-            for n in run["sizes"]
-            for query in [select(name, n=n, seed=child_seed(seed, "select"), **given, **extra)]
-        ]
-
-
-def _score(run: dict, pool: ImageSet, inputs: tuple, query: torch.Tensor) -> dict:
-    """Train the task model on the images `query` and test it."""
-    train, test = inputs
-    epochs = max(1, round(run["steps"] * 32 / len(query)))
-    if run["task"] == "cnn":
-        classifier = CNNClassifier(pool.image_shape, pool.n_classes, seed=run["seed"])
-        fit(classifier, train.subset(query), epochs=epochs, seed=run["seed"], progress=False)
-        score = accuracy(classifier, test)
-    else:
-        classifier = MLPClassifier(train[0].shape[1], pool.n_classes, seed=run["seed"])
-        fit(classifier, (train[0][query], train[1][query]), epochs=epochs, seed=run["seed"], progress=False)
-        score = accuracy(classifier, *test)
-    picked = pool.labels[query]
-    return {"accuracy": score, "balance": class_balance(picked, pool.n_classes), "classes": len(picked.unique())}
-
-
-def compare_maps(
-    images: ImageSet,
-    test: ImageSet,
-    *,
-    models: Mapping[str, Mapping],
-    seeds: int | Iterable[int] = 5,
-    out: str | Path,
-    jobs: int = 1,
-    progress: bool = True,
-):
-    """How good the codes of several autoencoders are, over seeds: held-out 1-NN error, trustworthiness, MAE.
-
-    models: {label: {"model": a name in MODELS, "epochs": 40, and options of the model}}. Other arguments as in
-    compare_query_sets. Returns a DataFrame, a row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
-    images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
-    """
-    _check_labelled(images, test)
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    shared = {"images": images.fingerprint(), "test": test.fingerprint()}
-    runs = [
-        {**shared, "label": label, "encoder": _describe(encoder, images), "seed": check_int("seed", seed, low=0)}
-        for seed in seeds
-        for label, encoder in models.items()
-    ]
-    return run_all(_MapRun(images, test), runs, out, jobs=jobs, progress=progress)
-
-
-class _MapRun:
-    """Calls one run of compare_maps."""
-
-    def __init__(self, images: ImageSet, test: ImageSet):
-        self.images, self.test = images, test
-
-    def __call__(self, run: dict) -> list[dict]:
-        model = _train(run["encoder"], self.images, run["seed"])
-        codes, test_codes = encode(model, self.images), encode(model, self.test)
-        scores = {
-            "one_nn_error": one_nn_error(codes, self.images.labels, test_codes, self.test.labels),
-            "trustworthiness": trustworthiness(self.test, test_codes),
-            "mae": float(reconstruction_errors(model, self.test).mean()),
-        }
-        return [{"model": run["label"], "seed": run["seed"]} | scores]
-
-
-def _check_labelled(images: ImageSet, test: ImageSet) -> None:
-    if images.labels is None or test.labels is None:
-        raise LalibError("a comparison needs labels of the images and of the test images")
-
-
-def _describe(encoder: Mapping, images: ImageSet) -> dict:
-    """The whole configuration of an encoder, defaults included: a new default must not meet an old result."""
-    options = {"epochs": 40, **encoder}
-    name = check_choice("encoder's model", options.pop("model", None), MODELS)
-    epochs = check_int("epochs", options.pop("epochs"), low=1)
-    return {"model": name, "epochs": epochs, **MODELS[name](images.image_shape, **options).config}
-
-
-def _train(encoder: Mapping, images: ImageSet, seed: int) -> Autoencoder:
-    """The autoencoder that `_describe` described, trained on `images`."""
-    options = dict(encoder)
-    name, epochs = options.pop("model"), options.pop("epochs")
-    model = MODELS[name](seed=seed, **options)
-    fit(model, images, epochs=epochs, seed=seed, progress=False)
-    return model

@@ -2,7 +2,8 @@
 
     pool = la.Pool(images.labels)
     data = la.TaskData(codes, images, la.Task())
-    for state in la.active_learning(pool, data, "margin", initial=cold_start("random", data, 20, seed=0), step=20, rounds=5):
+    initial = la.cold_start("random", data, 20, seed=0)
+    for state in la.active_learning(pool, data, "margin", initial=initial, step=20, rounds=5):
         print(len(pool.labeled), la.evaluate(state.model, test_codes, test.labels)["accuracy"])
 
 A person buys instead of the pool's hidden labels where the pool asks one: see Pool.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import distributed
     import pandas
 
-__all__ = ["provenance", "run_all"]
+__all__ = ["provenance", "read_record", "run_all"]
 
 Function = Callable[[dict], list[dict]]
 
@@ -127,13 +127,18 @@ def _file_name(run: dict) -> str:
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
 
 
+def read_record(path: Path) -> dict:
+    """What a run's file holds: run (its configuration), rows, seconds, and the provenance."""
+    return json.loads(path.read_text())
+
+
 def read_rows(out: Path, run: dict) -> list[dict] | None:
     """The rows of a finished run, None if there is no file or it is damaged (then with a warning)."""
     path = out / _file_name(run)
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())["rows"]
+        return read_record(path)["rows"]
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
         return None

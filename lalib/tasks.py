@@ -272,10 +272,14 @@ class LossPredictor(Trainable):
         parts = [None] * round_up(len(inputs), block) if codes is None else codes.split(block)
         return torch.cat(
             [
-                in_blocks(self, lambda x, z=z: self.head(self.classifier.activations(x)[0], z), x, block)
+                in_blocks(self, lambda x, z=z: self.head(_blocks(self.classifier, x), z), x, block)
                 for x, z in zip(inputs.split(block), parts, strict=True)
             ]
         )
+
+
+def _blocks(classifier: Classifier, x: Tensor) -> list[Tensor]:
+    return classifier.activations(x)[0]
 
 
 def evaluate(model: TaskModel, inputs: Tensor, labels: Tensor) -> dict:

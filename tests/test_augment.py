@@ -228,6 +228,13 @@ def test_views_of_mixed_strengths_agree_across_devices(device):
     assert torch.allclose(came.cpu(), expected, atol=1e-4)
 
 
+def test_views_keep_their_precision_under_autocast(device):
+    x = torch.rand(8, 3, 12, 10, generator=generator(1)).to(device)
+    expected = RandomViews()(x, generator=generator(0))
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(RandomViews()(x, generator=generator(0)), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -184,6 +184,15 @@ def test_codes_on_either_device(device):
     assert moved.loss(Batch(x.to(device)), generator=generator(0, device=device))["loss"].device.type == device
 
 
+def test_the_loss_under_autocast_is_near_that_in_full_precision(device, digits):
+    model, x = ContrastiveEncoder(SHAPE).to(device), (digits.images[:40].float() / 255).to(device)
+    expected = model.loss(Batch(x), generator=generator(0))["loss"].item()
+    with torch.autocast(device, torch.bfloat16):
+        came = model.loss(Batch(x), generator=generator(0))["loss"]
+    assert came.dtype == torch.float32
+    assert came.item() == pytest.approx(expected, rel=0.01)
+
+
 def test_there_is_no_decoder(trained, digits):
     codes = la.encode(trained, digits)
     for call in (
