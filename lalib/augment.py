@@ -64,7 +64,7 @@ class RandomViews:
     stretch: float = 0.1
     shear: float = 0.2
     crop: float = 0.0
-    elastic: float = 0.04
+    elastic: float = 0.1
     contrast: float = 0.2
     brightness: float = 0.0
     colour: float = 0.2
@@ -84,8 +84,9 @@ class RandomViews:
         n = len(images)
         draw = _uniform((16, n), generator, images.device)  # in [-1, 1]
         arrows = _uniform((n, 2, ELASTIC_GRID, ELASTIC_GRID), generator, images.device)
-        views = warp(images, self._theta(draw, images.shape[2:]), self._bend(arrows, images.shape[2:]))
-        views = self._cover(self._shade(views, draw[8:12]), draw[12:15])
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the points that are sampled
+            views = warp(images, self._theta(draw, images.shape[2:]), self._bend(arrows, images.shape[2:]))
+            views = self._cover(self._shade(views, draw[8:12]), draw[12:15])
         return views.clamp(0, 1)
 
     def _theta(self, draw: Tensor, size: tuple) -> Tensor:

@@ -43,7 +43,7 @@ class ContrastiveEncoder(Trainable):
         latent_dim: int = 64,
         *,
         width: int = 16,
-        temperature: float = 0.3,
+        temperature: float = 0.5,
         views: Mapping[str, float] | None = None,
         batch_size: int = 256,
         seed: int = 0,
