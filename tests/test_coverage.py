@@ -131,6 +131,11 @@ def test_probcover_on_a_grid_counts_neighbours_at_exactly_delta():
     )
 
 
+def test_a_ball_of_radius_0_holds_duplicates():
+    codes = blobs()[torch.randint(40, (150,), generator=generator(0, "duplicates"))] + 0.1
+    assert run("probcover", codes, 100, delta=0).index.tolist() == slow_probcover(codes, LABELED, 100, 0)
+
+
 def test_probcover_with_the_default_delta_equals_the_slow_reference():
     codes, n = blobs(), 40
     expected = slow_probcover(codes, LABELED, n, slow_unit(codes, len(LABELED) + n))
