@@ -17,6 +17,10 @@ SOURCES = {
     "features": ("(N, F)", "the task model's last features, features=h"),
     "errors": ("(N,)", "errors=la.reconstruction_errors(model, images)"),
     "predicted_losses": ("(N,)", "the losses that a task model expects, predicted_losses=r"),
+    "predicted_losses_with_codes": (
+        "(N,)",
+        "the same from a head that sees the codes, too, as the loop of compare does",
+    ),
 }
 
 
@@ -33,9 +37,9 @@ class PoolView:
     """The codes of all images, which of them are labelled and as what, and what a task model says of them.
 
     codes (N, L) float, finite, on any device; labeled (M,) distinct int64 indices, or None for none; labels (M,) or
-    (M, C) of 0 and 1, or None; sources: for "probs" (N, C), "mc_probs" (T, N, C), "features" (N, F), "errors" (N,) and
-    "predicted_losses" (N,) a tensor or a function without arguments that computes it: it is called at most once, when a
-    strategy asks. Where an image may have several classes, probabilities are independent, one per class.
+    (M, C) of 0 and 1 of those, or None; sources: for each name in SOURCES a tensor of its shape, or a function without
+    arguments that computes it: it is called at most once, when a strategy asks. Where an image may have several
+    classes, probabilities are independent, one per class.
     """
 
     codes: torch.Tensor
@@ -91,6 +95,11 @@ class PoolView:
     def predicted_losses(self) -> torch.Tensor:
         """What the task model expects its loss to be on each image (N,)."""
         return self._source("predicted_losses", ndim=1)
+
+    @cached_property
+    def predicted_losses_with_codes(self) -> torch.Tensor:
+        """The same from a head that sees the codes beside the task model's features (N,)."""
+        return self._source("predicted_losses_with_codes", ndim=1)
 
     def _source(self, name, ndim, axis=0):
         shape, how = SOURCES[name]

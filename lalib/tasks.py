@@ -36,6 +36,7 @@ __all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate"
 
 TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
 MC = ("ensemble", "dropout")
+SOURCES = ("probs", "mc_probs", "features", "predicted_losses", "predicted_losses_with_codes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ class TaskModel:
 
     def sources(self) -> dict[str, Callable[[], Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks."""
-        return {name: getattr(self, name) for name in ("probs", "mc_probs", "features", "predicted_losses")}
+        return {name: getattr(self, name) for name in SOURCES}
 
     def probs(self) -> Tensor:
         """Class probabilities (N, C)."""

@@ -64,6 +64,7 @@ def test_what_a_strategy_may_ask(model, digits):
     assert given["mc_probs"].shape == (3, 80, 10)
     assert given["features"].shape == (80, {"mlp": 256, "cnn": 128, "resnet18": 512}[model])
     assert given["predicted_losses"].shape == (80,)
+    assert not torch.equal(given["predicted_losses"], given["predicted_losses_with_codes"])
     assert torch.equal(given["mc_probs"][0], given["probs"])  # the task model is the ensemble's first member
     assert not torch.equal(given["mc_probs"][1], given["mc_probs"][2])
     assert torch.allclose(given["mc_probs"].sum(2), torch.ones(3, 80), atol=1e-5)

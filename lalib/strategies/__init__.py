@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from lalib._checks import LalibError, check_choice, check_int, check_options
-from lalib.pool import PoolView, Selection
+from lalib.pool import SOURCES, PoolView, Selection
 from lalib.seeds import generator
 from lalib.strategies import clusters, coverage, errors, learned, spatial, uncertainty
 
@@ -49,32 +49,22 @@ def select(
     seed: int = 0,
     labeled: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
-    probs: torch.Tensor | None = None,
-    mc_probs: torch.Tensor | None = None,
-    features: torch.Tensor | None = None,
-    errors: torch.Tensor | None = None,
-    predicted_losses: torch.Tensor | None = None,
-    **options,
+    **sources_and_options,
 ) -> torch.Tensor:
     """Indices (n,) int64, distinct, in order of picking, of the images to label next.
 
     strategy: a name in STRATEGIES or a function of that form; codes (N, L) float on any device; seed: same seed, same
     answer; labeled (M,) indices of images that have a label already, which are never picked, and their labels (M,), or
-    (M, C) if an image may have several; probs (N, C), mc_probs (T, N, C), features (N, F), errors (N,),
-    predicted_losses (N,): what some strategies need, tensors or functions without arguments; options: the strategy's
-    own keywords, see its docstring. Neither codes nor anything else is changed.
+    (M, C) if an image may have several. Further keywords are what some strategies need, tensors or functions without
+    arguments: probs (N, C), mc_probs (T, N, C), features (N, F), errors (N,), predicted_losses (N,) and
+    predicted_losses_with_codes (N,); and the strategy's own options, see its docstring. Nothing given is changed.
 
     Raises ValueError or TypeError for bad arguments (n above the unlabelled images, codes with NaN, an unknown strategy
     or option), LalibError if the strategy lacks something, its threshold cannot be met, or it breaks the protocol.
     """
-    given = {
-        "probs": probs,
-        "mc_probs": mc_probs,
-        "features": features,
-        "errors": errors,
-        "predicted_losses": predicted_losses,
-    }
-    view = PoolView(codes, labeled, labels, {name: value for name, value in given.items() if value is not None})
+    options = {name: value for name, value in sources_and_options.items() if name not in SOURCES}
+    sources = {name: sources_and_options[name] for name in SOURCES if sources_and_options.get(name) is not None}
+    view = PoolView(codes, labeled, labels, sources)
     return run_strategy(strategy, view, n, generator=generator(seed, "select"), **options).index
 
 

@@ -46,10 +46,8 @@ def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: floa
     later rounds do not find everything covered.
     """
     delta = _unit(view, n) if delta is None else check_number("delta", delta, low=0)
-    if delta:
-        points = view.codes.double() / delta
-    else:  # what is at the same place lies within
-        points = 2 * distinct(view.codes)[1].double()[:, None]
+    # A ball of radius 0 holds what is at the same place: places are numbered then.
+    points = view.codes.double() / delta if delta else 2 * distinct(view.codes)[1].double()[:, None]
     pairs = _Pairs(points, view.unlabeled)
     return pick(view, *_lazy_greedy(_Balls(pairs, view.labeled, limit=1 + ROUNDING), n))
 

@@ -24,9 +24,15 @@ SPACES = ("features", "codes", "both")
 ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients
 
 
-def learning_loss(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
-    """The n images of largest view.predicted_losses [Yoo2019]; nothing is drawn."""
-    return largest(view, view.predicted_losses.cpu()[view.unlabeled], n)
+def learning_loss(view: PoolView, n: int, *, generator: torch.Generator, space: str = "features") -> Selection:
+    """The n images of largest expected loss [Yoo2019]; nothing is drawn.
+
+    space: "features" (default: view.predicted_losses) or "both": view.predicted_losses_with_codes, whose head sees the
+    codes beside the task model's features.
+    """
+    check_choice("space", space, ("features", "both"))
+    losses = view.predicted_losses if space == "features" else view.predicted_losses_with_codes
+    return largest(view, losses.cpu()[view.unlabeled], n)
 
 
 def core_set(
