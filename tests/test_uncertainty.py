@@ -358,7 +358,7 @@ def test_learning_loss_takes_the_largest():
     losses = normal(SIZE)
     seen = run("learning-loss", 9, predicted_losses=losses)
     assert seen.index.tolist() == slow_largest({i: float(losses[i]) for i in FREE}, 9)
-    beside = run("learning-loss", 9, predicted_losses_with_codes=-losses, space="both")
+    beside = run("learning-loss", 9, predicted_losses_with_codes=-losses, options={"space": "both"})
     assert beside.index.tolist() == slow_largest({i: -float(losses[i]) for i in FREE}, 9)
 
 
