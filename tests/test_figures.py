@@ -67,6 +67,7 @@ def every_figure(digits, codes, picks):
         "history": la.figures.history(History([{"epoch": 1, "loss": 2.0}])),
         "comparison": la.figures.comparison(frame),
         "confusion": la.figures.confusion(digits.labels, digits.labels),
+        "confusion_matrix": la.figures.confusion_matrix(torch.eye(3)),
         "relation": la.figures.relation(codes[:, 0], codes[:, 1], x_title="a", y_title="b"),
     }
 
@@ -367,6 +368,15 @@ def test_comparison_leaves_the_table_as_it_was():
     pd.testing.assert_frame_equal(frame, results())
 
 
+def test_a_confusion_matrix_takes_names_from_a_frame():
+    import pandas as pd
+
+    counts = pd.DataFrame([[1, 2], [0, 1]], index=["cat", "dog"], columns=["cat", "dog"])
+    expected = la.figures.confusion(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1]), ["cat", "dog"])
+    assert la.figures.confusion_matrix(counts) == expected
+    assert la.figures.confusion_matrix(counts.to_numpy(), ["cat", "dog"]) == expected
+
+
 def test_confusion_gives_shares_of_the_true_class():
     fig = la.figures.confusion(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1]), ["cat", "dog"])
     assert np.allclose(fig.data[0].z, [[100 / 3, 200 / 3], [0, 100]])
@@ -393,6 +403,9 @@ def test_relation_tells_the_rank_correlation():
         (lambda: la.figures.comparison(pd.concat([results(pool=p) for p in "xy"])), r"facets=.'pool'"),
         (lambda: la.figures.confusion(torch.tensor([0]), torch.tensor([0, 1])), r"shape \(N,\)"),
         (lambda: la.figures.confusion(torch.tensor([2]), torch.tensor([0]), ["a", "b"]), "all 3 classes"),
+        (lambda: la.figures.confusion_matrix(torch.eye(3), ["a"]), "class_names must name all 3 classes, got 1 names"),
+        (lambda: la.figures.confusion_matrix(torch.zeros(3, 3)), r"counts must have shape \(C, C\) and not all be 0"),
+        (lambda: la.figures.confusion_matrix(torch.ones(3, 2)), r"counts must have shape \(C, C\) .* got \(3, 2\)"),
         (lambda: la.figures.relation([1.0], [1.0], x_title="a", y_title="b"), "N >= 2"),
     ],
 )

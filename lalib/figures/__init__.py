@@ -7,7 +7,7 @@ place says the same again, so that colour is never alone. Image mosaics are one 
     colorblind people, 2008.
 """
 
-from lalib.figures.curves import class_histogram, comparison, confusion, history, relation
+from lalib.figures.curves import class_histogram, comparison, confusion, confusion_matrix, history, relation
 from lalib.figures.images import latent_grid, reconstructions, thumbnails, traversal
 from lalib.figures.learning import class_counts, label_saving, learning_curves, picks, update_learning_curves
 from lalib.figures.maps import clusters, difficulty, latent_map, latent_maps
@@ -19,6 +19,7 @@ __all__ = [
     "clusters",
     "comparison",
     "confusion",
+    "confusion_matrix",
     "critical_difference",
     "difficulty",
     "history",

@@ -241,8 +241,6 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
 
     labels, predicted: (N,) class numbers. class_names: C names, default the numbers.
     """
-    import plotly.graph_objects as go
-
     labels, predicted = torch.as_tensor(labels).cpu(), torch.as_tensor(predicted).cpu()
     if labels.ndim != 1 or labels.shape != predicted.shape or not len(labels):
         got = f"{tuple(labels.shape)} and {tuple(predicted.shape)}"
@@ -252,6 +250,24 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
     if n > len(names):
         raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
     counts = torch.bincount(labels * len(names) + predicted, minlength=len(names) ** 2).view(len(names), -1)
+    return confusion_matrix(counts, names)
+
+
+def confusion_matrix(
+    counts: "torch.Tensor | pandas.DataFrame", class_names: Sequence[str] | None = None
+) -> "go.Figure":
+    """The same from counts (C, C), rows true classes, such as those of results.confusion, whose names it takes."""
+    import plotly.graph_objects as go
+
+    if hasattr(counts, "columns"):
+        class_names = list(counts.columns) if class_names is None else class_names
+        counts = counts.to_numpy(copy=True)
+    counts = torch.as_tensor(counts).cpu()
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.sum():
+        raise ValueError(f"counts must have shape (C, C) and not all be 0, got {tuple(counts.shape)}")
+    names = [str(c) for c in range(len(counts))] if class_names is None else list(class_names)
+    if len(names) != len(counts):
+        raise ValueError(f"class_names must name all {len(counts)} classes, got {len(names)} names")
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     heat = go.Heatmap(z=share.numpy(), x=names, y=names, colorscale="Blues", zmin=0, zmax=100, texttemplate="%{z:.0f}")
     heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")
@@ -259,8 +275,8 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
     fig.update_xaxes(title_text="predicted class", type="category", constrain="domain")
     down = {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
     fig.update_yaxes(title_text="true class", type="category", **down)
-    accuracy = float((labels == predicted).float().mean())
-    subtitle = f"accuracy {100 * accuracy:.1f} % of {len(labels):,} images"
+    accuracy = float(counts.trace() / counts.sum())
+    subtitle = f"accuracy {100 * accuracy:.1f} % of {int(counts.sum()):,} images"
     return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)
 
 
