@@ -261,8 +261,7 @@ def confusion_matrix(
 
     if hasattr(counts, "columns"):
         class_names = list(counts.columns) if class_names is None else class_names
-        counts = counts.to_numpy(copy=True)
-    counts = torch.as_tensor(counts).cpu()
+    counts = counts.cpu() if isinstance(counts, torch.Tensor) else torch.tensor(np.asarray(counts))
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.sum():
         raise ValueError(f"counts must have shape (C, C) and not all be 0, got {tuple(counts.shape)}")
     names = [str(c) for c in range(len(counts))] if class_names is None else list(class_names)
