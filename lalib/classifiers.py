@@ -125,8 +125,7 @@ class ResNetClassifier(Classifier):
 
     weights: None (drawn with `seed`), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
     state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
-    Images are shown as they are, but for ImageNet's mean and spread per channel, which those weights expect.
-    Differs: the first max-pool is left out for images below 64 pixels, of which the five halvings leave nothing.
+    Images are shown at their size, with the mean and spread per channel that ImageNet's weights expect.
     """
 
     block_types = (nn.Sequential,)  # the four stages
@@ -144,7 +143,7 @@ class ResNetClassifier(Classifier):
         super().__init__(n_classes, multi_label)
         self.image_shape = tuple(image_shape)
         with seeded(seed, "weights"):
-            self.network, self.origin = resnet18(image_shape, self.n_classes, weights)
+            self.network, self.origin = resnet18(self.n_classes, weights)
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         mean, spread = x.new_tensor(IMAGENET_MEAN), x.new_tensor(IMAGENET_SPREAD)

@@ -253,7 +253,7 @@ def small_cnn(image_shape: tuple[int, int, int], outputs: int, dropout: float = 
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # per channel, of images in [0, 1]
 
 
-def resnet18(image_shape: tuple[int, int, int], outputs: int, weights: str | Path | None) -> tuple[nn.Module, str]:
+def resnet18(outputs: int, weights: str | Path | None) -> tuple[nn.Module, str]:
     """ResNet-18 [He2016] as a chain of layers, (B, 3, H, W) to logits (B, outputs), and where its weights come from.
 
     weights: None (drawn from the global generator), "imagenet" (torchvision's) or the path of a state dict (.pth), read
@@ -266,10 +266,9 @@ def resnet18(image_shape: tuple[int, int, int], outputs: int, weights: str | Pat
     if weights is not None:
         origin = "ImageNet, torchvision" if weights == "imagenet" else Path(weights).name
         _load_resnet(net, weights)
-    pool = [net.maxpool] if min(image_shape[1:]) >= 64 else []
     stages = [net.layer1, net.layer2, net.layer3, net.layer4, net.avgpool, nn.Flatten(), nn.Linear(512, outputs)]
     # the stem's layers are listed one by one: the four stages are the chain's only nn.Sequential
-    return nn.ModuleList([net.conv1, net.bn1, net.relu, *pool, *stages]), origin
+    return nn.ModuleList([net.conv1, net.bn1, net.relu, net.maxpool, *stages]), origin
 
 
 def _load_resnet(net: nn.Module, weights: str | Path) -> None:

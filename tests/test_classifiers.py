@@ -242,7 +242,7 @@ def test_hidden_blocks_in_order(digits):
     shapes = {
         "cnn": [(4, 16, 8, 8), (4, 32, 4, 4), (4, 128)],
         "encoder": [(4, 16, 4, 4), (4, 32, 2, 2), (4, 512), (4, 512), (4, 128)],
-        "resnet": [(4, 64, 4, 4), (4, 128, 2, 2), (4, 256, 1, 1), (4, 512, 1, 1)],
+        "resnet": [(4, 64, 2, 2), (4, 128, 1, 1), (4, 256, 1, 1), (4, 512, 1, 1)],
     }
     for name, (classifier, _, _) in _classifiers(digits).items():
         if name in shapes:
