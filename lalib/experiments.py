@@ -16,6 +16,7 @@ from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.latent import encode, reconstruction_errors
 from lalib.loop import active_learning, cold_start
+from lalib.peers import Peer, is_peer, peer_label
 from lalib.pool import Pool
 from lalib.query_sets import check_labelled
 from lalib.runs import run_all
@@ -55,8 +56,9 @@ def compare(
 
     encoder: what the strategies, and a task on codes, see: a trained model with encode, "pca" (32 components of the
     pool's pixels), "pixels", or a pair of codes (N, L) of the pool and (M, L) of the test images.
-    strategies: names in STRATEGIES or functions of that form, or {label: one of these, or a pair of one and a dict of
-    its options}. task: "mlp" on codes, "cnn" or "resnet18" on pixels, or a Task.
+    strategies: names in STRATEGIES, functions of that form or pool strategies of scikit-activeml (see peers), or
+    {label: one of these, or a pair of one and a dict of its options}. task: "mlp" on codes, "cnn" or "resnet18" on
+    pixels, or a Task.
     initial: labels to start with, chosen by `start`, a strategy that needs no label, or {class name: how many} instead.
     Then `rounds` times `step` labels; random_rounds: more of them for "random", so that label saving is not cut off.
     seeds: how many, or which. out: folder of the run files: a finished run is never repeated, a killed comparison goes
@@ -145,12 +147,14 @@ class _LearningRun:
 
 
 def _labelled(strategies: Sequence | Mapping) -> dict:
-    """Strategies by label: a name is its own label, a function's is its name."""
+    """Strategies by label: a name is its own label, a function's is its name, a peer's its class and parameters."""
     if isinstance(strategies, Mapping):
         return dict(strategies)
     if isinstance(strategies, str):
         raise TypeError(f"strategies must be a list of strategies or a dict, got the string {strategies!r}")
-    labels = [given if isinstance(given, str) else getattr(given, "__name__", str(given)) for given in strategies]
+    labels = [
+        given if isinstance(given, str) else getattr(given, "__name__", peer_label(given)) for given in strategies
+    ]
     if len(set(labels)) < len(labels):
         raise ValueError(f"strategies must have labels of their own, got {labels}: give a dict of labels")
     return dict(zip(labels, strategies, strict=True))
@@ -159,6 +163,8 @@ def _labelled(strategies: Sequence | Mapping) -> dict:
 def _strategy(given) -> tuple[str | Strategy, dict]:
     """A strategy and its options, checked."""
     strategy, options = given if isinstance(given, tuple | list) else (given, {})
+    if is_peer(strategy):
+        return Peer(strategy, options), {}
     if not callable(strategy):
         check_choice("strategy", strategy, STRATEGIES)
     function = strategy if callable(strategy) else STRATEGIES[strategy]
@@ -166,10 +172,12 @@ def _strategy(given) -> tuple[str | Strategy, dict]:
     return strategy, dict(options)
 
 
-def _source(strategy: str | Strategy) -> str:
-    """What identifies a strategy in a run's configuration: its name, or the source of a function."""
+def _source(strategy: str | Strategy) -> str | dict:
+    """What identifies a strategy in a run's configuration: its name, a peer's parameters, a function's source."""
     if isinstance(strategy, str):
         return strategy
+    if isinstance(strategy, Peer):
+        return strategy.identity
     try:
         return inspect.getsource(strategy)
     except (OSError, TypeError) as error:

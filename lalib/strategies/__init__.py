@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from lalib._checks import LalibError, check_choice, check_int, check_options
+from lalib.peers import Peer, is_peer
 from lalib.pool import SOURCES, PoolView, Selection
 from lalib.seeds import generator
 from lalib.strategies import clusters, coverage, errors, learned, spatial, uncertainty
@@ -53,11 +54,12 @@ def select(
 ) -> torch.Tensor:
     """Indices (n,) int64, distinct, in order of picking, of the images to label next.
 
-    strategy: a name in STRATEGIES or a function of that form; codes (N, L) float on any device; seed: same seed, same
-    answer; labeled (M,) indices of images that have a label already, which are never picked, and their labels (M,), or
-    (M, C) if an image may have several. Further keywords are what some strategies need, tensors or functions without
-    arguments: probs (N, C), mc_probs (T, N, C), features (N, F), errors (N,), predicted_losses (N,) and
-    predicted_losses_with_codes (N,); and the strategy's own options, see its docstring. Nothing given is changed.
+    strategy: a name in STRATEGIES, a function of that form, or a pool strategy of scikit-activeml (see peers); codes
+    (N, L) float on any device; seed: same seed, same answer; labeled (M,) indices of images that have a label already,
+    which are never picked, and their labels (M,), or (M, C) if an image may have several. Further keywords are what
+    some strategies need, tensors or functions without arguments: probs (N, C), mc_probs (T, N, C), features (N, F),
+    errors (N,), predicted_losses (N,) and predicted_losses_with_codes (N,); and the strategy's own options, see its
+    docstring. Nothing given is changed.
 
     Raises ValueError or TypeError for bad arguments (n above the unlabelled images, codes with NaN, an unknown strategy
     or option), LalibError if the strategy lacks something, its threshold cannot be met, or it breaks the protocol.
@@ -72,6 +74,8 @@ def run_strategy(
     strategy: str | Strategy, view: PoolView, n: int, *, generator: torch.Generator, **options
 ) -> Selection:
     """The Selection of a strategy, by name or function, with n, options and result checked; errors as in select."""
+    if is_peer(strategy):
+        strategy, options = Peer(strategy, options), {}
     if not callable(strategy):
         strategy = STRATEGIES[check_choice("strategy", strategy, STRATEGIES)]
     name = next((key for key, known in STRATEGIES.items() if known is strategy), None)
