@@ -1,7 +1,7 @@
-"""Figures wired to controls, for notebooks.
+"""The sampling explorer: choose an autoencoder, a strategy and its options, and see which images it picks.
 
-sampling_explorer: choose an autoencoder, a strategy and its options, and see which images it picks. What is picked and
-how that is put into words are plain functions; SamplingExplorer only wires them to controls and pictures.
+What is picked and how that is put into words are plain functions; SamplingExplorer only wires them to controls and
+pictures.
 """
 
 import html
@@ -36,6 +36,9 @@ WITHOUT_LABELS = (
     "uniform-in-clusters",
     "clustered-normal-spatial",
     "k-medoids",
+    "typiclust",
+    "probcover",
+    "maxherding",
     "reconstruction-error",
 )
 THRESHOLDS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # in median distances to the nearest neighbour
