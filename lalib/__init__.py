@@ -14,6 +14,7 @@ import importlib
 from lalib._checks import LalibError
 from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
 from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, ResNetClassifier, accuracy, predict_proba
+from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
 from lalib.latent import (
@@ -45,6 +46,7 @@ __all__ = [
     "TSNEAE",
     "VAE",
     "CNNClassifier",
+    "ContrastiveEncoder",
     "EncoderClassifier",
     "History",
     "ImageSet",

@@ -12,11 +12,13 @@ LINKS = re.findall(r"\]\((?!https?:|#)([^)\s#]+)", README)
 
 
 def test_golden_path_runs(tmp_path, monkeypatch):
-    """All python blocks in one namespace, as a reader types them, but for the epochs: one is enough here."""
+    """All python blocks in one namespace, as a reader types them, but with one epoch and two seeds."""
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in BLOCKS:
-        exec(compile(re.sub(r"epochs=\d+", "epochs=1", block), "README.md", "exec"), names)
+        quick = re.sub(r"\bseeds=\d+", "seeds=2", re.sub(r"epochs=\d+", "epochs=1", block))
+        exec(compile(quick, "README.md", "exec"), names)
+    assert len(names["table"]) == 4 * 5 * 2
     assert names["codes"].shape == (len(names["images"]), names["model"].latent_dim)
     assert len(set(names["query"].tolist())) == len(names["query"]) == 100
 
