@@ -30,7 +30,7 @@ from lalib.data import ImageSet
 from lalib.losses import pair_loss
 from lalib.networks import Batch, Trainable, in_blocks
 from lalib.seeds import child_seed, seeded
-from lalib.training import fit
+from lalib.training import OPTIMIZERS, fit
 
 __all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate", "train"]
 
@@ -45,8 +45,9 @@ class Task:
 
     model: "mlp" on codes, "cnn" or "resnet18" on pixels; options: keywords of that classifier.
     steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
-    before. warm_start: go on from the last round's weights instead of the initial ones. views: strengths of RandomViews
-    by name, with which images are augmented in training, for every strategy alike; None for none.
+    before. optimizer: "adam", or "sgd" with momentum 0.9. warm_start: go on from the last round's weights instead of
+    the initial ones. views: strengths of RandomViews by name, with which images are augmented in training, for every
+    strategy alike; None for none.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
     "dropout". loss_weight: weight of the pair loss beside the task's in learning loss.
     """
@@ -59,6 +60,7 @@ class Task:
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    optimizer: str = "adam"
     warm_start: bool = False
     views: Mapping[str, float] | None = None
     mc: str = "ensemble"
@@ -75,6 +77,7 @@ class Task:
         for name in ("learning_rate", "weight_decay", "loss_weight"):
             check_number(name, getattr(self, name), low=0)
         check_choice("mc", self.mc, MC)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.views is not None:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, 'cnn' or 'resnet18'")
@@ -161,6 +164,7 @@ class TaskModel:
             batch_size=task.batch_size,
             learning_rate=task.learning_rate,
             weight_decay=task.weight_decay,
+            optimizer=task.optimizer,
             seed=seed,
             device=self.device,
             progress=False,

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lalib._checks import LalibError, check_codes, check_int, check_labels, check_number, resolve_device
+from lalib._checks import LalibError, check_choice, check_codes, check_int, check_labels, check_number, resolve_device
 from lalib.autoencoders import Autoencoder
 from lalib.contrastive import ENCODERS, ContrastiveEncoder
 from lalib.data import ImageSet
@@ -30,6 +30,7 @@ from lalib.seeds import generator, seeded
 __all__ = ["History", "digest", "fit", "load_model", "save"]
 
 FORMAT = "lalib-1"
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": functools.partial(torch.optim.SGD, momentum=0.9)}
 
 
 @dataclass
@@ -58,6 +59,7 @@ def fit(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     weight_decay: float = 0.0,
+    optimizer: str = "adam",
     validation: ImageSet | tuple[Tensor, Tensor] | None = None,
     patience: int | None = None,
     checkpoint: str | Path | None = None,
@@ -67,12 +69,13 @@ def fit(
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> History:
-    """Train `model` on from the weights it finds, with Adam; it stays on the device it was trained on.
+    """Train `model` on from the weights it finds; it stays on the device it was trained on.
 
     data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size and learning_rate
-    default to the model's. validation is evaluated after every epoch (`val_loss`); with `patience` training stops after
-    that many epochs without a better one. With `validation` the model is left with its best epoch's weights, else with
-    the last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
+    default to the model's. optimizer: "adam" or "sgd" (momentum 0.9). validation is evaluated after every epoch
+    (`val_loss`); with `patience` training stops after that many epochs without a better one. With `validation` the
+    model is left with its best epoch's weights, else with the last one's; so it is after Ctrl-C, which returns the
+    history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
@@ -90,7 +93,10 @@ def fit(
     patience = epochs if patience is None else check_int("patience", patience, low=1)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
-    run = _Run(model, data, validation, batch_size, learning_rate, weight_decay, seed, resolve_device(device))
+    build = functools.partial(
+        OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)], weight_decay=weight_decay, fused=True
+    )
+    run = _Run(model, data, validation, batch_size, learning_rate, build, seed, resolve_device(device))
     try:
         if resume and Path(checkpoint).exists():
             run.restore(Path(checkpoint), epochs)
@@ -112,7 +118,7 @@ def fit(
 class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
-    def __init__(self, model, data, validation, batch_size, learning_rate, weight_decay, seed, device):
+    def __init__(self, model, data, validation, batch_size, learning_rate, optimizer, seed, device):
         self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
         self.data = [_pair(part, model) for part in (data, validation) if part is not None]
         self.model, self.seed, self.device = model.to(device), seed, device
@@ -120,8 +126,7 @@ class _Run:
             model.to(memory_format=torch.channels_last)
         self.x, self.y = _place(self.data[0], device)
         self.validation = None if validation is None else _place(self.data[1], device)
-        groups = model.parameter_groups(learning_rate)
-        self.optimizer = torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
+        self.optimizer = optimizer(model.parameter_groups(learning_rate))
         self.history = History()
         self.best = _snapshot(model)
         model.prepare(self.x)
@@ -192,7 +197,8 @@ class _Run:
         groups = [[group["lr"], group["weight_decay"]] for group in self.optimizer.param_groups]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
         data = digest({name: part for name, part in tensors.items() if part is not None})
-        return {"seed": self.seed, "batch_size": self.batch_size, "groups": groups, "data": data}
+        common = {"seed": self.seed, "batch_size": self.batch_size, "optimizer": type(self.optimizer).__name__}
+        return {**common, "groups": groups, "data": data}
 
     def write(self, path: Path) -> None:
         state = {f"model.{name}": value for name, value in self.best.items()}

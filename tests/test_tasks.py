@@ -218,6 +218,7 @@ def test_several_labels_per_image(digits):
         ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number, got 2.5"),
         ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0, got -1"),
+        ({"optimizer": "lbfgs"}, ValueError, "optimizer must be one of 'adam', 'sgd', got 'lbfgs'"),
         ({"mc": "laplace"}, ValueError, "mc must be one of 'ensemble', 'dropout', got 'laplace'"),
         ({"views": {}}, ValueError, "views augment images: give them to a task on pixels"),
         ({"model": "cnn", "views": {"shift": 2}}, ValueError, "shift must be at most 1, got 2"),

@@ -90,6 +90,29 @@ def test_a_resumed_run_equals_an_unbroken_one(make, digits, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_sgd_resumes_with_its_momentum_and_is_not_taken_for_adam(digits, tmp_path):
+    path, options = tmp_path / "run", {"optimizer": "sgd", "learning_rate": 1e-3}
+    whole, broken = la.CNNClassifier(SHAPE, 10), la.CNNClassifier(SHAPE, 10)
+    _fit(whole, digits, epochs=4, **options)
+    _fit(broken, digits, epochs=2, checkpoint=path, **options)
+    _fit(broken, digits, epochs=4, checkpoint=path, resume=True, **options)
+    assert _equal(_state(broken), _state(whole))
+    with pytest.raises(la.LalibError, match="its optimizer is 'SGD', here 'Adam'"):
+        _fit(broken, digits, epochs=5, checkpoint=path, resume=True, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="optimizer must be one of 'adam', 'sgd', got 'lion'"):
+        _fit(broken, digits, optimizer="lion")
+
+
+def test_one_step_of_sgd_by_hand():
+    codes, labels = torch.tensor([[1.0, 2.0], [0.5, -1.0]]), torch.tensor([0, 1])
+    model, other = la.MLPClassifier(2, 2, hidden=()), la.MLPClassifier(2, 2, hidden=())
+    other.prepare(codes)
+    torch.nn.functional.cross_entropy(other(codes), labels).backward()
+    _fit(model, (codes, labels), epochs=1, optimizer="sgd", learning_rate=0.1)
+    layer, by_hand = model.network[0], other.network[0]
+    assert torch.allclose(layer.weight, by_hand.weight - 0.1 * by_hand.weight.grad, atol=1e-6)
+
+
 def test_the_loss_falls_and_the_history_says_so(digits, held_out):
     history = _fit(la.VAE(SHAPE), digits, epochs=12, validation=held_out)
     assert history.epochs[-1]["loss"] < 0.9 * history.epochs[0]["loss"]
