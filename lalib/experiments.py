@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lalib._checks import check_choice, check_codes, check_int, check_options
+from lalib._downloads import digest as file_digest
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.latent import encode, reconstruction_errors
@@ -76,7 +77,7 @@ def compare(
         "images": images.fingerprint(),
         "test": test.fingerprint(),
         "encoder": encoder_config,
-        "task": asdict(task),
+        "task": _task_config(task),
         "initial": check_int("initial", initial, low=1) if isinstance(start, str) else None,
         "start": check_choice("start", start, STRATEGIES) if isinstance(start, str) else dict(start),
         "step": check_int("step", step, low=1),
@@ -144,6 +145,15 @@ class _LearningRun:
             "picked": state.bought.tolist(),
             "counts": counts.tolist(),
         }
+
+
+def _task_config(task: Task) -> dict:
+    """The task as a run's configuration names it; a file of weights by its SHA-256."""
+    config = asdict(task)
+    weights = config["options"].get("weights")
+    if weights not in (None, "imagenet"):
+        config["options"] = {**config["options"], "weights": file_digest(weights, "sha256")}
+    return config
 
 
 def _labelled(strategies: Sequence | Mapping) -> dict:

@@ -170,6 +170,18 @@ def test_other_weights_are_other_runs(digits, held_out, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_other_files_of_weights_are_other_runs(digits, held_out, tmp_path):
+    from torchvision.models import resnet18
+
+    few, test = digits.subset(range(40)), held_out.subset(range(10))
+    for seed in (0, 1, 1):
+        torch.manual_seed(seed)
+        torch.save(resnet18(num_classes=2).state_dict(), tmp_path / "weights.pth")
+        task = Task(model="resnet18", steps=1, options={"weights": tmp_path / "weights.pth"})
+        _compare(few, test, tmp_path / "out", task=task, strategies=["random"], seeds=1, rounds=0)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_several_labels_per_image(digits, held_out, tmp_path):
     def several(images):
         labels = torch.stack([images.labels % 2, images.labels // 5], dim=1)
