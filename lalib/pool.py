@@ -184,7 +184,13 @@ class Pool:
         if len(every.unique()) < len(every):
             raise ValueError(f"index must name unlabelled images, got {len(every) - len(every.unique())} bought before")
         index = every[len(self.labeled) :]
-        labels = _check_labels(self._oracle(index), len(index))
+        labels = self._oracle(index)
+        if labels is None:
+            raise TypeError(f"the oracle must answer with labels of the {len(index)} images, got None")
+        labels = _check_labels(labels, len(index))
+        if self._bought and labels.shape[1:] != self.labels.shape[1:]:
+            before, came = (("n", *part.shape[1:]) for part in (self.labels, labels))
+            raise ValueError(f"labels must have the shape of those bought before, {before}, got {came}")
         self._bought.append((index, labels))
         return labels
 

@@ -166,3 +166,17 @@ def test_an_oracle_must_answer_for_every_image():
         Pool(lambda index: torch.zeros(3), size=5).buy([0, 1])
     with pytest.raises(TypeError, match="size must be a whole number, got None"):
         Pool(lambda index: index)
+    pool = Pool(lambda index: None, size=5)
+    with pytest.raises(TypeError, match="the oracle must answer with labels of the 2 images, got None"):
+        pool.buy([0, 1])
+    assert pool.purchases == ()
+
+
+def test_an_oracle_must_answer_in_one_form():
+    pool = Pool(lambda index: torch.zeros(len(index), 3) if 0 in index else torch.zeros(len(index)), size=5)
+    pool.buy([0, 1])
+    with pytest.raises(
+        ValueError, match=r"labels must have the shape of those bought before, \('n', 3\), got \('n',\)"
+    ):
+        pool.buy([2])
+    assert pool.labeled.tolist() == [0, 1]
