@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["provenance", "read_record", "run_all"]
 
 Function = Callable[[dict], list[dict]]
+ALONE = threading.RLock()  # two runs in threads of one process would draw from each other's global generators
 
 
 def run_all(
@@ -43,9 +45,9 @@ def run_all(
     """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
 
     jobs: processes of one thread each on this machine; or cluster: a dask.distributed Client, or a scheduler's address,
-    whose workers compute (with one thread each) while this process writes the files, so that they need not share a
-    disk; a run whose worker dies goes to another one. on_run: called with the rows of every run, those found in `out`
-    first, as soon as they are there.
+    whose workers compute, each process one run at a time on one thread, while this process writes the files, so that
+    they need not share a disk; a run whose worker dies goes to another one. on_run: called with the rows of every run,
+    those found in `out` first, as soon as they are there.
     A damaged file is reported as a warning and its run done again. The first run that fails ends the call with its
     error; what was finished before is kept.
     """
@@ -108,9 +110,11 @@ def _run_and_write(function: Function, run: dict, out: Path, single_thread: bool
 def _record(function: Function, run: dict, single_thread: bool) -> dict:
     if single_thread:
         torch.set_num_threads(1)
-    started = time.perf_counter()
-    rows = function(run)
-    return {"run": run, "rows": rows, "seconds": round(time.perf_counter() - started, 2), **provenance()}
+    with ALONE:
+        started = time.perf_counter()
+        rows = function(run)
+        seconds = round(time.perf_counter() - started, 2)
+    return {"run": run, "rows": rows, "seconds": seconds, **provenance()}
 
 
 def _write(record: dict, out: Path) -> None:

@@ -226,7 +226,7 @@ def test_processes_and_a_cluster_give_the_same_table(where, tmp_path):
     if where == "cluster":
         from distributed import LocalCluster
 
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
             children = [run("a", "1", cluster.scheduler_address)]
             assert children[0].wait(120) == 0, children[0].stderr.read()
     else:
