@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lalib._checks import check_number
 
-__all__ = ["RandomViews", "affine", "warp"]
+__all__ = ["CLOTHES", "RandomViews", "affine", "warp"]
 
 ELASTIC_GRID = 5  # random arrows along a side, between which the bending is smooth
 
@@ -126,6 +126,17 @@ class RandomViews:
         return torch.where(inside, views.mean((2, 3), keepdim=True), views)
 
 
+CLOTHES = {  # shapes matter and are hardly bent, parts are covered; found on training images of fashion-mnist-mini
+    "flip": True,
+    "shift": 0.05,
+    "rotation": 5.0,
+    "stretch": 0.0,
+    "shear": 0.05,
+    "scale": 0.1,
+    "elastic": 0.03,
+    "contrast": 0.4,
+    "erase": 0.5,
+}
 LIMITS = {  # strengths and the largest that make sense
     "shift": 1,
     "rotation": 180,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import lalib as la
+from lalib.augment import CLOTHES, RandomViews
 from lalib.autoencoders import MODELS
 from lalib.contrastive import ENCODERS, ContrastiveEncoder
 from lalib.losses import nt_xent
@@ -110,6 +111,14 @@ def test_validation_and_labels_are_taken_as_by_other_models(digits):
     without = ContrastiveEncoder(SHAPE, 4)
     la.fit(without, unlabelled, epochs=2, validation=held_out, device="cpu", progress=False)
     assert _equal(_state(model), _state(without))
+
+
+def test_views_are_taken_by_name_and_no_default_mirrors_a_digit():
+    assert not ContrastiveEncoder(SHAPE).views.flip
+    model = ContrastiveEncoder(SHAPE, views=CLOTHES)
+    assert model.views == RandomViews(**CLOTHES)
+    assert model.views.flip
+    assert model.views.shear < ContrastiveEncoder(SHAPE).views.shear
 
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(100, 30, [25] * 4), (7, 256, [7]), (9, 2, [2, 2, 2, 2, 1])])
