@@ -9,7 +9,7 @@ References
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -125,11 +125,11 @@ class ResNetClassifier(Classifier):
 
     weights: None (drawn with `seed`), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
     state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
-    Images are shown at their size, with the mean and spread per channel that ImageNet's weights expect.
+    Images are shown at their size, with the mean and spread per channel that ImageNet's weights expect. It trains on
+    batches of at least two: batch normalisation has nothing to compare a single image with.
     """
 
     block_types = (nn.Sequential,)  # the four stages
-    learning_rate = 1e-3
 
     def __init__(
         self,
@@ -144,6 +144,15 @@ class ResNetClassifier(Classifier):
         self.image_shape = tuple(image_shape)
         with seeded(seed, "weights"):
             self.network, self.origin = resnet18(self.n_classes, weights)
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        """As of any classifier, but a single image that is left over joins the batch before it."""
+        if min(n, size) < 2:
+            raise LalibError(f"ResNet-18 trains on batches of at least 2 images, got {n} images in batches of {size}")
+        batches = list(super().batches(n, size, generator=generator))
+        if len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        yield from batches
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         mean, spread = x.new_tensor(IMAGENET_MEAN), x.new_tensor(IMAGENET_SPREAD)
@@ -177,7 +186,8 @@ class MLPClassifier(Classifier):
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))
-        self.scale.copy_((x - self.mean).square().mean().sqrt().clamp_min(1e-6))
+        scale = (x - self.mean).square().mean().sqrt()
+        self.scale.copy_(torch.where(scale > 1e-6 * x.abs().max(), scale, 1))  # a single code has no spread
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return super().activations((x - self.mean) / self.scale)

@@ -9,13 +9,13 @@ predicts losses, is trained beside it when it is asked for, so that no other str
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from lalib._checks import LalibError, check_choice, check_int, check_number, check_options
+from lalib._checks import LalibError, check_choice, check_codes, check_int, check_number, check_options
 from lalib.augment import RandomViews
 from lalib.classifiers import (
     Classifier,
@@ -69,10 +69,14 @@ class Task:
 
     def __post_init__(self):
         check_options(f"task {self.model!r}", TASKS[check_choice("task", self.model, TASKS)].__init__, self.options)
+        for name in sorted({"seed", "multi_label"} & set(self.options)):
+            raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
         for name in ("steps", "batch_size", "passes"):
             check_int(name, getattr(self, name), low=1)
         if self.epochs is not None:
             check_int("epochs", self.epochs, low=1)
+        elif self.more_epochs:
+            raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
         check_int("more_epochs", self.more_epochs, low=0)
         for name in ("learning_rate", "weight_decay", "loss_weight"):
             check_number(name, getattr(self, name), low=0)
@@ -92,7 +96,7 @@ class Task:
         """Epochs of a training on so many labels in that round (0 is the first)."""
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
-        return max(1, round_up(self.steps, round_up(labels, self.batch_size)))
+        return round_up(self.steps, round_up(labels, self.batch_size))
 
 
 def round_up(a: int, b: int) -> int:
@@ -102,11 +106,19 @@ def round_up(a: int, b: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes."""
+    """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes.
+
+    codes become float32. Raises ValueError or TypeError for codes that are not finite or not those of the images.
+    """
 
     codes: Tensor
     images: ImageSet
     task: Task
+
+    def __post_init__(self):
+        object.__setattr__(self, "codes", check_codes(self.codes).float())
+        if len(self.codes) != len(self.images):
+            raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
 
     @property
     def inputs(self) -> Tensor:
@@ -254,6 +266,10 @@ class LossPredictor(Trainable):
     def prepare(self, x: Tensor) -> None:
         self.classifier.prepare(x)
 
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        """The classifier's."""
+        return self.classifier.batches(n, size, generator=generator)
+
     def head(self, blocks: list[Tensor], codes: Tensor | None) -> Tensor:
         """Predicted losses (B,) of the hidden blocks of B inputs and their codes."""
         flat = [block.mean(dim=(2, 3)) if block.ndim == 4 else block for block in blocks]
@@ -301,5 +317,7 @@ def evaluate(model: TaskModel, inputs: Tensor, labels: Tensor) -> dict:
     from sklearn.metrics import roc_auc_score
 
     mixed = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]
+    if not mixed:
+        raise LalibError("auc needs a class that some but not all of the held-out images have, got none")
     auc = roc_auc_score(labels[:, mixed].numpy(), probs[:, mixed].numpy(), average="macro")
     return {"accuracy": float(((probs > 0.5) == labels.bool()).float().mean()), "auc": float(auc)}

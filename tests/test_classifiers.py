@@ -148,8 +148,9 @@ def test_codes_are_centred_and_divided_by_one_scale():
     plain = la.MLPClassifier(2, 2)
     standard = (codes - codes.mean(0)) / codes.var(0, correction=0).mean().sqrt()
     assert torch.allclose(classifier(codes), plain(standard), atol=1e-6)
-    classifier.prepare(torch.ones(3, 2))  # no spread
-    assert torch.isfinite(classifier(torch.ones(3, 2))).all()
+    for alike in (torch.full((3, 2), 0.1), codes[:1]):  # no spread
+        classifier.prepare(alike)
+        assert classifier.scale == 1
 
 
 def test_one_class_is_enough(digits):
@@ -345,3 +346,17 @@ def test_resnet_refuses_weights_that_do_not_fit(content, tmp_path):
         la.LalibError, match=r"the weights .*weights\.pth' of ResNet-18 could not be had .*: give the path"
     ):
         la.ResNetClassifier(SHAPE, 3, weights=path)
+
+
+@pytest.mark.parametrize(("n", "size", "sizes"), [(9, 4, [4, 5]), (8, 4, [4, 4]), (3, 2, [3]), (6, 4, [4, 2])])
+def test_a_single_image_joins_the_batch_before_it(n, size, sizes):
+    classifier = la.ResNetClassifier((1, 28, 28), 3)
+    batches = list(classifier.batches(n, size, generator=generator(0, "batches")))
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.equal(torch.cat(batches), torch.randperm(n, generator=generator(0, "batches")))
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 1)])
+def test_batch_normalisation_needs_two(n, size):
+    with pytest.raises(la.LalibError, match=f"batches of at least 2 images, got {n} images in batches of {size}"):
+        list(la.ResNetClassifier((1, 28, 28), 3).batches(n, size, generator=generator(0, "batches")))

@@ -213,8 +213,10 @@ def test_several_labels_per_image(digits):
         ({"model": "mpl"}, ValueError, "task must be one of 'mlp', 'cnn', 'resnet18', got 'mpl'. Did you mean 'mlp'?"),
         ({"options": {"depth": 3}}, ValueError, "task 'mlp' has no option 'depth'; its options are: 'hidden'"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"options": {"seed": 3}}, ValueError, "options must leave 'seed' to the loop, which sets it for every run"),
+        ({"more_epochs": 5}, ValueError, "more_epochs=5 needs epochs, to which it is added every round"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
-        ({"more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
+        ({"epochs": 1, "more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
         ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number, got 2.5"),
         ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0, got -1"),
@@ -227,3 +229,36 @@ def test_several_labels_per_image(digits):
 def test_a_task_refuses(options, error, message):
     with pytest.raises(error, match=message):
         Task(**options)
+
+
+@pytest.mark.parametrize(
+    ("codes", "error", "message"),
+    [
+        (torch.zeros(299, 2), ValueError, "codes must be those of the 300 images, got 299 rows"),
+        (torch.full((300, 2), torch.nan), ValueError, "codes must be finite"),
+        (torch.zeros(300, 2, dtype=torch.int64), TypeError, "codes must be floating point"),
+    ],
+)
+def test_codes_are_those_of_the_images(codes, error, message, digits):
+    with pytest.raises(error, match=message):
+        TaskData(codes, digits, Task())
+
+
+def test_codes_become_single_precision(digits):
+    assert TaskData(torch.zeros(300, 2, dtype=torch.float64), digits, Task()).codes.dtype == torch.float32
+
+
+@pytest.mark.parametrize("source", ["probs", "predicted_losses"])
+def test_a_resnet_takes_any_number_of_labels(source):
+    """33 images in batches of 32 leave one, of which batch normalisation in the last stage can make nothing."""
+    images = la.from_arrays(torch.randint(0, 256, (33, 1, 28, 28), dtype=torch.uint8), torch.arange(33) % 3)
+    data = TaskData(torch.randn(33, 2), images, Task(model="resnet18", epochs=1))
+    model = train(data, torch.arange(33), images.labels, seed=0, device="cpu")
+    assert torch.isfinite(model.sources()[source]()).all()
+
+
+def test_auc_needs_a_mixed_class(digits):
+    several = dataclasses.replace(digits, labels=torch.eye(10, dtype=torch.int64)[digits.labels])
+    state = _train(_data(several))
+    with pytest.raises(la.LalibError, match="auc needs a class that some but not all of the held-out images have"):
+        evaluate(state, _codes(several), torch.zeros(300, 10, dtype=torch.int64))
