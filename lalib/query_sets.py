@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_int, check_number
+from lalib._checks import LalibError, check_choice, check_int, check_number, check_options
 from lalib.autoencoders import MODELS, Autoencoder
 from lalib.classifiers import CNNClassifier, MLPClassifier, accuracy
 from lalib.data import ImageSet, unbalance
 from lalib.latent import class_balance, encode, one_nn_error, reconstruction_errors, trustworthiness
 from lalib.runs import run_all
 from lalib.seeds import child_seed
-from lalib.strategies import STRATEGIES, select
+from lalib.strategies import LABEL_FREE, STRATEGIES, select
 from lalib.training import fit
 
 __all__ = ["check_labelled", "compare_maps", "compare_query_sets"]
@@ -29,7 +29,7 @@ def compare_query_sets(
     test: ImageSet,
     *,
     encoder: Mapping,
-    strategies: Sequence[str] | Mapping[str, tuple[str, dict]] = tuple(STRATEGIES),
+    strategies: Sequence[str] | Mapping[str, tuple[str, dict]] = LABEL_FREE,
     sizes: Iterable[int] = (100, 1000),
     ratios: Iterable[float] = (1, 7 / 3, 10),
     seeds: int | Iterable[int] = 10,
@@ -46,24 +46,26 @@ def compare_query_sets(
     start from the same weights, so strategies are paired within a run. With random's picks they form a table.
 
     encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
-    strategies: names, or {label: (name, options)}. seeds: how many, or which. task: "cnn" on pixels or "mlp" on codes,
-    trained for `steps` minibatches of 32 whatever the number of labels.
+    strategies: names, or {label: (name, options)}; default: all that need no label. seeds: how many, or which. task:
+    "cnn" on pixels or "mlp" on codes, trained for `steps` minibatches of 32 whatever the number of labels.
     out: folder of the run files. jobs: processes, one thread each.
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
     balance (normalised entropy of the classes picked), classes (how many were met).
     """
     check_labelled(images, test)
     check_choice("task", task, TASKS)
+    if images.multi_label:
+        raise LalibError("query sets are compared by one label per image; these images may have several")
     if not isinstance(strategies, Mapping):
         strategies = {name: (name, {}) for name in strategies}
+    for name, options in strategies.values():
+        check_options(name, STRATEGIES[check_choice("strategy", name, STRATEGIES)], options)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     shared = {
         "images": images.fingerprint(),
         "test": test.fingerprint(),
         "encoder": _describe(encoder, images),
-        "strategies": {
-            label: [check_choice("strategy", name, STRATEGIES), o] for label, (name, o) in strategies.items()
-        },
+        "strategies": {label: [name, options] for label, (name, options) in strategies.items()},
         "sizes": [check_int("size", size, low=1, high=len(images)) for size in sizes],
         "task": task,
         "steps": check_int("steps", steps, low=1),
@@ -159,9 +161,13 @@ class _MapRun:
 
 
 def check_labelled(images: ImageSet, test: ImageSet) -> None:
-    """LalibError unless both have labels."""
+    """LalibError unless both have labels; ValueError unless both are of one size and have the same classes."""
     if images.labels is None or test.labels is None:
         raise LalibError("a comparison needs labels of the images and of the test images")
+    for what in ("image_shape", "multi_label", "class_names"):
+        ours, theirs = getattr(images, what), getattr(test, what)
+        if ours != theirs:
+            raise ValueError(f"{what} of the test images must be that of the images, {ours}, got {theirs}")
 
 
 def _describe(encoder: Mapping, images: ImageSet) -> dict:

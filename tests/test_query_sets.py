@@ -8,6 +8,7 @@ import torch
 import lalib as la
 from lalib.query_sets import compare_maps, compare_query_sets
 from lalib.seeds import child_seed
+from lalib.strategies import LABEL_FREE
 
 # compare_query_sets ----------------------------------------------------------------------------------------------
 
@@ -115,6 +116,7 @@ def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
         ({"encoder": {"model": "GAN"}}, ValueError, "encoder's model must be one of 'CAE', 'VAE', .* got 'GAN'"),
         ({"encoder": {}}, ValueError, "encoder's model must be one of .* got None"),
         ({"strategies": ["best"]}, ValueError, "strategy must be one of 'random', .* got 'best'"),
+        ({"strategies": {"a": ("random", {"bogus": 1})}}, ValueError, "random has no option 'bogus'"),
         ({"sizes": [0]}, ValueError, "size must be at least 1, got 0"),
         ({"sizes": [251]}, ValueError, "size must be at most 250, got 251"),
         ({"ratios": [0.5]}, ValueError, "ratio must be at least 1, got 0.5"),
@@ -135,6 +137,38 @@ def test_labels_are_needed(digits, held_out, tmp_path):
             _compare(images, test, tmp_path)
         with pytest.raises(la.LalibError, match="a comparison needs labels of the images and"):
             compare_maps(images, test, models={"a": ENCODER}, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"class_names": tuple("abcdefghij")},
+            r"class_names of the test images must be that of the images, \('0', '1'",
+        ),
+        ({"labels": torch.eye(10, dtype=torch.int64).repeat(10, 1)}, "multi_label .* must be .* False, got True"),
+        ({"images": torch.zeros(100, 1, 9, 9, dtype=torch.uint8)}, r"image_shape .* \(1, 8, 8\), got \(1, 9, 9\)"),
+    ],
+)
+def test_the_test_images_are_of_the_same_kind(change, message, digits, held_out, tmp_path):
+    other = dataclasses.replace(held_out, **change)
+    for call in (lambda: _compare(digits, other, tmp_path), lambda: la.compare(digits, other, out=tmp_path)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_query_sets_need_one_label_per_image(digits, held_out, tmp_path):
+    one_hot = torch.eye(10, dtype=torch.int64)
+    several = [dataclasses.replace(part, labels=one_hot[part.labels]) for part in (digits, held_out)]
+    with pytest.raises(la.LalibError, match="query sets are compared by one label per image"):
+        _compare(*several, tmp_path)
+
+
+def test_all_strategies_that_need_no_label_are_the_default(digits, held_out, tmp_path):
+    frame = compare_query_sets(
+        digits, held_out, encoder={**ENCODER, "epochs": 1}, sizes=[8], ratios=[1], seeds=1, steps=1, out=tmp_path
+    )
+    assert frame["strategy"].tolist() == list(LABEL_FREE)
 
 
 def test_maps_by_hand(digits, held_out, tmp_path):

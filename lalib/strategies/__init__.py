@@ -13,7 +13,7 @@ from lalib.pool import SOURCES, PoolView, Selection
 from lalib.seeds import generator
 from lalib.strategies import clusters, coverage, errors, learned, spatial, uncertainty
 
-__all__ = ["STRATEGIES", "Strategy", "run_strategy", "select"]
+__all__ = ["LABEL_FREE", "STRATEGIES", "Strategy", "run_strategy", "select"]
 
 Strategy = Callable[..., Selection]
 
@@ -40,6 +40,22 @@ STRATEGIES: dict[str, Strategy] = {
     "medal": learned.medal,
     "learning-loss": learned.learning_loss,
 }
+
+# Those that look at codes alone, at reconstruction errors, or at what is labelled without its labels.
+LABEL_FREE = (
+    "random",
+    "uniform-spatial",
+    "normal-spatial",
+    "cluster",
+    "normal-in-clusters",
+    "uniform-in-clusters",
+    "clustered-normal-spatial",
+    "k-medoids",
+    "typiclust",
+    "probcover",
+    "maxherding",
+    "reconstruction-error",
+)
 
 
 def select(

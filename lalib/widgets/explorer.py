@@ -22,25 +22,11 @@ from lalib.figures._style import COLOURS, INK, apply_layout, pixels, png
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
 from lalib.geometry import median_nn_distance, ward
-from lalib.strategies import STRATEGIES, select
+from lalib.strategies import LABEL_FREE, STRATEGIES, select
 from lalib.strategies.matching import default_threshold
 
 __all__ = ["SamplingExplorer", "options_of", "sampling_explorer", "selection_in_words"]
 
-WITHOUT_LABELS = (
-    "random",
-    "uniform-spatial",
-    "normal-spatial",
-    "cluster",
-    "normal-in-clusters",
-    "uniform-in-clusters",
-    "clustered-normal-spatial",
-    "k-medoids",
-    "typiclust",
-    "probcover",
-    "maxherding",
-    "reconstruction-error",
-)
 THRESHOLDS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # in median distances to the nearest neighbour
 NO_THRESHOLD = "none"  # not None, which a SelectionSlider cannot hold
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
@@ -74,7 +60,7 @@ def sampling_explorer(
     errors = dict(errors or {})
     for name in errors:
         check_choice("errors", name, codes)
-    offered = strategies or [s for s in WITHOUT_LABELS if s != "reconstruction-error" or errors]
+    offered = strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors]
     for name in (*offered, strategy):
         check_choice("strategy", name, STRATEGIES)
     check_choice("strategy", strategy, offered)
