@@ -37,7 +37,16 @@ def test_a_comparison_feeds_it(tmp_path):
     assert pd.DataFrame(live.rows).equals(table)
 
 
+def test_strategies_appear_with_their_first_run():
+    live = la.widgets.LiveCurves(strategies=["margin", "random"])
+    live.add(_run("badge", 0))
+    assert live.figure is None
+    for strategy in ("random", "badge", "margin"):
+        live.add(_run(strategy, 1))
+    assert {trace.name for trace in live.figure.data if trace.mode} == {"random", "margin"}
+
+
 def test_options_are_those_of_learning_curves():
-    live = la.widgets.LiveCurves(strategies=["nonsense"])
+    live = la.widgets.LiveCurves(value="nonsense")
     with pytest.raises(ValueError, match="nonsense"):
         live.add(_run("random", 0))

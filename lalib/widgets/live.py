@@ -18,7 +18,7 @@ class LiveCurves(ipywidgets.VBox):
     display(live)
     table = la.compare(images, test, on_run=live.add, out="runs/first")
 
-    value, strategies, baseline, confidence: as in figures.learning_curves.
+    value, strategies, baseline, confidence: as in figures.learning_curves; strategies appear with their first run.
     """
 
     def __init__(self, **options: str | float | Sequence[str]):
@@ -33,11 +33,20 @@ class LiveCurves(ipywidgets.VBox):
         self.rows += rows
         self.runs += 1
         table = pd.DataFrame(self.rows)
-        if self.figure is None:
-            self.figure = go.FigureWidget(figures.learning_curves(table, **self.options))
-            self.children = [self.sentence, self.figure]
-        else:
-            figures.update_learning_curves(self.figure, table, **self.options)
+        self._draw(table)
         seeds = table.groupby("strategy", sort=False)["seed"].nunique()
         parts = ", ".join(f"{html.escape(str(strategy))} {count}" for strategy, count in seeds.items())
         self.sentence.value = f"{self.runs} runs are finished; seeds: {parts}."
+
+    def _draw(self, table) -> None:
+        options = dict(self.options)
+        if options.get("strategies"):
+            there = set(table["strategy"])
+            options["strategies"] = [strategy for strategy in options["strategies"] if strategy in there]
+            if not options["strategies"]:
+                return
+        if self.figure is None:
+            self.figure = go.FigureWidget(figures.learning_curves(table, **options))
+            self.children = [self.sentence, self.figure]
+        else:
+            figures.update_learning_curves(self.figure, table, **options)
