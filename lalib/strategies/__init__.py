@@ -30,6 +30,7 @@ STRATEGIES: dict[str, Strategy] = {
     "typiclust": clusters.typiclust,
     "probcover": coverage.probcover,
     "maxherding": coverage.maxherding,
+    "uncertainty-herding": coverage.uncertainty_herding,
     "least-confidence": uncertainty.least_confidence,
     "margin": uncertainty.margin,
     "entropy": uncertainty.entropy,

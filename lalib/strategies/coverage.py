@@ -1,8 +1,10 @@
-"""Strategies that cover the codes, by balls or by kernels; no label is looked at.
+"""Strategies that cover the codes, by balls or by kernels.
 
 [Yehuda2022]  O. Yehuda et al., "Active learning through a covering lens", NeurIPS 2022: ProbCover.
 [Bae2024]     W. Bae, J. Noh, D. J. Sutherland, "Generalized coverage for more robust low-budget active learning",
               ECCV 2024: MaxHerding.
+[Bae2025]     W. Bae, G. L. Oliveira, D. J. Sutherland, "Uncertainty herding: one active learning method for all label
+              budgets", ICLR 2025.
 [Minoux1978]  M. Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
 
 Their unit of length, where none is given, follows the data and the budget: with m labelled and n to pick, the median
@@ -11,7 +13,7 @@ radius holds a quarter of an image's share of the pool. Equal codes are one plac
 places, evenly spread in lexicographic order. (On 16 principal components of mnist-mini and 10 to 100 labels a quarter
 served better than a half or the whole share.)
 
-Both need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains; after that
+All need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains; after that
 only rows that may lead are looked at, and what is picked is decided in double precision.
 """
 
@@ -20,12 +22,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lalib._checks import check_int, check_number
+from lalib._checks import check_choice, check_int, check_number
 from lalib.geometry import distinct
 from lalib.pool import PoolView, Selection
 from lalib.strategies.ranking import factors, pick
+from lalib.strategies.uncertainty import MEASURES, uncertainty
 
-__all__ = ["maxherding", "probcover"]
+__all__ = ["maxherding", "probcover", "uncertainty_herding"]
 
 TILE = 2**19  # squared distances at once, 4 MB: they stay in the cache
 ROWS = 512  # of a tile, at most
@@ -67,10 +70,36 @@ def maxherding(
     which bounds the time; None (default): all, and nothing is drawn. Equal gains go to the lowest index. The score is
     the gain, at most N.
     """
+    return _herd(view, n, torch.ones(view.n_images), generator, bandwidth, candidates)
+
+
+def uncertainty_herding(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    measure: str = "margin",
+    bandwidth: float | None = None,
+    candidates: int | None = None,
+) -> Selection:
+    """maxherding with every image i weighted by how uncertain the task model is of it [Bae2025].
+
+    sum_i u_i max(k(x_i, x) - max_l k(x_i, l), 0), u_i by "margin" (default), "entropy" or "least-confidence" of
+    view.probs, divided by the largest; if no image is uncertain at all, all weigh alike. The other options are
+    maxherding's. Few labels make it cover the codes, many make it ask where classes meet.
+    Differs: the paper calibrates the probabilities and lets the radius follow that; our bandwidth follows the budget.
+    """
+    found = uncertainty(view, check_choice("measure", measure, MEASURES))
+    weight = torch.zeros(view.n_images, dtype=torch.float64)
+    weight[view.unlabeled] = found / found.max() if found.max() > 0 else 1.0
+    return _herd(view, n, weight, generator, bandwidth, candidates)
+
+
+def _herd(view, n, weight, generator, bandwidth, candidates):
     bandwidth = (_unit(view, n) or 1.0) if bandwidth is None else _positive("bandwidth", bandwidth)
     rows = _candidates(len(view.unlabeled), n, candidates, generator)
     pairs = _Pairs(view.codes.double() / (2**0.5 * bandwidth), view.unlabeled[rows])
-    found, gains = _lazy_greedy(_Kernels(pairs, view.labeled), n)
+    found, gains = _lazy_greedy(_Kernels(pairs, view.labeled, weight), n)
     return pick(view, rows[found], gains)
 
 
@@ -171,18 +200,22 @@ class _Balls:
 
 
 class _Kernels:
-    """How near, as a kernel, each of N images is to the nearest centre, and what a further centre would add to all."""
+    """How near, as a kernel, each of N images is to the nearest centre, and what a further one would add to them all.
 
-    def __init__(self, pairs, labeled):
-        self.pairs = pairs
+    weight (N,) in [0, 1]: what an image counts.
+    """
+
+    def __init__(self, pairs, labeled, weight):
+        self.pairs, self.weight = pairs, weight.to(pairs.right)
         self.reach = torch.zeros_like(pairs.right[:, 0])
         for _, columns, square in pairs.from_labeled(labeled):
             self.reach[columns] = torch.maximum(self.reach[columns], square.amin(dim=0).neg_().exp_())
 
     def gains(self, rows, rough=False):
-        total, reach = self.reach.new_zeros(len(rows)), self.reach.float() if rough else self.reach
+        total, kind = self.reach.new_zeros(len(rows)), torch.float32 if rough else torch.float64
+        reach, weight = self.reach.to(kind), self.weight.to(kind)
         for part, columns, square in self.pairs.tiles(rows, rough=rough):
-            total[part] += square.neg_().exp_().sub_(reach[columns]).relu_().sum(dim=1)
+            total[part] += square.neg_().exp_().sub_(reach[columns]).relu_() @ weight[columns]
         if rough:  # exponentials, sums and reach are right to less than that
             total = total * (1 + 1e-5) + len(reach) * 1e-6
         return total.round(decimals=DECIMALS).cpu()
