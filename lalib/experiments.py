@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lalib._checks import check_choice, check_codes, check_int, check_options
+from lalib._checks import LalibError, check_choice, check_codes, check_int, check_options
 from lalib._downloads import digest as file_digest
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
@@ -21,7 +21,7 @@ from lalib.peers import Peer, is_peer, peer_label
 from lalib.pool import Pool
 from lalib.query_sets import check_labelled
 from lalib.runs import run_all
-from lalib.strategies import STRATEGIES, Strategy
+from lalib.strategies import LABEL_FREE, STRATEGIES, Strategy
 from lalib.tasks import Task, TaskData, evaluate
 from lalib.training import digest
 
@@ -72,19 +72,11 @@ def compare(
     check_labelled(images, test)
     task = task if isinstance(task, Task) else Task(model=task)
     strategies = {label: _strategy(given) for label, given in _labelled(strategies).items()}
-    codes, test_codes, errors, encoder_config = _codes(encoder, images, test)
-    shared = {
-        "images": images.fingerprint(),
-        "test": test.fingerprint(),
-        "encoder": encoder_config,
-        "task": _task_config(task),
-        "initial": check_int("initial", initial, low=1) if isinstance(start, str) else None,
-        "start": check_choice("start", start, STRATEGIES) if isinstance(start, str) else dict(start),
-        "step": check_int("step", step, low=1),
-    }
+    _check_given(strategies, start, encoder, images)
     check_int("rounds", rounds, low=0)
     more = rounds if random_rounds is None else check_int("random_rounds", random_rounds, low=rounds)
-    total = (initial if isinstance(start, str) else sum(start.values())) + max(rounds, more) * step
+    shared = {"task": _task_config(task), **_start(start, initial, images), "step": check_int("step", step, low=1)}
+    total = (shared["initial"] or sum(start.values())) + more * step
     if total > len(images):
         raise ValueError(
             f"the comparison buys {total} labels, more than the {len(images)} images: fewer rounds or step"
@@ -96,11 +88,14 @@ def compare(
             "strategy": _source(strategy),
             "options": options,
             "rounds": more if strategy == "random" else rounds,
-            "seed": check_int("seed", seed, low=0),
+            "seed": seed,
         }
-        for seed in (range(check_int("seeds", seeds, low=1)) if isinstance(seeds, int) else seeds)
+        for seed in _seeds(seeds)
         for label, (strategy, options) in strategies.items()
     ]
+    codes, test_codes, errors, encoder_config = _codes(encoder, images, test)
+    data = {"images": images.fingerprint(), "test": test.fingerprint(), "encoder": encoder_config}
+    runs = [data | run for run in runs]
     functions = {label: strategy for label, (strategy, _) in strategies.items()}
     held_out = test.images if task.on_pixels else test_codes
     function = _LearningRun(TaskData(codes, images, task), held_out, test.labels, errors, functions, device)
@@ -147,6 +142,35 @@ class _LearningRun:
         }
 
 
+def _seeds(seeds: int | Iterable[int]) -> list[int]:
+    if isinstance(seeds, int):
+        return list(range(check_int("seeds", seeds, low=1)))
+    seeds = [check_int("seed", seed, low=0) for seed in seeds]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
+    return seeds
+
+
+def _start(start: str | Mapping[str, int], initial: int, images: ImageSet) -> dict:
+    """How a run begins: a strategy and the number of its picks, or how many of which classes."""
+    if isinstance(start, str):
+        start = check_choice("start", start, LABEL_FREE)
+        return {"initial": check_int("initial", initial, low=1), "start": start}
+    for name, count in start.items():
+        check_int(f"images of class {check_choice('class', name, images.class_names)!r}", count, low=1)
+    return {"initial": None, "start": dict(start)}
+
+
+def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageSet) -> None:
+    """LalibError for a strategy that would find in its first round that the comparison lacks what it needs."""
+    used = {label: strategy for label, (strategy, _) in strategies.items()}
+    if "reconstruction-error" in (*used.values(), start) and not isinstance(encoder, Autoencoder):
+        raise LalibError("reconstruction-error needs an autoencoder: give one as the encoder")
+    single = [label for label, strategy in used.items() if strategy == "batchbald" or isinstance(strategy, Peer)]
+    if images.multi_label and single:
+        raise LalibError(f"{single[0]} needs one label per image; these images may have several")
+
+
 def _task_config(task: Task) -> dict:
     """The task as a run's configuration names it; a file of weights by its SHA-256."""
     config = asdict(task)
@@ -158,6 +182,8 @@ def _task_config(task: Task) -> dict:
 
 def _labelled(strategies: Sequence | Mapping) -> dict:
     """Strategies by label: a name is its own label, a function's is its name, a peer's its class and parameters."""
+    if not len(strategies):
+        raise ValueError("strategies must be at least one, got none")
     if isinstance(strategies, Mapping):
         return dict(strategies)
     if isinstance(strategies, str):
@@ -188,6 +214,11 @@ def _source(strategy: str | Strategy) -> str | dict:
         return strategy
     if isinstance(strategy, Peer):
         return strategy.identity
+    if getattr(strategy, "__closure__", None) or inspect.ismethod(strategy):
+        raise ValueError(
+            f"{strategy.__qualname__} depends on variables around it, by which its runs could not be told from others: "
+            "give what varies as options"
+        )
     try:
         return inspect.getsource(strategy)
     except (OSError, TypeError) as error:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lalib._checks import LalibError, check_choice, check_int
+from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.pool import Pool, PoolView
 from lalib.seeds import generator
-from lalib.strategies import Strategy, run_strategy
+from lalib.strategies import STRATEGIES, Strategy, run_strategy
 from lalib.tasks import TaskData, TaskModel, train
 
 __all__ = ["Round", "active_learning", "cold_start"]
@@ -53,10 +53,15 @@ def active_learning(
 
     strategy: a name in STRATEGIES or a function of that form, with its options. errors (N,): reconstruction errors, for
     strategies that ask for them. The seed names everything that is drawn: weights, batches and the strategy's draws,
-    each in a stream of its own. Raises ValueError at once if the pool is too small for all rounds.
+    each in a stream of its own. Raises ValueError at once if the pool is too small for all rounds or not that of the
+    data, and for an unknown strategy or option.
     """
     check_int("step", step, low=1)
     check_int("rounds", rounds, low=0)
+    if pool.size != len(data.codes):
+        raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
+    if isinstance(strategy, str):
+        check_options(strategy, STRATEGIES[check_choice("strategy", strategy, STRATEGIES)], dict(options or {}))
     wanted = len(initial) + step * rounds
     if wanted > pool.size - len(pool.labeled):
         left = pool.size - len(pool.labeled)
@@ -102,7 +107,7 @@ def _from_classes(start, images, generator):
     if images.labels is None or images.multi_label:
         raise LalibError("a start from chosen classes needs one label per image")
     parts = []
-    for name, count in start.items():
+    for name, count in sorted(start.items()):  # a run's configuration does not know their order
         chosen = images.class_names.index(check_choice("class", name, images.class_names))
         members = (images.labels == chosen).nonzero().squeeze(1)
         check_int(f"images of class {name!r}", count, low=1, high=len(members))

@@ -38,6 +38,13 @@ def lowest(view, n, *, generator, back=False):
     return Selection(view.unlabeled.flip(0)[:n] if back else view.unlabeled[:n])
 
 
+def _varying(by):
+    def inner(view, n, *, generator):
+        return Selection(view.unlabeled[by : by + n])
+
+    return inner
+
+
 def _timeless(frame):
     return frame.drop(columns=["train_seconds", "select_seconds"])
 
@@ -260,6 +267,15 @@ def test_processes_and_a_cluster_give_the_same_table(where, tmp_path):
         ({"rounds": 49}, ValueError, "the comparison buys 255 labels, more than the 250 images"),
         ({"random_rounds": 1}, ValueError, "random_rounds must be at least 2, got 1"),
         ({"start": "best"}, ValueError, "start must be one of 'random'"),
+        ({"start": "margin"}, ValueError, "start must be one of 'random', .* got 'margin'"),
+        ({"start": {"11": 2}}, ValueError, "class must be one of '0', .* got '11'"),
+        ({"start": {"1": 2.5}}, TypeError, "images of class '1' must be a whole number, got 2.5"),
+        ({"start": "reconstruction-error"}, la.LalibError, "reconstruction-error needs an autoencoder: give one"),
+        ({"strategies": ["reconstruction-error"]}, la.LalibError, "reconstruction-error needs an autoencoder"),
+        ({"strategies": []}, ValueError, "strategies must be at least one, got none"),
+        ({"strategies": {"a": _varying(1)}}, ValueError, "_varying.<locals>.inner depends on variables around it"),
+        ({"seeds": [1, 1]}, ValueError, r"seeds must be distinct and at least one, got \[1, 1\]"),
+        ({"seeds": []}, ValueError, r"seeds must be distinct and at least one, got \[\]"),
         ({"seeds": [-1]}, ValueError, "seed must be at least 0, got -1"),
         ({"seeds": 0}, ValueError, "seeds must be at least 1, got 0"),
         (
@@ -273,6 +289,23 @@ def test_bad_options(options, error, message, digits, held_out, tmp_path):
     with pytest.raises(error, match=message):
         _compare(digits, held_out, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_encoded_for_a_comparison_that_cannot_be(digits, held_out, tmp_path):
+    class Encoder:
+        def encode(self, x):
+            raise AssertionError
+
+    for options in ({"rounds": 49}, {"step": 0}, {"start": "best"}, {"seeds": 0}, {"strategies": [_varying(1)]}):
+        with pytest.raises(ValueError, match=r"must|buys|depends"):
+            _compare(digits, held_out, tmp_path, encoder=Encoder(), **options)
+
+
+def test_strategies_for_one_label_per_image(digits, held_out, tmp_path):
+    one_hot = torch.eye(10, dtype=torch.int64)
+    several = [dataclasses.replace(part, labels=one_hot[part.labels]) for part in (digits, held_out)]
+    with pytest.raises(la.LalibError, match="batchbald needs one label per image; these images may have several"):
+        _compare(*several, tmp_path, strategies=["random", "batchbald"])
 
 
 def test_labels_are_needed(digits, held_out, tmp_path):

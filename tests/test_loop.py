@@ -110,6 +110,17 @@ def test_refuses(options, message, data):
         _run(data, **options)
 
 
+def test_refuses_at_once_what_no_round_could_do(data):
+    initial = torch.arange(10)
+    for pool, strategy, options, message in [
+        (Pool(torch.zeros(299)), "margin", {}, "pool and data must be of the same images, got 299 and 300"),
+        (Pool(data.images.labels), "marginal", {}, "strategy must be one of"),
+        (Pool(data.images.labels), "margin", {"bogus": 1}, "margin has no option 'bogus'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            active_learning(pool, data, strategy, initial=initial, step=5, rounds=1, options=options)
+
+
 # Cold start
 
 
@@ -125,6 +136,7 @@ def test_a_start_from_chosen_classes(data):
     assert data.images.labels[index].tolist() == [3] * 7 + [5] * 4
     assert len(index.unique()) == 11
     assert not torch.equal(index, cold_start({"3": 7, "5": 4}, data, seed=1))
+    assert torch.equal(index, cold_start({"5": 4, "3": 7}, data, seed=0))
 
 
 @pytest.mark.parametrize(
