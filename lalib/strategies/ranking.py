@@ -35,6 +35,8 @@ def nearest_distance(points: torch.Tensor, centres: torch.Tensor) -> torch.Tenso
     """Distance (N,) from each point (N, F) to the nearest of the centres (M, F), from differences; inf if M = 0."""
     if not len(centres):
         return points.new_full((len(points),), torch.inf)
+    if len(centres) == 1:  # twice as fast as cdist
+        return (points - centres).square().sum(dim=1).sqrt()
     blocks = points.split(max(1, BLOCK // len(centres)))
     return torch.cat(
         [torch.cdist(block, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1) for block in blocks]
