@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["provenance", "read_record", "run_all"]
 
 Function = Callable[[dict], list[dict]]
+TRIES = 3  # of processes that die before any run is finished
 ALONE = threading.RLock()  # two runs in threads of one process would draw from each other's global generators
 
 
@@ -49,7 +51,7 @@ def run_all(
     they need not share a disk; a run whose worker dies goes to another one. on_run: called with the rows of every run,
     those found in `out` first, as soon as they are there.
     A damaged file is reported as a warning and its run done again. The first run that fails ends the call with its
-    error; what was finished before is kept.
+    error, LalibError if its process dies every time; what was finished before is kept.
     """
     import pandas as pd
     from tqdm.auto import tqdm
@@ -74,11 +76,28 @@ def run_all(
 
 
 def _here(function: Function, missing: dict[str, dict], out: Path, jobs: int) -> Iterator[tuple[str, list[dict]]]:
-    """Names and rows of the missing runs as they finish; each process writes its own files."""
+    """Names and rows of the missing runs as they finish; each process writes its own files.
+
+    A process that dies takes the others with it: what is left is tried again while that finishes anything, and TRIES
+    times in all if not.
+    """
     from joblib import Parallel, delayed
 
-    work = (delayed(_run_and_write)(function, run, out, jobs > 1) for run in missing.values())
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
+    left, tries = dict(missing), TRIES
+    while left:
+        work = [delayed(_run_and_write)(function, run, out, jobs > 1) for run in left.values()]
+        try:
+            for name, rows in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+                del left[name]
+                tries = TRIES
+                yield name, rows
+        except BrokenProcessPool as error:
+            tries -= 1
+            if not tries:
+                raise LalibError(
+                    f"a process died {TRIES} times in a row; what was finished is in {out}: call again, "
+                    "with fewer jobs if memory is short"
+                ) from error
 
 
 def _on_cluster(function: Function, missing: dict[str, dict], out: Path, cluster) -> Iterator[tuple[str, list[dict]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lalib import runs
+from lalib import LalibError, runs
 from lalib.runs import run_all
 from lalib.seeds import seeded
 
@@ -191,6 +191,34 @@ def test_killed_and_started_again_it_goes_on(tmp_path):
     frame = _run_all(lambda run: [{"x": run["x"]}], _runs(*range(40)), out)
     assert frame["x"].tolist() == list(range(40))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+class _Dies:
+    """Kills its process at x = 1: once, or every time."""
+
+    def __init__(self, log, always):
+        self.log, self.always = Path(log), always
+        self.log.mkdir(exist_ok=True)
+
+    def __call__(self, run):
+        if run["x"] == 1 and (self.always or not any(self.log.iterdir())):
+            (self.log / f"{len(list(self.log.iterdir()))}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [{"x": run["x"]}]
+
+
+def test_a_process_that_dies_is_replaced(tmp_path):
+    frame = _run_all(_Dies(tmp_path / "log", always=False), _runs(0, 1, 2, 3), tmp_path / "out", jobs=2)
+    assert frame["x"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_process_that_dies_every_time_is_reported_and_the_others_are_kept(tmp_path):
+    log, out = tmp_path / "log", tmp_path / "out"
+    _run_all(_Dies(log, always=True), _runs(0, 2), out)
+    with pytest.raises(LalibError, match=r"a process died 3 times in a row; what was finished is in .*: call again"):
+        _run_all(_Dies(log, always=True), _runs(0, 1, 2), out, jobs=2)
+    assert len(list(log.iterdir())) == 3
+    assert len(list(out.glob("*.json"))) == 2
 
 
 # On a real Dask cluster of worker processes
