@@ -18,6 +18,7 @@ __all__ = [
     "check_labels",
     "check_number",
     "check_options",
+    "keyword_defaults",
     "resolve_device",
 ]
 
@@ -58,6 +59,12 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.{hint}")
     return value
+
+
+def keyword_defaults(function: Callable) -> dict:
+    """The keyword-only parameters of `function` that have a default, with it."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 
 
 def check_options(name: str, function: Callable, options: dict) -> None:

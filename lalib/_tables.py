@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,7 +117,7 @@ def name_classes(class_names: Sequence[str] | None, n: int) -> list[str]:
 def save(table: "pd.DataFrame", path: str | Path) -> Path:
     """Write the table as .parquet or .csv (lists as JSON text), whole or not at all; load reads it back."""
     path = _table_path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)

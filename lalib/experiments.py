@@ -11,8 +11,17 @@ from pathlib import Path
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_codes, check_int, check_options
+from lalib._checks import (
+    LalibError,
+    check_choice,
+    check_codes,
+    check_int,
+    check_options,
+    keyword_defaults,
+    resolve_device,
+)
 from lalib._downloads import digest as file_digest
+from lalib.augment import RandomViews
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.latent import encode, reconstruction_errors
@@ -75,7 +84,12 @@ def compare(
     _check_given(strategies, start, encoder, images)
     check_int("rounds", rounds, low=0)
     more = rounds if random_rounds is None else check_int("random_rounds", random_rounds, low=rounds)
-    shared = {"task": _task_config(task), **_start(start, initial, images), "step": check_int("step", step, low=1)}
+    shared = {
+        "device": resolve_device(device).type,
+        "task": _task_config(task),
+        **_start(start, initial, images),
+        "step": check_int("step", step, low=1),
+    }
     total = (shared["initial"] or sum(start.values())) + more * step
     if total > len(images):
         raise ValueError(
@@ -86,7 +100,7 @@ def compare(
             **shared,
             "label": label,
             "strategy": _source(strategy),
-            "options": options,
+            "options": _resolved(strategy, options),
             "rounds": more if strategy == "random" else rounds,
             "seed": seed,
         }
@@ -172,12 +186,17 @@ def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageS
 
 
 def _task_config(task: Task) -> dict:
-    """The task as a run's configuration names it; a file of weights by its SHA-256."""
-    config = asdict(task)
-    weights = config["options"].get("weights")
-    if weights not in (None, "imagenet"):
-        config["options"] = {**config["options"], "weights": file_digest(weights, "sha256")}
-    return config
+    """The task as a run's configuration names it, defaults included; a file of weights by its SHA-256."""
+    options = task.all_options()
+    if options.get("weights") not in (None, "imagenet"):
+        options["weights"] = file_digest(options["weights"], "sha256")
+    views = None if task.views is None else asdict(RandomViews(**task.views))
+    return asdict(task) | {"options": options, "views": views}
+
+
+def _resolved(strategy: str | Strategy, options: dict) -> dict:
+    """Options with the defaults of those not given: another default is another run."""
+    return keyword_defaults(STRATEGIES.get(strategy, strategy) if isinstance(strategy, str) else strategy) | options
 
 
 def _labelled(strategies: Sequence | Mapping) -> dict:
@@ -233,18 +252,20 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
         pool, held_out = (part.images.flatten(1).float() / 255 for part in (images, test))
-        return *(_pca(pool, held_out) if encoder == "pca" else (pool, held_out)), None, encoder
+        if encoder == "pixels":
+            return pool, held_out, None, encoder
+        return *_pca(pool, held_out), None, {"pca": PCA_DIMENSIONS}
     if isinstance(encoder, tuple | list):
         pool, held_out = (check_codes(codes, "codes").float().cpu() for codes in encoder)
         if len(pool) != len(images) or len(held_out) != len(test):
             wanted = f"{len(images)} and {len(test)}"
             raise ValueError(f"encoder must hold codes of {wanted} images, got {len(pool)} and {len(held_out)}")
         return pool, held_out, None, digest({"pool": pool, "test": held_out})
-    if not hasattr(encoder, "encode"):
+    if not (isinstance(encoder, torch.nn.Module) and hasattr(encoder, "encode")):
         raise TypeError(f"encoder must be a model, 'pca', 'pixels' or a pair of codes, got {type(encoder).__name__}")
     errors = reconstruction_errors(encoder, images) if isinstance(encoder, Autoencoder) else None
-    weights = digest(encoder.state_dict())
-    return encode(encoder, images), encode(encoder, test), errors, {"model": encoder.name, "weights": weights}
+    identity = {"model": type(encoder).__name__, "weights": digest(encoder.state_dict())}
+    return encode(encoder, images), encode(encoder, test), errors, identity
 
 
 def _pca(pool: torch.Tensor, held_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ import platform
 import subprocess
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -138,7 +139,7 @@ def _record(function: Function, run: dict, single_thread: bool) -> dict:
 
 def _write(record: dict, out: Path) -> None:
     path = out / _file_name(record["run"])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_text(json.dumps(record, indent=1))
         os.replace(temporary, path)

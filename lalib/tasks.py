@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lalib._checks import LalibError, check_choice, check_codes, check_int, check_number, check_options
+from lalib._checks import (
+    LalibError,
+    check_choice,
+    check_codes,
+    check_int,
+    check_number,
+    check_options,
+    keyword_defaults,
+)
 from lalib.augment import RandomViews
 from lalib.classifiers import (
     Classifier,
@@ -36,6 +44,7 @@ __all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate"
 
 TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
 MC = ("ensemble", "dropout")
+LEFT_TO_THE_LOOP = {"seed", "multi_label"}  # of the classifiers' options
 SOURCES = ("probs", "mc_probs", "features", "predicted_losses", "predicted_losses_with_codes")
 
 
@@ -46,8 +55,8 @@ class Task:
     model: "mlp" on codes, "cnn" or "resnet18" on pixels; options: keywords of that classifier.
     steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
     before. optimizer: "adam", or "sgd" with momentum 0.9. warm_start: go on from the last round's weights instead of
-    the initial ones. views: strengths of RandomViews by name, with which images are augmented in training, for every
-    strategy alike; None for none.
+    the initial ones (further members of an ensemble and learning loss start afresh all the same). views: strengths of
+    RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
     "dropout". loss_weight: weight of the pair loss beside the task's in learning loss.
     """
@@ -69,10 +78,10 @@ class Task:
 
     def __post_init__(self):
         check_options(f"task {self.model!r}", TASKS[check_choice("task", self.model, TASKS)].__init__, self.options)
-        for name in sorted({"seed", "multi_label"} & set(self.options)):
+        for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        for name in ("steps", "batch_size", "passes"):
-            check_int(name, getattr(self, name), low=1)
+        for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2)):
+            check_int(name, getattr(self, name), low=low)
         if self.epochs is not None:
             check_int("epochs", self.epochs, low=1)
         elif self.more_epochs:
@@ -80,12 +89,18 @@ class Task:
         check_int("more_epochs", self.more_epochs, low=0)
         for name in ("learning_rate", "weight_decay", "loss_weight"):
             check_number(name, getattr(self, name), low=0)
-        check_choice("mc", self.mc, MC)
+        if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
+            raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.views is not None:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, 'cnn' or 'resnet18'")
             RandomViews(**self.views)
+
+    def all_options(self) -> dict:
+        """The classifier's options with the defaults of those not given."""
+        defaults = keyword_defaults(TASKS[self.model].__init__) | dict(self.options)
+        return {name: value for name, value in defaults.items() if name not in LEFT_TO_THE_LOOP}
 
     @property
     def on_pixels(self) -> bool:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,7 +271,7 @@ def _identity(header: dict) -> dict:
 
 def _write(path: Path, state: dict[str, Tensor], header: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         text = json.dumps(header)

@@ -160,6 +160,7 @@ def test_another_configuration_is_another_run(digits, held_out, tmp_path):
         {"strategies": {"random": ("k-medoids", {})}},
         {"strategies": {"random": ("k-medoids", {"iterations": 3})}},
         {"strategies": {"random": lowest}},
+        {"task": dataclasses.replace(TASK, options={"hidden": (30,)})},
     ]
     for count, change in enumerate(changes, 2):
         _compare(digits, held_out, tmp_path, **{**options, **change})
@@ -169,6 +170,14 @@ def test_another_configuration_is_another_run(digits, held_out, tmp_path):
     assert len(list(tmp_path.iterdir())) == len(changes) + 3
     _compare(digits, held_out, tmp_path, **{**options, "seeds": [0]})
     assert len(list(tmp_path.iterdir())) == len(changes) + 3
+
+
+def test_defaults_are_part_of_the_configuration(digits, held_out, tmp_path):
+    _compare(digits, held_out, tmp_path, seeds=1, strategies=["k-medoids"])
+    spelt = {"strategies": {"k-medoids": ("k-medoids", {"iterations": 50})}, "encoder": "pca"}
+    task = dataclasses.replace(TASK, options={"hidden": (256, 256), "dropout": 0.0})
+    _compare(digits, held_out, tmp_path, seeds=1, **spelt, task=task)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_other_weights_are_other_runs(digits, held_out, tmp_path):

@@ -88,8 +88,6 @@ def test_dropout_instead_of_an_ensemble(digits):
     probs_T_N_C = _train(data).mc_probs()
     assert probs_T_N_C.shape == (3, 300, 10)
     assert not torch.equal(probs_T_N_C[0], probs_T_N_C[1])
-    with pytest.raises(la.LalibError, match="MC-dropout needs a classifier with dropout"):
-        _train(_data(digits, mc="dropout")).mc_probs()
 
 
 def test_a_warm_start_goes_on_and_leaves_the_old_model(digits):
@@ -217,7 +215,9 @@ def test_several_labels_per_image(digits):
         ({"more_epochs": 5}, ValueError, "more_epochs=5 needs epochs, to which it is added every round"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"epochs": 1, "more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
-        ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
+        ({"passes": 1}, ValueError, "passes must be at least 2, got 1"),
+        ({"mc": "dropout"}, ValueError, "mc='dropout' needs a 'mlp' with dropout: give it in options"),
+        ({"model": "resnet18", "mc": "dropout"}, ValueError, "mc='dropout' needs a 'resnet18' with dropout"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number, got 2.5"),
         ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0, got -1"),
         ({"optimizer": "lbfgs"}, ValueError, "optimizer must be one of 'adam', 'sgd', got 'lbfgs'"),

@@ -395,3 +395,9 @@ def test_refuses(arguments, error, message):
 def test_batchbald_refuses_several_labels_and_names_bald():
     with pytest.raises(LalibError, match=r"batchbald needs one label per image.* use 'bald'"):
         run("batchbald", 2, mc_probs=normal(6, SIZE, 3).sigmoid(), labels=torch.zeros(len(LABELED), 3))
+
+
+@pytest.mark.parametrize("name", ["bald", "batchbald"])
+def test_one_pass_cannot_disagree(name):
+    with pytest.raises(ValueError, match="mc_probs must hold at least 2 passes, which can disagree; got 1"):
+        run(name, 3, mc_probs=torch.full((1, SIZE, 2), 0.5))

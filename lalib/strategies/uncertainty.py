@@ -204,6 +204,8 @@ def _answers(view):
 def _passes(view):
     """view.mc_probs of the unlabelled images in float64, (T, M, 1, C), or (T, M, C, 2) for several labels."""
     p = _check_probs("mc_probs", view.mc_probs, view)
+    if len(p) < 2:
+        raise ValueError("mc_probs must hold at least 2 passes, which can disagree; got 1")
     return _binary(p) if view.multi_label else p[:, :, None, :]
 
 
