@@ -12,4 +12,5 @@ SMALL = {
     "05_latent_maps": {"epochs": 1, "views": 300, "difficulty_epochs": 3},
     "06_sampling_strategies": {"epochs": 1, "repeats": 3},
     "07_query_sets_and_classifiers": {"epochs": 1, "live_epochs": 1, "live_seeds": 1, "steps": 20, "grid": 5},
+    "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
 }
