@@ -268,7 +268,7 @@ def test_config_rebuilds_the_model(name):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"preset": "lite"}, ValueError, "preset must be one of 'light', 'medium', 'report', 'slides', 'task-agnostic', got"),
+        ({"preset": "lite"}, ValueError, "preset must be one of 'light', 'medium', 'report', .*, got 'lite'"),
         ({"representation": "relu"}, ValueError, "representation must be one of 'linear', 'sigmoid', 'clu', got"),
         ({"reconstruction": "l2"}, ValueError, "reconstruction must be one of 'bce', 'mse', 'mae', got 'l2'"),
         ({"latent_dim": 0}, ValueError, "latent_dim must be at least 1, got 0"),

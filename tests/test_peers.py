@@ -332,7 +332,7 @@ def test_sources_are_needed_only_where_asked_for(select, state):
 def test_several_labels_per_image(digits, tmp_path):
     labels = torch.stack([digits.labels % 2, digits.labels // 5], dim=1)
     several = dataclasses.replace(digits, labels=labels, class_names=("odd", "high"))
-    with pytest.raises(la.LalibError, match=r"Badge: scikit-activeml's pool strategies take one label per image"):
+    with pytest.raises(la.LalibError, match=r"Badge\(\) needs one label per image; these images may have several"):
         la.compare(
             several, several, strategies=[pool.Badge()], rounds=1, seeds=1, out=tmp_path, progress=False, device="cpu"
         )
