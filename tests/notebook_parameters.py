@@ -12,5 +12,7 @@ SMALL = {
     "05_latent_maps": {"epochs": 1, "views": 300, "difficulty_epochs": 3, "contrastive_epochs": 1, "draws": 2},
     "06_sampling_strategies": {"epochs": 1, "repeats": 3},
     "07_query_sets_and_classifiers": {"epochs": 1, "live_epochs": 1, "live_seeds": 1, "steps": 20, "grid": 5},
+    "08_uncertainty_in_latent_space": {"epochs": 1, "live_rounds": 1, "live_seeds": 1, "shown": 200},
+    "09_task_agnostic_features": {"live_size": [2, 1], "shown": [200, 200, 20]},
     "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
 }
