@@ -1,8 +1,6 @@
 """The table of a comparison: checked, turned into paired curves, written to a file and read back."""
 
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lalib._checks import check_choice
+from lalib._files import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,16 +116,12 @@ def name_classes(class_names: Sequence[str] | None, n: int) -> list[str]:
 def save(table: "pd.DataFrame", path: str | Path) -> Path:
     """Write the table as .parquet or .csv (lists as JSON text), whole or not at all; load reads it back."""
     path = _table_path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with written_whole(path) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
             text = {c: table[c].map(json.dumps) for c in NESTED if c in table}
             table.assign(**text).to_csv(temporary, index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -8,12 +8,10 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import platform
 import subprocess
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lalib._checks import LalibError, check_int
+from lalib._files import written_whole
 
 if TYPE_CHECKING:
     import distributed
@@ -139,12 +138,8 @@ def _record(function: Function, run: dict, single_thread: bool) -> dict:
 
 def _write(record: dict, out: Path) -> None:
     path = out / _file_name(record["run"])
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _file_name(run: dict) -> str:

@@ -9,9 +9,7 @@ import functools
 import hashlib
 import json
 import math
-import os
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lalib._checks import LalibError, check_choice, check_codes, check_int, check_labels, check_number, resolve_device
+from lalib._files import written_whole
 from lalib.autoencoders import Autoencoder
 from lalib.contrastive import ENCODERS, ContrastiveEncoder
 from lalib.data import ImageSet
@@ -271,14 +270,10 @@ def _identity(header: dict) -> dict:
 
 def _write(path: Path, state: dict[str, Tensor], header: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with written_whole(path) as temporary:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         text = json.dumps(header)
         save_file(tensors, temporary, metadata={"format": FORMAT, "header": text, "sha256": digest(tensors, text)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:

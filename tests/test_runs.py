@@ -98,7 +98,7 @@ def test_nothing_half_written_remains(square, tmp_path, monkeypatch):
     def full(source, target):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(runs.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         _run_all(square, _runs(1), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

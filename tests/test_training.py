@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -564,7 +565,7 @@ def test_an_interruption_while_writing_keeps_the_old_checkpoint(digits, tmp_path
     def interrupted(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.os, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     assert _fit(model, digits, epochs=2, checkpoint=path, resume=True).interrupted
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == good
