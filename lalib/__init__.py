@@ -33,6 +33,7 @@ from lalib.latent import (
 from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
 from lalib.query_sets import compare_maps, compare_query_sets
+from lalib.semisupervised import M1M2, M2, partly_labelled
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.tasks import Task, TaskData, evaluate
 from lalib.training import History, fit, load_model, save
@@ -42,6 +43,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CAE",
     "DATASETS",
+    "M1M2",
+    "M2",
     "STRATEGIES",
     "TSNEAE",
     "VAE",
@@ -79,6 +82,7 @@ __all__ = [
     "load",
     "load_model",
     "one_nn_error",
+    "partly_labelled",
     "predict_proba",
     "project",
     "reconstruct",

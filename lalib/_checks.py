@@ -95,9 +95,9 @@ def check_codes(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
 
 
 def check_labels(
-    labels: torch.Tensor, n: int | None = None, n_classes: int | None = None, name: str = "labels"
+    labels: torch.Tensor, n: int | None = None, n_classes: int | None = None, name: str = "labels", *, low: int = 0
 ) -> torch.Tensor:
-    """`labels` as a tensor (n,) of whole numbers in [0, n_classes), n >= 1; what is None is not checked."""
+    """`labels` as a tensor (n,) of whole numbers in [low, n_classes), n >= 1; what is None is not checked."""
     if labels is None:
         raise TypeError(f"{name} must be whole numbers, one per point, got None")
     labels = torch.as_tensor(labels)
@@ -105,9 +105,9 @@ def check_labels(
         raise TypeError(f"{name} must be whole numbers, got {labels.dtype}")
     if labels.ndim != 1 or len(labels) == 0 or len(labels) != (n or len(labels)):
         raise ValueError(f"{name} must have shape ({n or 'n'},), one per point, got {tuple(labels.shape)}")
-    low, high = int(labels.min()), int(labels.max())
-    if n_classes is not None and not 0 <= low <= high < n_classes:
-        raise ValueError(f"{name} must lie in 0 to {n_classes - 1}, got {low} to {high}")
+    least, most = int(labels.min()), int(labels.max())
+    if n_classes is not None and not low <= least <= most < n_classes:
+        raise ValueError(f"{name} must lie in {low} to {n_classes - 1}, got {least} to {most}")
     return labels
 
 

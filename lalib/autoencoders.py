@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lalib._checks import check_choice, check_int, check_number
 from lalib.geometry import knn
 from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, perplexity_rows, symmetric, tsne_kl
-from lalib.networks import PRESETS, Batch, ClippedLinear, Trainable
+from lalib.networks import PRESETS, Batch, ClippedLinear, Trainable, preset_rate
 from lalib.seeds import seeded
 
 __all__ = ["CAE", "MODELS", "TSNEAE", "VAE", "Autoencoder", "VariationalTSNEAE", "check_shape"]
@@ -57,7 +57,7 @@ class Autoencoder(Trainable):
             "representation": representation,
             "reconstruction": reconstruction,
         }
-        self.learning_rate = 3e-3 if preset in ("light", "medium") else 1e-3
+        self.learning_rate = preset_rate(preset)
         with seeded(seed, "weights"):
             self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
@@ -232,7 +232,7 @@ class _TSNETerm(Autoencoder):
         if self.perplexity >= size - 1:
             raise ValueError(f"perplexity must be below batch size - 1 = {size - 1}, got {self.perplexity:g}")
 
-    def prepare(self, x: Tensor) -> None:
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         self._check_batch(len(x))
         if self.affinities == "global":
             self.neighbourhoods.fit(x)

@@ -184,7 +184,7 @@ class MLPClassifier(Classifier):
         with seeded(seed, "weights"):
             self.network = mlp(latent_dim, self.n_classes, hidden, dropout)
 
-    def prepare(self, x: Tensor) -> None:
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))

@@ -6,6 +6,7 @@ References
 [Maaten2008] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
 [Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
 [Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
+[Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
 [Yoo2019]    Yoo and Kweon, Learning loss for active learning, CVPR 2019.
 """
 
@@ -20,6 +21,8 @@ __all__ = [
     "RECONSTRUCTION",
     "batch_affinities",
     "gaussian_kl",
+    "gaussian_nll",
+    "m2_unlabelled",
     "nt_xent",
     "pair_loss",
     "perplexity_rows",
@@ -105,6 +108,20 @@ def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
     diagonal = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
     log_q = log_kernel - torch.logsumexp(log_kernel.masked_fill(diagonal, -float("inf")).flatten(), dim=0)
     return torch.xlogy(joint, joint).sum() - (joint * log_q).sum()
+
+
+def gaussian_nll(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
+    """-log N(x; mean, exp(log_variance)) in nats per point, summed over coordinates: (B, D) to (B,)."""
+    return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean).square() / log_variance.exp()).sum(1)
+
+
+def m2_unlabelled(bounds: Tensor, logits: Tensor) -> Tensor:
+    """U(x) = sum_y q(y|x) L(x, y) - H(q(y|x)) in nats, (B,): Eq. 7 of [Kingma2014b].
+
+    bounds (B, C): L(x, y), the negative evidence lower bound of the image with each class; logits (B, C): of q(y|x).
+    """
+    log_q = torch.log_softmax(logits, dim=1)
+    return (log_q.exp() * (bounds + log_q)).sum(1)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -6,6 +6,7 @@ References
 [Slides]  Killeen, Query selection based on latent space sampling (slides). Nine convolutions, three pools.
 [Godwin2022] Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
           autoencoder. Four downsampling convolutions; one upsampling and four size-preserving ones.
+[Kingma2014b] Kingma et al., Semi-supervised learning with deep generative models, 2014.
 [He2016]  He et al., Deep residual learning for image recognition, 2016. ResNet-18, torchvision's.
 """
 
@@ -24,16 +25,21 @@ from lalib._checks import LalibError
 
 __all__ = [
     "PRESETS",
+    "UNKNOWN",
     "Batch",
     "ClippedLinear",
     "Trainable",
     "eval_mode",
     "in_blocks",
     "mlp",
+    "preset_rate",
     "resnet18",
     "small_cnn",
     "to_input",
 ]
+
+
+UNKNOWN = -1  # the label of an image without one
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class Batch:
     """What `fit` hands to a loss: inputs, labels if there are any, and positions in the training set."""
 
     x: Tensor  # (B, C, H, W) float32 in [0, 1], or codes (B, L)
-    y: Tensor | None = None  # (B,) int64 or (B, C) for multi-label
+    y: Tensor | None = (
+        None  # (B,) int64, UNKNOWN where a model may see images without a label, or (B, C) for multi-label
+    )
     index: Tensor | None = None  # (B,) int64; None outside the training set (validation)
 
 
@@ -55,8 +63,8 @@ class Trainable(nn.Module):
         """Scalars by name; the entry "loss" is minimised, the others are recorded."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 
-    def prepare(self, x: Tensor) -> None:
-        """Called once before training with all inputs as they are stored (uint8 images or codes)."""
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Called once before training with all inputs as they are stored (uint8 images or codes) and their labels."""
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """Index tensors that together visit each of n inputs once: slices of a random permutation."""
@@ -223,6 +231,13 @@ def task_agnostic(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[n
     return nn.Sequential(*trunk, nn.Flatten()), 256 * h * w, nn.Sequential(*decoder)
 
 
+def dense(image_shape: tuple[int, int, int], latent_dim: int) -> tuple[nn.Module, int, nn.Module]:
+    """[Kingma2014b]: one hidden layer of 500 units each way, for images whose classes are shapes in the same place."""
+    pixels = math.prod(image_shape)
+    decoder = [*_dense(latent_dim, 500), nn.Linear(500, pixels), nn.Unflatten(1, tuple(image_shape))]
+    return nn.Sequential(nn.Flatten(), *_dense(pixels, 500)), 500, nn.Sequential(*decoder)
+
+
 # (image_shape (C, H, W), latent_dim) -> encoder trunk, its number of outputs, decoder from codes to logits (B, C, H, W)
 PRESETS: dict[str, Callable] = {
     "light": light,
@@ -230,7 +245,13 @@ PRESETS: dict[str, Callable] = {
     "report": report,
     "slides": slides,
     "task-agnostic": task_agnostic,
+    "dense": dense,
 }
+
+
+def preset_rate(preset: str) -> float:
+    """Adam's learning rate that suits a preset: the small networks take larger steps."""
+    return 3e-3 if preset in ("light", "medium") else 1e-3
 
 
 def mlp(inputs: int, outputs: int, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0) -> nn.Module:

@@ -278,8 +278,8 @@ class LossPredictor(Trainable):
         self.register_buffer("codes", codes)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
-    def prepare(self, x: Tensor) -> None:
-        self.classifier.prepare(x)
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.classifier.prepare(x, y)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """The classifier's."""

@@ -24,7 +24,7 @@ from lalib._files import written_whole
 from lalib.autoencoders import Autoencoder
 from lalib.contrastive import ENCODERS, ContrastiveEncoder
 from lalib.data import ImageSet
-from lalib.networks import Batch, Trainable, eval_mode, to_input
+from lalib.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
 from lalib.seeds import generator, seeded
 
 __all__ = ["History", "digest", "fit", "load_model", "save"]
@@ -53,7 +53,7 @@ class History:
 
 def fit(
     model: Trainable,
-    data: ImageSet | tuple[Tensor, Tensor],
+    data: ImageSet | tuple[ImageSet | Tensor, Tensor],
     *,
     epochs: int = 20,
     batch_size: int | None = None,
@@ -71,11 +71,11 @@ def fit(
 ) -> History:
     """Train `model` on from the weights it finds; it stays on the device it was trained on.
 
-    data: an ImageSet, or a pair (inputs (N, L), labels (N,)) for a classifier on codes. batch_size and learning_rate
-    default to the model's. optimizer: "adam" or "sgd" (momentum 0.9). validation is evaluated after every epoch
-    (`val_loss`); with `patience` training stops after that many epochs without a better one. With `validation` the
-    model is left with its best epoch's weights, else with the last one's; so it is after Ctrl-C, which returns the
-    history with `interrupted` set.
+    data: an ImageSet, a pair (codes (N, L), labels (N,)) for a classifier on codes, or (ImageSet, labels (N,)) to train
+    on other labels than the set's own. batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd"
+    (momentum 0.9). validation is evaluated after every epoch (`val_loss`); with `patience` training stops after that
+    many epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
+    last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
@@ -129,7 +129,7 @@ class _Run:
         self.optimizer = optimizer(model.parameter_groups(learning_rate))
         self.history = History()
         self.best = _snapshot(model)
-        model.prepare(self.x)
+        model.prepare(self.x, self.y)
 
     def epoch(self, epoch: int) -> None:
         """Train one epoch, evaluate, record, and keep the weights if they are the best so far."""
@@ -315,20 +315,20 @@ def _snapshot(model: Trainable) -> dict[str, Tensor]:
 def _pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of what `fit` was given, checked."""
     expected = getattr(model, "image_shape", None)
-    if isinstance(data, ImageSet):
-        if expected is not None and tuple(expected) != data.image_shape:
-            raise ValueError(f"the model takes images of shape {expected}, got {data.image_shape} from {data.source}")
-        x, y = data.images, data.labels
-    elif expected is not None or not isinstance(data, tuple | list) or len(data) != 2:
+    pair = isinstance(data, tuple | list) and len(data) == 2
+    inputs, y = (data, getattr(data, "labels", None)) if not pair else data
+    if not isinstance(inputs, ImageSet) and (expected is not None or not pair):
         wanted = "a pair (codes, labels)" if expected is None else "an ImageSet"
         raise TypeError(f"{type(model).__name__} trains on {wanted}, got {type(data).__name__}")
-    else:
-        x, y = check_codes(data[0], "inputs"), data[1]
+    if isinstance(inputs, ImageSet) and expected is not None and tuple(expected) != inputs.image_shape:
+        raise ValueError(f"the model takes images of shape {expected}, got {inputs.image_shape} from {inputs.source}")
+    x = inputs.images if isinstance(inputs, ImageSet) else check_codes(inputs, "inputs")
     if y is None or (isinstance(data, ImageSet) and data.multi_label):
         return x, y
     if getattr(model, "multi_label", False):
         return x, _check_multi_labels(torch.as_tensor(y), len(x), model.n_classes)
-    return x, check_labels(y, len(x), getattr(model, "n_classes", None))
+    low = UNKNOWN if getattr(model, "partly_labelled", False) else 0
+    return x, check_labels(y, len(x), getattr(model, "n_classes", None), low=low)
 
 
 def _check_multi_labels(y: Tensor, n: int, n_classes: int) -> Tensor:
