@@ -33,6 +33,7 @@ class Autoencoder(Trainable):
     """
 
     heads = 1
+    conditions = 0  # inputs of the decoder beside the code
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Autoencoder(Trainable):
         }
         self.learning_rate = preset_rate(preset)
         with seeded(seed, "weights"):
-            self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim)
+            self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim + self.conditions)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
         self.activation = REPRESENTATIONS[representation]()
         if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle

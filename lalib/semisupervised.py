@@ -17,11 +17,11 @@ from lalib._checks import LalibError, check_choice, check_int, check_labels, che
 from lalib.autoencoders import check_shape
 from lalib.classifiers import Classifier, CNNClassifier, MLPClassifier
 from lalib.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
-from lalib.networks import PRESETS, UNKNOWN, Batch, eval_mode, mlp, preset_rate
+from lalib.networks import PRESETS, UNKNOWN, Batch, Trainable, eval_mode, mlp, preset_rate
 from lalib.seeds import generator as child_generator
 from lalib.seeds import seeded
 
-__all__ = ["M1M2", "M2", "partly_labelled"]
+__all__ = ["M1M2", "M2", "PartlyLabelled", "partly_labelled"]
 
 
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
@@ -31,20 +31,48 @@ def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
     return partial
 
 
-class _Generative(Classifier):
+class PartlyLabelled(Trainable):
+    """Mixed into models that learn from labelled and unlabelled images at once.
+
+    Train them with fit(model, (images, labels)), labels (N,) with UNKNOWN where there is none: see partly_labelled. A
+    step takes `batch_size` unlabelled and up to `labeled_size` labelled images; an epoch shows every unlabelled image
+    once. Raises LalibError where no image has a label.
+    """
+
+    labeled_size = 64
+    partly_labelled = True
+    labeled = unlabeled = torch.empty(0, dtype=torch.int64)  # of the training set, set by prepare
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        known = torch.zeros(len(x), dtype=torch.bool) if y is None else (y != UNKNOWN).cpu()
+        if not known.any():
+            raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")
+        super().prepare(x, y)
+        self.labeled, self.unlabeled = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        """Every unlabelled image once, beside labelled ones, which go round as often as needed (once if all are)."""
+        if not len(self.unlabeled):
+            yield from self.labeled[torch.randperm(len(self.labeled), generator=generator)].split(size)
+            return
+        parts = self.unlabeled[torch.randperm(len(self.unlabeled), generator=generator)].split(size)
+        count = min(self.labeled_size, len(self.labeled))
+        rounds = -(-count * len(parts) // len(self.labeled))
+        deck = torch.cat([torch.randperm(len(self.labeled), generator=generator) for _ in range(rounds)])
+        for part, labeled in zip(parts, self.labeled[deck].split(count), strict=False):
+            yield torch.cat([labeled, part])
+
+
+class _Generative(PartlyLabelled, Classifier):
     """What M2 on images and M2 on codes share: q(y|x), q(z|x,y), p(x|y,z), and the objective.
 
     J / N = N_l / N mean L(x, y) + N_u / N mean U(x) + class_weight mean -log q(y|x)   [Kingma2014b, Eqs. 6 to 9]
 
-    in nats per image, the means over labelled (L and the last term) and unlabelled images (U). A step takes
-    `batch_size` unlabelled and up to `labeled_size` labelled images; an epoch shows every unlabelled image once.
-    Train it with fit(model, (images, labels)), labels (N,) with UNKNOWN where there is none: see partly_labelled.
+    in nats per image, the means over labelled (L and the last term) and unlabelled images (U).
     classifier: q(y|x); trunk, head: q(z|x,y), of which the class joins at the head; decoder: p(x|y,z).
     """
 
     batch_size = 128
-    labeled_size = 64
-    partly_labelled = True
 
     def __init__(self, n_classes: int, latent_dim: int, class_weight: float, multi_label: bool):
         if multi_label:
@@ -52,7 +80,6 @@ class _Generative(Classifier):
         super().__init__(check_int("n_classes", n_classes, low=2))
         self.latent_dim = check_int("latent_dim", latent_dim, low=1)
         self.class_weight = check_number("class_weight", class_weight, low=0)
-        self.labeled = self.unlabeled = torch.empty(0, dtype=torch.int64)
 
     def observed(self, x: Tensor) -> Tensor:
         """What is modelled of the inputs: images as they are, codes on one scale."""
@@ -84,24 +111,6 @@ class _Generative(Classifier):
         repeat = functools.partial(torch.repeat_interleave, repeats=self.n_classes, dim=0)
         y = torch.eye(self.n_classes, device=v.device).repeat(len(v), 1)
         return self.bound(repeat(v), repeat(self.trunk(v)), y, repeat(noise)).view(len(v), self.n_classes)
-
-    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        known = torch.zeros(len(x), dtype=torch.bool) if y is None else (y != UNKNOWN).cpu()
-        if not known.any():
-            raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")
-        self.labeled, self.unlabeled = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
-
-    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """Every unlabelled image once, beside labelled ones, which go round as often as needed (once if all are)."""
-        if not len(self.unlabeled):
-            yield from self.labeled[torch.randperm(len(self.labeled), generator=generator)].split(size)
-            return
-        parts = self.unlabeled[torch.randperm(len(self.unlabeled), generator=generator)].split(size)
-        count = min(self.labeled_size, len(self.labeled))
-        rounds = -(-count * len(parts) // len(self.labeled))
-        deck = torch.cat([torch.randperm(len(self.labeled), generator=generator) for _ in range(rounds)])
-        for part, labeled in zip(parts, self.labeled[deck].split(count), strict=False):
-            yield torch.cat([labeled, part])
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         known = batch.y != UNKNOWN

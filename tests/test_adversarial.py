@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+
+import lalib as la
+from lalib.adversarial import M2VAAL, TAVAAL, VAAL, Discriminator, discriminator_loss
+from lalib.losses import bernoulli_nll, gaussian_kl
+from lalib.networks import UNKNOWN, Batch
+from lalib.semisupervised import partly_labelled
+from lalib.tasks import LossPredictor
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return la.load("digits").subset(range(400))
+
+
+def batch(n=8, labelled=3):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.full((n,), UNKNOWN)
+    y[:labelled] = torch.arange(labelled) % 3
+    return Batch(torch.rand(n, *SHAPE, generator=generator), y)
+
+
+def predictor(image_shape=SHAPE, n_classes=3):
+    classifier = la.CNNClassifier(image_shape, n_classes, seed=0)
+    return LossPredictor(classifier, torch.zeros(1, *image_shape), detach_after=10)
+
+
+def models():
+    return [VAAL(SHAPE, 4, seed=0), TAVAAL(predictor(), 4, seed=0), M2VAAL(SHAPE, 3, latent_dim=4, seed=0)]
+
+
+def test_discriminator_terms_are_those_of_the_paper():
+    codes, known = torch.randn(6, 4), torch.tensor([1, 0, 0, 1, 0, 0]).bool()
+    discriminator = Discriminator(4, seed=0)
+    terms = discriminator.terms(codes, known)
+    d = torch.sigmoid(discriminator(codes))
+    torch.testing.assert_close(terms["adversarial"], -d[known].log().mean() - d[~known].log().mean())
+    torch.testing.assert_close(terms["discriminator"], -d[known].log().mean() - (1 - d[~known]).log().mean())
+    right = ((d[known] > 0.5).float().mean() + (d[~known] <= 0.5).float().mean()) / 2
+    torch.testing.assert_close(terms["told_apart"], right)
+
+
+def test_a_discriminator_that_cannot_tell_has_twice_the_logarithm_of_two():
+    loss = discriminator_loss(torch.zeros(5), torch.tensor([1, 0, 0, 0, 1]).bool())
+    assert float(loss) == pytest.approx(2 * math.log(2))
+
+
+def test_each_side_learns_from_its_own_term_only():
+    codes, known = torch.randn(6, 4, requires_grad=True), torch.tensor([1, 0, 0, 1, 0, 0]).bool()
+    discriminator = Discriminator(4, seed=0)
+    terms = discriminator.terms(codes, known)
+    terms["adversarial"].backward(retain_graph=True)
+    assert codes.grad.abs().sum() > 0
+    assert all(p.grad is None for p in discriminator.parameters())
+    codes.grad = None
+    terms["discriminator"].backward()
+    assert codes.grad is None
+    assert all(p.grad.abs().sum() > 0 for p in discriminator.parameters())
+
+
+def test_vaal_adds_the_bounds_of_both_sides():
+    model, both = VAAL(SHAPE, 4, seed=0), batch()
+    terms = model.loss(both, generator=torch.Generator().manual_seed(1))
+    generator, expected = torch.Generator().manual_seed(1), 0
+    for part in (both.x[:3], both.x[3:]):
+        mean, log_variance = model.posterior(part)
+        z = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=generator)
+        expected += bernoulli_nll(model.decoder(z), part).mean() + gaussian_kl(mean, log_variance).mean()
+    expected += terms["adversarial"] + terms["discriminator"]
+    torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_without_the_adversarial_term_the_discriminator_does_not_move_the_vae():
+    model = VAAL(SHAPE, 4, adversarial=0, seed=0)
+    model.loss(batch(), generator=torch.Generator().manual_seed(1))["loss"].backward()
+    alone = la.VAE(SHAPE, 4, seed=0)
+    both, generator = batch(), torch.Generator().manual_seed(1)
+    sum(alone.loss(Batch(x), generator=generator)["loss"] for x in (both.x[:3], both.x[3:])).backward()
+    for (name, one), two in zip(alone.named_parameters(), model.parameters(), strict=False):
+        torch.testing.assert_close(one.grad, two.grad, msg=name)
+
+
+@pytest.mark.parametrize(("sees", "reached"), [("z", False), ("zy", True)])
+def test_the_adversarial_term_reaches_the_classifier_only_through_class_probabilities(sees, reached):
+    model = M2VAAL(SHAPE, 3, latent_dim=4, sees=sees, seed=0)
+    both = batch()
+    model.discriminator.terms(model.seen(both.x), both.y != UNKNOWN)["adversarial"].backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.trunk.parameters())
+    assert any(p.grad is not None for p in model.classifier.parameters()) == reached
+    assert model.seen(both.x).shape == (8, 7 if reached else 4)
+
+
+def test_ta_vaal_shows_the_loss_that_it_expects():
+    model, both = TAVAAL(predictor(), 4, seed=0).eval(), batch()
+    expected = model.predictor.head(model.predictor.classifier.activations(both.x)[0], None)
+    seen = model.seen(both.x)
+    assert seen.shape == (8, 5)
+    torch.testing.assert_close(seen[:, 4], expected.detach())
+    terms = model.loss(both, generator=torch.Generator().manual_seed(1))
+    assert {"task", "pairs", "told_apart", "kl"} <= set(terms)
+    terms["loss"].backward()
+    assert all(p.grad is not None for p in model.predictor.parameters())
+
+
+@pytest.mark.parametrize("deceive", [False, True])
+def test_a_discriminator_learns_what_sets_labelled_codes_apart_and_codes_that_deceive_come_together(deceive):
+    known = torch.arange(200) < 50
+    codes = (torch.randn(200, 2, generator=torch.Generator().manual_seed(0)) + 2 * known[:, None]).requires_grad_()
+    discriminator = Discriminator(2, seed=0)
+    groups = [{"params": list(discriminator.parameters())}, {"params": [codes] if deceive else [], "lr": 0.05}]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=0.01)
+    for _ in range(60):
+        terms = discriminator.terms(codes, known)
+        optimizer.zero_grad()
+        (terms["adversarial"] + terms["discriminator"]).backward()
+        optimizer.step()
+    gap = (codes[known].mean(0) - codes[~known].mean(0)).norm()
+    if deceive:
+        assert gap < 1.5  # from 2.8
+    else:
+        assert terms["told_apart"] > 0.9
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: type(model).__name__)
+def test_fit_trains_all_parts(digits, model):
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    labels = partly_labelled(len(digits), torch.arange(40), torch.arange(40) % 3)
+    history = la.fit(model, (digits, labels), epochs=2, seed=0, device="cpu", progress=False)
+    assert all(not torch.equal(before[name], value) for name, value in model.named_parameters())
+    assert 0 <= history.epochs[-1]["told_apart"] <= 1
+    with torch.no_grad():
+        probs = model.eval().labelled_probs(digits.images.float() / 255)
+    assert probs.shape == (400,)
+    assert ((probs > 0) & (probs < 1)).all()
+
+
+def test_bad_arguments(digits):
+    model = VAAL(digits.image_shape, 2, seed=0)
+    with pytest.raises(la.LalibError, match="VAAL needs labelled images, got 400 without a label"):
+        la.fit(model, (digits, torch.full((400,), UNKNOWN)), epochs=1, progress=False)
+    with pytest.raises(la.LalibError, match="VAAL's discriminator needs unlabelled images, too: all 400 have a label"):
+        la.fit(model, digits, epochs=1, progress=False)
+    with pytest.raises(la.LalibError, match="a discriminator needs labelled and unlabelled images in every batch"):
+        model.loss(batch(3, 3), generator=torch.Generator())
+    with pytest.raises(ValueError, match="adversarial must be at least 0"):
+        VAAL(SHAPE, adversarial=-1)
+    with pytest.raises(ValueError, match="sees must be one of 'z', 'zy', got 'x'"):
+        M2VAAL(SHAPE, 3, sees="x")
