@@ -12,6 +12,7 @@ la.figures.latent_map(codes, images, selected=query)
 import importlib
 
 from lalib._checks import LalibError
+from lalib.adversarial import M2VAAL, TAVAAL, VAAL
 from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
 from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, ResNetClassifier, accuracy, predict_proba
 from lalib.contrastive import ContrastiveEncoder
@@ -33,7 +34,7 @@ from lalib.latent import (
 from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
 from lalib.query_sets import compare_maps, compare_query_sets
-from lalib.semisupervised import M1M2, M2, partly_labelled
+from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.tasks import Task, TaskData, evaluate
 from lalib.training import History, fit, load_model, save
@@ -45,12 +46,16 @@ __all__ = [
     "DATASETS",
     "M1M2",
     "M2",
+    "M2VAAL",
     "STRATEGIES",
+    "TAVAAL",
     "TSNEAE",
+    "VAAL",
     "VAE",
     "CNNClassifier",
     "ContrastiveEncoder",
     "EncoderClassifier",
+    "FixMatch",
     "History",
     "ImageSet",
     "LalibError",

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lalib._checks import check_number
 
-__all__ = ["CLOTHES", "RandomViews", "affine", "warp"]
+__all__ = ["CLOTHES", "LIMITS", "RandomViews", "affine", "warp"]
 
 ELASTIC_GRID = 5  # random arrows along a side, between which the bending is smooth
 

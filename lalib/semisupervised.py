@@ -1,8 +1,9 @@
-"""Deep generative models that learn from few labels and many images without one: M2, and M2 on top of codes (M1+M2).
+"""Models that learn from few labels and many images without one: M2, M2 on top of codes (M1+M2), and FixMatch.
 
 References
 ----------
 [Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
+[Sohn2020]   Sohn et al., FixMatch: simplifying semi-supervised learning with consistency and confidence, NeurIPS 2020.
 """
 
 import functools
@@ -14,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
+from lalib.augment import LIMITS, RandomViews
 from lalib.autoencoders import check_shape
-from lalib.classifiers import Classifier, CNNClassifier, MLPClassifier
+from lalib.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
+from lalib.contrastive import ContrastiveEncoder
 from lalib.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
 from lalib.networks import PRESETS, UNKNOWN, Batch, Trainable, eval_mode, mlp, preset_rate
 from lalib.seeds import generator as child_generator
 from lalib.seeds import seeded
 
-__all__ = ["M1M2", "M2", "PartlyLabelled", "partly_labelled"]
+__all__ = ["M1M2", "M2", "FixMatch", "PartlyLabelled", "partly_labelled"]
 
 
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
@@ -230,3 +233,61 @@ class M1M2(_Generative):
     def nll(self, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
         mean, log_variance = self.decoder(torch.cat([z, y], dim=1)).float().chunk(2, dim=1)
         return gaussian_nll(mean, log_variance, v)
+
+
+class FixMatch(PartlyLabelled, Classifier):
+    """A classifier that teaches itself on unlabelled images [Sohn2020]: the discriminative rival of M2.
+
+    loss = mean_labelled CE + weight x mean_unlabelled [max q >= threshold] CE(argmax q, view)   (Eqs. 3 and 4), nats:
+    what is sure of a gently moved image is asked of a random view of it. Views: `views`, RandomViews' defaults unless
+    set; gently moved is by 5 % of a side, and mirrored if the views may be. width: kernels of the first convolution.
+    Differs: the network of ContrastiveEncoder and Adam instead of a wide ResNet with SGD and a moving average.
+    """
+
+    batch_size = 128
+    views = RandomViews()
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        *,
+        threshold: float = 0.95,
+        weight: float = 1.0,
+        width: int = 32,
+        dropout: float = 0.3,
+        multi_label: bool = False,
+        seed: int = 0,
+    ):
+        if multi_label:
+            raise LalibError("FixMatch needs one label per image; these images may have several")
+        super().__init__(n_classes)
+        self.image_shape = check_shape(image_shape)
+        self.threshold = check_number("threshold", threshold, low=0, high=1)
+        self.weight = check_number("weight", weight, low=0)
+        encoder = ContrastiveEncoder(self.image_shape, width=width, seed=seed)
+        self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=seed)
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        return self.classifier.activations(x)
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        views = self.views or RandomViews()
+        gentle = RandomViews(**dict.fromkeys(LIMITS, 0.0) | {"shift": 0.05, "flip": views.flip})
+        moved, known = gentle(batch.x, generator=generator), batch.y != UNKNOWN
+        terms = {}
+        if known.any():
+            terms["class"] = F.cross_entropy(self(moved[known]).float(), batch.y[known])
+        if not known.all():
+            sure, guess = self._guesses(moved[~known])
+            asked = self(views(batch.x[~known], generator=generator)).float()
+            errors = F.cross_entropy(asked, guess, reduction="none")
+            terms |= {"consistency": (sure * errors).mean(), "sure": sure.mean()}
+        return {"loss": terms.get("class", 0) + self.weight * terms.get("consistency", 0), **terms}
+
+    @torch.no_grad()
+    def _guesses(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Which guesses are sure enough, as 0 and 1, and the classes guessed, (B,) each; without dropout."""
+        with eval_mode(self.classifier):
+            top, guess = torch.softmax(self(x).float(), dim=1).max(dim=1)
+        return (top >= self.threshold).float(), guess

@@ -7,7 +7,7 @@ from torch import distributions as D
 import lalib as la
 from lalib.losses import gaussian_nll, m2_unlabelled
 from lalib.networks import UNKNOWN, Batch
-from lalib.semisupervised import M1M2, M2, partly_labelled
+from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -127,6 +127,24 @@ def test_on_codes_unlabelled_ones_help(digits):
     assert la.accuracy(both, codes, digits.labels) > la.accuracy(alone, codes, digits.labels) + 0.02
 
 
+def test_fixmatch_asks_of_a_view_what_it_is_sure_of(monkeypatch):
+    model = FixMatch(SHAPE, CLASSES, weight=0.5, dropout=0.0, seed=0)
+    monkeypatch.setattr(FixMatch, "views", lambda x, generator: 1 - x)
+    monkeypatch.setattr("lalib.semisupervised.RandomViews", lambda **strengths: lambda x, generator: x)
+    monkeypatch.setattr(FixMatch.views, "flip", False, raising=False)
+    x, y = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.full((20,), UNKNOWN)
+    y[:4] = torch.tensor([0, 1, 2, 0])
+    log_q, asked = torch.log_softmax(model(x), 1), torch.log_softmax(model(1 - x), 1)
+    model.threshold = float(log_q[4:].max(1).values.exp().median())
+    expected = -sum(log_q[i, y[i]] for i in range(4)) / 4
+    sure = [i for i in range(4, 20) if log_q[i].max().exp() >= model.threshold]
+    assert 0 < len(sure) < 16
+    expected = expected - 0.5 * sum(asked[i, log_q[i].argmax()] for i in sure) / 16
+    terms = model.loss(Batch(x, y), generator=torch.Generator())
+    torch.testing.assert_close(terms["loss"], expected)
+    assert float(terms["sure"]) == pytest.approx(len(sure) / 16)
+
+
 def test_same_seed_same_weights_and_training_mode_is_put_back(digits):
     def trained():
         model = M2(digits.image_shape, 10, latent_dim=2, seed=3)
@@ -168,8 +186,11 @@ def test_bad_arguments(digits):
         M2(SHAPE, CLASSES, class_weight=float("nan"))
     with pytest.raises(ValueError, match="n_classes must be at least 2"):
         M1M2(4, 1)
-    with pytest.raises(la.LalibError, match="M2 needs one label per image"):
-        M2(SHAPE, CLASSES, multi_label=True)
+    for model in (M2, FixMatch):
+        with pytest.raises(la.LalibError, match=f"{model.__name__} needs one label per image"):
+            model(SHAPE, CLASSES, multi_label=True)
+    with pytest.raises(ValueError, match="threshold must be at most 1, got 2"):
+        FixMatch(SHAPE, CLASSES, threshold=2)
     model = M2(digits.image_shape, 10, preset="dense")
     with pytest.raises(la.LalibError, match="M2 needs labelled images, got 1438 without a label"):
         la.fit(model, (digits, torch.full((1438,), UNKNOWN)), epochs=1, progress=False)
