@@ -127,11 +127,17 @@ def test_on_codes_unlabelled_ones_help(digits):
     assert la.accuracy(both, codes, digits.labels) > la.accuracy(alone, codes, digits.labels) + 0.02
 
 
+class Inverted:
+    flip = False
+
+    def __call__(self, x, *, generator):
+        return 1 - x
+
+
 def test_fixmatch_asks_of_a_view_what_it_is_sure_of(monkeypatch):
     model = FixMatch(SHAPE, CLASSES, weight=0.5, dropout=0.0, seed=0)
-    monkeypatch.setattr(FixMatch, "views", lambda x, generator: 1 - x)
+    model.views = Inverted()
     monkeypatch.setattr("lalib.semisupervised.RandomViews", lambda **strengths: lambda x, generator: x)
-    monkeypatch.setattr(FixMatch.views, "flip", False, raising=False)
     x, y = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.full((20,), UNKNOWN)
     y[:4] = torch.tensor([0, 1, 2, 0])
     log_q, asked = torch.log_softmax(model(x), 1), torch.log_softmax(model(1 - x), 1)
