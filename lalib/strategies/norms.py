@@ -17,10 +17,11 @@ y is the label for which that norm is least. After a pick v with its y, r_u(x) b
 Differs: the paper has two classes with targets -1 and 1. Ours has one function for each class among the labels, with
 target 1 for its images and -1 for others, and squared norms are summed over them. The label of least norm is then
 argmax_c f_c, as sum_c (y_c - f_c)^2 = sum_c (1 + f_c)^2 - 4 f_y; two classes give the paper's order (both functions are
-its f, up to the sign; targets 0 and 1 would not give it). A batch is picked as if least-norm labels had been answered.
+its f, up to the sign; targets 0 and 1 would not give it). The 1e-6 lets images at one place have different labels. A
+batch is picked as if the oracle had answered with the labels of least norm.
 
 An image with g(u) <= 1e-5 lies, to the kernel, where a labelled or picked one does. It counts as known: it adds 0 to
-the norm, changes f by 0, and if it is picked because nothing else is left, f stays as it is.
+the norm, changes f by 0, and comes last.
 
 Both share options:
 
@@ -44,7 +45,7 @@ from lalib.strategies.ranking import draw_candidates, pick
 
 __all__ = ["norm_added", "norm_change"]
 
-NUGGET = 1e-6  # on the diagonal of K: labels of images at one place may differ
+NUGGET = 1e-6  # on the diagonal of K
 KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one: a few nuggets
 PLACES = 512  # whose distances set the bandwidth
 ROWS = 64  # of the residual kernel, brought up to date together: they stay in the cache
@@ -67,9 +68,8 @@ def norm_added(
     labeled, points, bandwidth = _space(view, space, alpha, bandwidth)
     rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
     fit = _Interpolant(labeled, _targets(view), points[rows], n, bandwidth)
-    norm = fit.norm.clone()
     found, added = _greedy(fit, n)
-    return pick(view, rows[found], (norm + added.cumsum(0)).sqrt())
+    return pick(view, rows[found], (fit.norm + added.cumsum(0)).sqrt())
 
 
 def norm_change(
@@ -127,14 +127,14 @@ def _laplace(a: Tensor, b: Tensor, bandwidth: float) -> Tensor:
 
 
 class _Interpolant:
-    """f through M labelled points (M, F) and the picks, seen at the candidates (N, F), which are kept up to date.
+    """f through M labelled points (M, F) and, one by one, the picks, seen at the candidates (N, F).
 
-    value (N, C): f(u); gap (N,): g(u); norm: |f|^2. factor (M + picks, N): W with r_u(x) = k(x, u) - W_x' W_u, from the
-    triangular root of K, which a pick extends by one row.
+    value (N, C): f(u); gap (N,): g(u); factor (M + picks, N): W with r_u(x) = k(x, u) - W_x' W_u, from the triangular
+    root of K, which a pick extends by one row. norm: |f|^2 before the first pick.
     """
 
     def __init__(self, labeled: Tensor, targets: Tensor, points: Tensor, n: int, bandwidth: float):
-        self.labeled, self.points, self.bandwidth, self.count = labeled, points, bandwidth, len(labeled)
+        self.points, self.bandwidth, self.count = points, bandwidth, len(labeled)
         kernel = _laplace(labeled, labeled, bandwidth)
         kernel.diagonal().add_(NUGGET)
         self.root = torch.linalg.cholesky(kernel)
@@ -157,19 +157,15 @@ class _Interpolant:
         found = torch.linalg.vector_norm(self._errors(self.value), dim=1)
         return found.masked_fill_(self.gap <= KNOWN, 0)
 
-    def add(self, row: int) -> None:
-        """Take a candidate with its least-norm label for labelled, unless the kernel knows it."""
-        if self.gap[row] > KNOWN:
-            self.follow(row, self.column(row), self.gap[row].clone())
-
     def column(self, row: int) -> Tensor:
         """r_v(u) of the candidate v = `row` for all candidates u, (N,)."""
         factor = self.factor[: self.count]
         kernel = _laplace(self.points, self.points[row : row + 1], self.bandwidth).squeeze(1)
         return kernel - factor.T @ factor[:, row]
 
-    def follow(self, row: int, column: Tensor, gap: Tensor) -> None:
-        """Bring all up to date with r_v(u) (N,) and g(v) of the candidate v = `row`."""
+    def add(self, row: int, column: Tensor) -> None:
+        """Take the candidate v = `row`, of which column (N,) is r_v(u), with its least-norm label for labelled."""
+        gap = self.gap[row].clone()
         step = column / gap
         self.value += step[:, None] * self._errors(self.value[row : row + 1])
         self.gap -= step * column
@@ -195,11 +191,11 @@ class _Change(_Interpolant):
         reach = torch.linalg.vector_norm(self.residual, dim=1) / self.residual.shape[1] ** 0.5
         return self.missing() / self.gap * reach
 
-    def follow(self, row, column, gap):
-        super().follow(row, column, gap)
-        own = self.residual[row].clone()
-        for part, steps in zip(self.residual.split(ROWS), (column / gap).split(ROWS), strict=True):
+    def add(self, row: int, column: Tensor) -> None:
+        own, step = self.residual[row].clone(), column / self.gap[row]
+        for part, steps in zip(self.residual.split(ROWS), step.split(ROWS), strict=True):
             part.addr_(steps, own, alpha=-1)
+        super().add(row, column)
 
 
 def _greedy(fit: _Interpolant, n: int) -> tuple[Tensor, Tensor]:
@@ -210,5 +206,5 @@ def _greedy(fit: _Interpolant, n: int) -> tuple[Tensor, Tensor]:
         picked.append(int(score.argmax()))
         scores.append(score[picked[-1]])
         free[picked[-1]] = False
-        fit.add(picked[-1])
+        fit.add(picked[-1], fit.column(picked[-1]))
     return torch.tensor(picked), torch.stack(scores)
