@@ -30,7 +30,7 @@ from lalib.peers import Peer, is_peer, peer_label
 from lalib.pool import Pool
 from lalib.query_sets import check_labelled
 from lalib.runs import run_all
-from lalib.strategies import LABEL_FREE, STRATEGIES, Strategy
+from lalib.strategies import LABEL_FREE, SINGLE_LABEL, STRATEGIES, Strategy
 from lalib.tasks import Task, TaskData, evaluate
 from lalib.training import digest
 
@@ -180,7 +180,7 @@ def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageS
     used = {label: strategy for label, (strategy, _) in strategies.items()}
     if "reconstruction-error" in (*used.values(), start) and not isinstance(encoder, Autoencoder):
         raise LalibError("reconstruction-error needs an autoencoder: give one as the encoder")
-    single = [label for label, strategy in used.items() if strategy == "batchbald" or isinstance(strategy, Peer)]
+    single = [label for label, strategy in used.items() if strategy in SINGLE_LABEL or isinstance(strategy, Peer)]
     if images.multi_label and single:
         raise LalibError(f"{single[0]} needs one label per image; these images may have several")
 

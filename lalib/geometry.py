@@ -47,6 +47,13 @@ def distinct(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return codes[first], torch.from_numpy(inverse).to(codes.device)
 
 
+def evenly_spread(places: torch.Tensor, sample: int) -> torch.Tensor:
+    """At most `sample` rows of places (U, L), evenly spread in lexicographic order: the values alone decide which."""
+    step = -(-len(places) // sample)
+    order = np.lexsort(places.cpu().numpy().T[::-1])[::step].copy()
+    return places[torch.from_numpy(order).to(places.device)]
+
+
 def _hash(rows):
     """A 64-bit number for each row (N, L) of float64, equal for equal rows (multiply and shift, column by column)."""
     key = np.zeros(len(rows), dtype=np.uint64)

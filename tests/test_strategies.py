@@ -12,7 +12,7 @@ from lalib._checks import LalibError
 from lalib.geometry import kmeans, median_nn_distance, ward
 from lalib.pool import PoolView, Selection
 from lalib.seeds import generator
-from lalib.strategies import STRATEGIES, matching, select, spatial
+from lalib.strategies import SINGLE_LABEL, STRATEGIES, matching, select, spatial
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -20,7 +20,8 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 RANKED = {"reconstruction-error", "learning-loss", "least-confidence", "margin", "entropy", "bald"}
 COUNTED = {"probcover", "maxherding", "uncertainty-herding"}  # draw nothing; their gains tie, so see test_coverage.py
 COLD = {"core-set", "medal"}  # draw the first image where nothing is labelled
-DRAWN = sorted(set(STRATEGIES) - RANKED - COUNTED)
+TAUGHT = set(SINGLE_LABEL) - {"batchbald"}  # need labelled images; draw nothing in small pools
+DRAWN = sorted(set(STRATEGIES) - RANKED - COUNTED - TAUGHT)
 MATCHED = sorted(name for name, f in STRATEGIES.items() if "match" in inspect.signature(f).parameters)
 CLUSTERED = sorted(name for name, f in STRATEGIES.items() if "clusters" in inspect.signature(f).parameters)
 
@@ -41,6 +42,12 @@ def everything(codes, seed=0):
         "features": torch.randn(size, 6, generator=g),
         "predicted_losses": torch.rand(size, generator=g),
     }
+
+
+def needed(name, codes):
+    """All that a strategy may ask for, and labelled images if it cannot do without."""
+    labeled = torch.arange(0, len(codes), 9)
+    return everything(codes) | ({"labeled": labeled, "labels": labeled % 4 % 3} if name in TAUGHT else {})
 
 
 def several(codes, seed=0):
@@ -73,7 +80,7 @@ def test_n_distinct_unlabelled_indices(name, n, dimensions):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_same_seed_same_answer(name):
     codes = blobs()
-    first, again, other = (select(name, codes, 20, seed=seed, **everything(codes)) for seed in (3, 3, 4))
+    first, again, other = (select(name, codes, 20, seed=seed, **needed(name, codes)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (name not in DRAWN)
 
@@ -96,53 +103,70 @@ def test_inputs_are_left_as_they_were(name):
 )
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_duplicates_are_picked_one_by_one(name, codes):
-    for n in (7, 40):
-        assert len(select(name, codes.clone(), n, **everything(codes)).unique()) == n
+    given = needed(name, codes)
+    for n in (7, 40 - len(given.get("labeled", []))):
+        assert len(select(name, codes.clone(), n, **given).unique()) == n
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - TAUGHT))
 def test_a_pool_of_one(name):
     codes = torch.ones(1, 2)
     assert select(name, codes, 1, **everything(codes)).tolist() == [0]
 
 
-@pytest.mark.parametrize("name", sorted(RANKED | COLD))
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_last_unlabelled_image(name):
+    codes, labeled = torch.ones(3, 2), torch.tensor([2, 0])
+    assert select(name, codes, 1, labeled=labeled, labels=torch.tensor([0, 1]), **everything(codes)).tolist() == [1]
+
+
+@pytest.mark.parametrize("name", sorted(RANKED | COLD | TAUGHT))
 def test_permuting_the_pool_permutes_the_answer(name):
     codes, order = blobs(), torch.randperm(200, generator=generator(0, "order"))
     sources, labeled = everything(codes), torch.arange(0, 200, 9)
+    labels = labeled % 3
     moved = {key: value.index_select(1 if key == "mc_probs" else 0, order) for key, value in sources.items()}
-    here = select(name, codes, 50, labeled=labeled, **sources)
-    there = select(name, codes[order], 50, labeled=order.argsort()[labeled], **moved)
+    here = select(name, codes, 50, labeled=labeled, labels=labels, **sources)
+    there = select(name, codes[order], 50, labeled=order.argsort()[labeled], labels=labels, **moved)
     assert torch.equal(order[there], here)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_double_precision_and_functions_as_sources_change_nothing(name):
     codes = blobs()
-    asked = {key: lambda value=value: value.double() for key, value in everything(codes).items()}
-    assert torch.equal(select(name, codes.double(), 30, **asked), select(name, codes, 30, **everything(codes)))
+    given = needed(name, codes)
+    asked = given | {key: lambda value=value: value.double() for key, value in everything(codes).items()}
+    assert torch.equal(select(name, codes.double(), 30, **asked), select(name, codes, 30, **given))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_scale_of_the_codes_does_not_matter(name):
     codes = blobs(400, dimensions=3)
-    given = {"labeled": torch.arange(7), **everything(codes)}
+    given = {"labeled": torch.arange(7), "labels": torch.arange(7) % 3, **everything(codes)}
     assert torch.equal(select(name, 1000 * codes, 30, **given), select(name, codes, 30, **given))
 
 
-@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"batchbald"}))
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(SINGLE_LABEL)))
 def test_several_labels_per_image(name):
     codes, labeled = blobs(), torch.arange(20)
     index = select(name, codes, 180, labeled=labeled, labels=torch.ones(20, 4), **several(codes))
     assert sorted(index.tolist()) == list(range(20, 200))
 
 
+@pytest.mark.parametrize("name", SINGLE_LABEL)
+def test_one_label_per_image(name):
+    codes, labeled = blobs(), torch.arange(20)
+    with pytest.raises(LalibError, match="needs one label per image"):
+        select(name, codes, 5, labeled=labeled, labels=torch.ones(20, 4), **several(codes))
+
+
 @CUDA
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_cuda_gives_the_same_answer(name):
     codes = blobs()
-    here = select(name, codes, 50, **everything(codes))
-    there = select(name, codes.cuda(), 50, **{key: value.cuda() for key, value in everything(codes).items()})
+    given = needed(name, codes)
+    here = select(name, codes, 50, **given)
+    there = select(name, codes.cuda(), 50, **{key: value.cuda() for key, value in given.items()})
     assert torch.equal(here, there)
 
 

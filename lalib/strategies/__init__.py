@@ -11,9 +11,9 @@ from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.peers import Peer, is_peer
 from lalib.pool import SOURCES, PoolView, Selection
 from lalib.seeds import generator
-from lalib.strategies import clusters, coverage, errors, learned, spatial, uncertainty
+from lalib.strategies import clusters, coverage, distances, errors, learned, norms, spatial, uncertainty
 
-__all__ = ["LABEL_FREE", "STRATEGIES", "Strategy", "run_strategy", "select"]
+__all__ = ["LABEL_FREE", "SINGLE_LABEL", "STRATEGIES", "Strategy", "run_strategy", "select"]
 
 Strategy = Callable[..., Selection]
 
@@ -40,7 +40,14 @@ STRATEGIES: dict[str, Strategy] = {
     "core-set": learned.core_set,
     "medal": learned.medal,
     "learning-loss": learned.learning_loss,
+    "m2-distance": distances.m2_distance,
+    "m2-confidence-distance": distances.m2_confidence_distance,
+    "norm-added": norms.norm_added,
+    "norm-change": norms.norm_change,
 }
+
+# Those that need one label per image.
+SINGLE_LABEL = ("batchbald", "m2-distance", "m2-confidence-distance", "norm-added", "norm-change")
 
 # Those that look at codes alone, at reconstruction errors, or at what is labelled without its labels.
 LABEL_FREE = (

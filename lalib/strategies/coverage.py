@@ -19,13 +19,12 @@ only rows that may lead are looked at, and what is picked is decided in double p
 
 from functools import cached_property
 
-import numpy as np
 import torch
 
-from lalib._checks import check_choice, check_int, check_number
-from lalib.geometry import distinct
+from lalib._checks import check_choice, check_number
+from lalib.geometry import distinct, evenly_spread
 from lalib.pool import PoolView, Selection
-from lalib.strategies.ranking import factors, pick
+from lalib.strategies.ranking import draw_candidates, factors, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
 
 __all__ = ["maxherding", "probcover", "uncertainty_herding"]
@@ -97,7 +96,7 @@ def uncertainty_herding(
 
 def _herd(view, n, weight, generator, bandwidth, candidates):
     bandwidth = (_unit(view, n) or 1.0) if bandwidth is None else _positive("bandwidth", bandwidth)
-    rows = _candidates(len(view.unlabeled), n, candidates, generator)
+    rows = draw_candidates(len(view.unlabeled), n, candidates, generator)
     pairs = _Pairs(view.codes.double() / (2**0.5 * bandwidth), view.unlabeled[rows])
     found, gains = _lazy_greedy(_Kernels(pairs, view.labeled, weight), n)
     return pick(view, rows[found], gains)
@@ -109,15 +108,6 @@ def _positive(name, value):
     return value
 
 
-def _candidates(size, n, candidates, generator):
-    """Rows among the unlabelled, ascending."""
-    if candidates is None:
-        return torch.arange(size)
-    if check_int("candidates", candidates, low=1) < n:
-        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
-    return torch.randperm(size, generator=generator)[:candidates].sort().values
-
-
 def _unit(view, n):
     """The module's unit of length; 0.0 if all codes coincide."""
     places = distinct(view.codes)[0].double()
@@ -125,9 +115,7 @@ def _unit(view, n):
     if size == 1:
         return 0.0
     k = min(max(1, round(size / (SHARE * (len(view.labeled) + n)))), size - 1)
-    order = np.lexsort(places.cpu().numpy().T[::-1])[:: -(-size // PLACES)].copy()
-    chosen = places[torch.from_numpy(order).to(places.device)]
-    rows = chosen.split(max(1, TILE // size))
+    rows = evenly_spread(places, PLACES).split(max(1, TILE // size))
     distance = [torch.cdist(row, places, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(k + 1) for row in rows]
     return float(torch.cat([found.values for found in distance]).median())
 

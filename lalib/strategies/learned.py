@@ -5,7 +5,7 @@
 [Yoo2019]   D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 [Ash2020]   J. T. Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds", ICLR 2020.
 
-core-set and medal measure Euclidean distances and share options:
+core-set and medal, and those of distances and norms, measure Euclidean distances and share options:
 
 space: "features" h (default: view.features), "codes" z (view.codes) or "both", which is [h, alpha z].
 alpha: weight >= 0 of the codes in "both", default 1. It depends on the scale of both parts.
@@ -13,12 +13,12 @@ alpha: weight >= 0 of the codes in "both", default 1. It depends on the scale of
 
 import torch
 
-from lalib._checks import check_choice, check_int, check_number
+from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
 from lalib.pool import PoolView, Selection
 from lalib.strategies.ranking import largest, nearest_distance, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
 
-__all__ = ["badge", "core_set", "learning_loss", "medal"]
+__all__ = ["badge", "class_labels", "core_set", "latent_points", "learning_loss", "medal"]
 
 SPACES = ("features", "codes", "both")
 ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients
@@ -42,7 +42,7 @@ def core_set(
 
     With nothing labelled the first is drawn uniformly. The score is the distance to the nearest labelled or picked.
     """
-    labeled, points = _points(view, space, alpha)
+    labeled, points = latent_points(view, space, alpha)
     near, picked, scores = nearest_distance(points, labeled), [], []
     for _ in range(n):
         cold = not picked and not len(labeled)
@@ -68,7 +68,7 @@ def medal(
     (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
     Differs: squared distances, whose mean is |x - m|^2 + mean |l - m|^2 with m the mean of the labelled.
     """
-    labeled, points = _points(view, space, alpha)
+    labeled, points = latent_points(view, space, alpha)
     rows = _most_uncertain(view, n, candidates)
     points = points[rows.to(points.device)]
     mean, spread, count = _moments(labeled)
@@ -107,8 +107,8 @@ def _most_uncertain(view, n, candidates):
     return uncertainty(view, "entropy").argsort(descending=True, stable=True)[:candidates].sort().values
 
 
-def _points(view, space, alpha):
-    """Points of the labelled (M, F) and of the unlabelled images, float64."""
+def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points of the labelled (M, F) and of the unlabelled images (U, F), float64, in a space of the module."""
     check_choice("space", space, SPACES)
     check_number("alpha", alpha, low=0)
     if space == "codes":
@@ -118,6 +118,15 @@ def _points(view, space, alpha):
     else:
         points = torch.cat([view.features.double(), alpha * view.codes.to(view.features.device).double()], dim=1)
     return points[view.labeled.to(points.device)], points[view.unlabeled.to(points.device)]
+
+
+def class_labels(view: PoolView, n_classes: int | None = None) -> torch.Tensor:
+    """view.labels (M,) int64, M >= 1, in [0, n_classes) if that is given; LalibError if none or several per image."""
+    if view.multi_label:
+        raise LalibError("this strategy needs one label per image, but images may have several here")
+    if view.labels is None or not len(view.labels):
+        raise LalibError("this strategy needs labelled images, which were not given: pass labeled=index, labels=y")
+    return check_labels(view.labels, n_classes=n_classes).long()
 
 
 def _anyone(points, generator):

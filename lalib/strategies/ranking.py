@@ -1,10 +1,13 @@
 """Orders, ranks and distances that several strategies share."""
 
+from collections.abc import Callable
+
 import torch
 
+from lalib._checks import check_int
 from lalib.pool import PoolView, Selection
 
-__all__ = ["factors", "largest", "nearest_distance", "pick", "ranks"]
+__all__ = ["draw_candidates", "factors", "largest", "nearest_distance", "pick", "ranks", "total_distance"]
 
 BLOCK = 2**21  # distances at once: 16 MB
 
@@ -18,6 +21,15 @@ def largest(view: PoolView, values: torch.Tensor, n: int) -> Selection:
     """The n unlabelled images of largest value; values (M,) of the unlabelled; equal ones in order of index."""
     order = values.argsort(descending=True, stable=True)[:n]
     return pick(view, order, values[order])
+
+
+def draw_candidates(size: int, n: int, candidates: int | None, generator: torch.Generator) -> torch.Tensor:
+    """Rows (min(size, candidates),) of `size`, drawn uniformly, ascending; all if None. ValueError if below n."""
+    if candidates is None:
+        return torch.arange(size)
+    if check_int("candidates", candidates, low=1) < n:
+        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
+    return torch.randperm(size, generator=generator)[:candidates].sort().values
 
 
 def ranks(values: torch.Tensor) -> torch.Tensor:
@@ -37,9 +49,19 @@ def nearest_distance(points: torch.Tensor, centres: torch.Tensor) -> torch.Tenso
         return points.new_full((len(points),), torch.inf)
     if len(centres) == 1:  # twice as fast as cdist
         return (points - centres).square().sum(dim=1).sqrt()
+    return _by_block(points, centres, lambda distance: distance.amin(dim=1))
+
+
+def total_distance(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Sum (N,) of the distances from each point (N, F) to all centres (M, F), M >= 1, from differences."""
+    return _by_block(points, centres, lambda distance: distance.sum(dim=1))
+
+
+def _by_block(points, centres, reduce: Callable[[torch.Tensor], torch.Tensor]):
+    """`reduce` of the distances (B, M), a block of points at a time."""
     blocks = points.split(max(1, BLOCK // len(centres)))
     return torch.cat(
-        [torch.cdist(block, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1) for block in blocks]
+        [reduce(torch.cdist(block, centres, compute_mode="donot_use_mm_for_euclid_dist")) for block in blocks]
     )
 
 

@@ -28,7 +28,9 @@ from lalib.seeds import generator
 from lalib.strategies import select
 
 LABELED = 100
-ALONE = ("medal", "margin", "entropy", "bald", "batchbald", "probcover", "maxherding")
+COVERING = ("probcover", "maxherding")
+DISTANT = ("m2-distance", "m2-confidence-distance", "norm-added", "norm-change")
+ALONE = ("medal", "margin", "entropy", "bald", "batchbald", *COVERING, *DISTANT)
 
 
 def make_pool(size, dimensions=64):
@@ -57,7 +59,7 @@ def ours(name, pool, n):
     if "bald" in name:
         noise = torch.randn(20, len(codes), 10, generator=generator(0, "passes"))
         sources["mc_probs"] = noise.add_(codes[:, :10]).softmax(dim=2)
-    codes = codes[:, :32] if name in ("probcover", "maxherding") else codes
+    codes = codes[:, :32] if name in COVERING else codes
     return lambda: select(name, codes, n, labeled=labeled, labels=labels, **sources)
 
 

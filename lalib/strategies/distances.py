@@ -1,0 +1,111 @@
+"""Strategies that ask far from what a classifier already knows, in its latent space.
+
+[Losalka]  A. Losalka, D. Singhanian, X. Sun, "Active learning using deep generative models", slides: both algorithms.
+
+Both take view.probs and distances, with the options space and alpha of core-set (see learned): "features" (default) is
+the latent space of the task model, for M2 its mean code z.
+
+The anchors of a class are the labelled images of that class which are also predicted to be of it. An unlabelled image
+is measured by its distances to the anchors of its predicted class. What the slides leave open: a class without anchors
+takes those of all classes; if no labelled image is predicted right, all labelled images are anchors.
+
+Raises LalibError without labelled images and their labels, and for several labels per image.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lalib.pool import PoolView, Selection
+from lalib.strategies.learned import class_labels, latent_points
+from lalib.strategies.ranking import largest, nearest_distance, pick, total_distance
+from lalib.strategies.spatial import allocation
+from lalib.strategies.uncertainty import class_probs, uncertainty
+
+__all__ = ["m2_confidence_distance", "m2_distance"]
+
+
+def m2_distance(
+    view: PoolView, n: int, *, generator: torch.Generator, space: str = "features", alpha: float = 1.0
+) -> Selection:
+    """For each predicted class again and again the image of largest sum of distances to the anchors, Algorithm 1.
+
+    A pick joins the anchors of its class. n is split evenly over the predicted classes; one with too few unlabelled
+    images gives all of them and the others share the rest; what cannot be split goes to the classes of fewest anchors,
+    equal ones to the lowest number. The picks stand class by class. Nothing is drawn. The score is the sum.
+
+    The algorithm has a weakness that is kept: once a class has many anchors, one more hardly changes the sums, so that
+    the farthest region of a class, its outliers, gets all of its picks.
+    """
+    answers = _answers(view)
+    share = _shares(n, *answers)
+    rows, scores = [], []
+    for c, members, points, anchors in _by_class(view, *answers, space, alpha):
+        if share[c]:
+            found, sums = _farthest(points, anchors, share[c])
+            rows.append(members[found])
+            scores.append(sums.cpu())
+    return pick(view, torch.cat(rows), torch.cat(scores))
+
+
+def m2_confidence_distance(
+    view: PoolView, n: int, *, generator: torch.Generator, space: str = "features", alpha: float = 1.0
+) -> Selection:
+    """The n images of largest (1 - max p) x distance, Algorithm 2.
+
+    The distance is the mean of those to the anchors, scaled so that it runs from 0 to 1 over the unlabelled images; if
+    all have the same, it is 1. Nothing is drawn, and the picks do not change the anchors.
+    """
+    answers = _answers(view)
+    distance = torch.empty(len(view.unlabeled), dtype=torch.float64)
+    for _, members, points, anchors in _by_class(view, *answers, space, alpha):
+        distance[members] = (total_distance(points, anchors) / len(anchors)).cpu()
+    return largest(view, uncertainty(view, "least-confidence") * _scaled(distance), n)
+
+
+def _answers(view: PoolView) -> tuple[Tensor, Tensor, int]:
+    """Predicted classes of the unlabelled (U,), the class that each labelled image anchors or -1 (M,), and C."""
+    n_classes = class_probs(view).shape[1]
+    labels, guess = class_labels(view, n_classes), view.probs.argmax(dim=1).cpu()
+    return guess[view.unlabeled], labels.where(guess[view.labeled] == labels, -1), n_classes
+
+
+def _by_class(view, guess, anchored, n_classes, space, alpha) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Of each predicted class: its number, its rows among the unlabelled, their points and those of its anchors."""
+    labeled, points = latent_points(view, space, alpha)
+    for c in guess.unique().tolist():
+        members = (guess == c).nonzero().squeeze(1)
+        yield c, members, points[members.to(points.device)], labeled[_anchors(anchored, c).to(labeled.device)]
+
+
+def _anchors(anchored: Tensor, c: int) -> Tensor:
+    """Which of the labelled (M,) are anchors of class c, or stand in for them: a mask."""
+    own, any_class = anchored == c, anchored >= 0
+    if own.any():
+        return own
+    return any_class if any_class.any() else ~any_class
+
+
+def _shares(n: int, guess: Tensor, anchored: Tensor, n_classes: int) -> dict[int, int]:
+    """How many images of each class to pick."""
+    order = anchored[anchored >= 0].bincount(minlength=n_classes).argsort(stable=True)
+    room = guess.bincount(minlength=n_classes)[order]
+    return dict(zip(order.tolist(), allocation(n, [1] * n_classes, room.tolist()), strict=True))
+
+
+def _farthest(points: Tensor, anchors: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Rows (n,) of the points, one by one of the largest sum of distances to all anchors, which they join; the sums."""
+    total, picked, scores = total_distance(points, anchors), [], []
+    for _ in range(n):
+        picked.append(int(total.argmax()))
+        scores.append(total[picked[-1]].clone())
+        total += nearest_distance(points, points[picked[-1:]])
+        total[picked[-1]] = -torch.inf
+    return torch.tensor(picked), torch.stack(scores)
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """Values moved and scaled to run from 0 to 1; equal ones become 1."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.ones_like(values)
