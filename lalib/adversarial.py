@@ -18,11 +18,12 @@ from torch.nn import functional as F
 
 from lalib._checks import LalibError, check_choice, check_number
 from lalib.autoencoders import VAE
+from lalib.losses import discriminator_loss
 from lalib.networks import UNKNOWN, Batch, Trainable, mlp
 from lalib.seeds import seeded
 from lalib.semisupervised import M2, PartlyLabelled
 
-__all__ = ["M2VAAL", "TAVAAL", "VAAL", "Discriminator", "discriminator_loss"]
+__all__ = ["M2VAAL", "TAVAAL", "VAAL", "Discriminator"]
 
 
 class Discriminator(nn.Module):
@@ -54,11 +55,6 @@ class Discriminator(nn.Module):
         }
 
 
-def discriminator_loss(logits: Tensor, known: Tensor) -> Tensor:
-    """-mean_L log D - mean_U log (1 - D) in nats of logits (B,) of D, L where `known`: 2 log 2 if it cannot tell."""
-    return F.softplus(-logits[known]).mean() + F.softplus(logits[~known]).mean()
-
-
 class _Deceiving(PartlyLabelled):
     """Mixed into models whose codes a discriminator sees; the subclass says in `seen` what it sees of images."""
 
@@ -73,9 +69,9 @@ class _Deceiving(PartlyLabelled):
         """What the discriminator sees of images (B, C, H, W): (B, K)."""
         raise TypeError(f"{type(self).__name__} shows the discriminator nothing")
 
-    def labelled_probs(self, x: Tensor) -> Tensor:
-        """D, the probability that each image has a label, (B,)."""
-        return torch.sigmoid(self.discriminator(self.seen(x)))
+    def labelled_logits(self, x: Tensor) -> Tensor:
+        """The discriminator's logit of D, the probability that each image has a label, (B,)."""
+        return self.discriminator(self.seen(x))
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         known = batch.y != UNKNOWN

@@ -70,6 +70,10 @@ class Classifier(Trainable):
         last = self.activations(x)[0][-1]
         return last.mean(dim=(2, 3)) if last.ndim == 4 else last
 
+    def latents(self, x: Tensor) -> Tensor:
+        """Codes (B, K) of the inputs in the model's latent space: the features, if it has no other."""
+        return self.features(x)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.activations(x)[1]
 

@@ -7,6 +7,7 @@ References
 [Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
 [Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
 [Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
+[Sinha2019]  Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
 [Yoo2019]    Yoo and Kweon, Learning loss for active learning, CVPR 2019.
 """
 
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 __all__ = [
     "RECONSTRUCTION",
     "batch_affinities",
+    "discriminator_loss",
     "gaussian_kl",
     "gaussian_nll",
     "m2_unlabelled",
@@ -150,3 +152,11 @@ def pair_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
     difference = predicted[:half] - predicted[half : 2 * half]
     sign = torch.where(losses[:half] > losses[half : 2 * half], 1.0, -1.0)
     return (margin - sign * difference).clamp_min(0).mean()
+
+
+def discriminator_loss(logits: Tensor, known: Tensor) -> Tensor:
+    """-mean_L log D - mean_U log (1 - D) in nats, of logits (B,) of D, L where `known` (B,): Eq. 4 of [Sinha2019].
+
+    2 log 2 for one that cannot tell.
+    """
+    return F.softplus(-logits[known]).mean() + F.softplus(logits[~known]).mean()

@@ -21,15 +21,23 @@ SOURCES = {
         "(N,)",
         "the same from a head that sees the codes, too, as the loop of compare does",
     ),
+    "latents": ("(N, K)", "the task model's latent codes, latents=z"),
+    "vaal": ("(N,)", "logits of a discriminator on a VAE's codes, as the loop of compare does"),
+    "ta_vaal": ("(N,)", "the same on codes and expected losses, as the loop of compare does"),
+    "m2_vaal": ("(N,)", "the same on the code of M2: choose the task 'm2-vaal'"),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """index (n,) int64 on the CPU in order of picking; score (n,) float32, larger was preferred, or None."""
+    """index (n,) int64 on the CPU in order of picking; score (n,) float32, larger was preferred, or None.
+
+    record: numbers by name that say how the selection came about; the loop keeps them with the round.
+    """
 
     index: torch.Tensor
     score: torch.Tensor | None = None
+    record: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +108,26 @@ class PoolView:
     def predicted_losses_with_codes(self) -> torch.Tensor:
         """The same from a head that sees the codes beside the task model's features (N,)."""
         return self._source("predicted_losses_with_codes", ndim=1)
+
+    @cached_property
+    def latents(self) -> torch.Tensor:
+        """Latent codes of the task model (N, K); its last features if it has no others."""
+        return self._source("latents", ndim=2)
+
+    @cached_property
+    def vaal(self) -> torch.Tensor:
+        """Logits (N,) of "this image has a label" by VAAL's discriminator."""
+        return self._source("vaal", ndim=1)
+
+    @cached_property
+    def ta_vaal(self) -> torch.Tensor:
+        """The same by TA-VAAL's (N,)."""
+        return self._source("ta_vaal", ndim=1)
+
+    @cached_property
+    def m2_vaal(self) -> torch.Tensor:
+        """The same by that of M2-VAAL, the task model (N,)."""
+        return self._source("m2_vaal", ndim=1)
 
     def _source(self, name, ndim, axis=0):
         shape, how = SOURCES[name]

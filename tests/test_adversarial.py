@@ -4,10 +4,12 @@ import pytest
 import torch
 
 import lalib as la
-from lalib.adversarial import M2VAAL, TAVAAL, VAAL, Discriminator, discriminator_loss
-from lalib.losses import bernoulli_nll, gaussian_kl
+from lalib.adversarial import M2VAAL, TAVAAL, VAAL, Discriminator
+from lalib.losses import bernoulli_nll, discriminator_loss, gaussian_kl
 from lalib.networks import UNKNOWN, Batch
 from lalib.semisupervised import partly_labelled
+from lalib.strategies import STRATEGIES
+from lalib.strategies.adversarial import cannot_tell
 from lalib.tasks import LossPredictor
 
 SHAPE = (1, 8, 8)
@@ -134,9 +136,30 @@ def test_fit_trains_all_parts(digits, model):
     assert all(not torch.equal(before[name], value) for name, value in model.named_parameters())
     assert 0 <= history.epochs[-1]["told_apart"] <= 1
     with torch.no_grad():
-        probs = model.eval().labelled_probs(digits.images.float() / 255)
-    assert probs.shape == (400,)
-    assert ((probs > 0) & (probs < 1)).all()
+        logits = model.eval().labelled_logits(digits.images.float() / 255)
+    assert logits.shape == (400,)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vaal", "ta-vaal", "m2-vaal"])
+def test_strategies_pick_the_surest_unlabelled_and_record_how_well_the_sides_are_told_apart(name):
+    logits = torch.tensor([3.0, -2.0, 0.5, -4.0, 1.0, -0.1])
+    view = la.PoolView(torch.rand(6, 2), torch.tensor([0, 3]), None, {name.replace("-", "_"): logits})
+    selection = STRATEGIES[name](view, 3, generator=torch.Generator())
+    assert selection.index.tolist() == [1, 5, 2]
+    assert selection.score.tolist() == pytest.approx([2.0, 0.1, -0.5])
+    d = torch.sigmoid(logits.double())
+    expected = -(d[0].log() + d[3].log()) / 2 - sum((1 - d[i]).log() for i in (1, 2, 4, 5)) / 4
+    assert selection.record["discriminator_loss"] == pytest.approx(float(expected))
+    assert selection.record["told_apart"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_the_rule_to_stop_by():
+    assert cannot_tell({"told_apart": 0.52})
+    assert not cannot_tell({"told_apart": 0.56})
+    assert cannot_tell({"told_apart": 0.56}, margin=0.1)
+    with pytest.raises(la.LalibError, match="the record of the selection names no discriminator"):
+        cannot_tell({})
 
 
 def test_bad_arguments(digits):

@@ -24,7 +24,7 @@ def pool(seed=0):
     """Features, codes, probabilities that are right more often than not, and labels of the labelled."""
     label = torch.randint(CLASSES, (SIZE,), generator=generator(seed, "labels"))
     logits = normal(SIZE, CLASSES, seed=seed) + 1.5 * torch.nn.functional.one_hot(label, CLASSES)
-    sources = {"features": normal(SIZE, 5, seed=7), "probs": logits.softmax(dim=1)}
+    sources = {"features": normal(SIZE, 5, seed=7), "latents": normal(SIZE, 4, seed=8), "probs": logits.softmax(dim=1)}
     return {"codes": normal(SIZE, 3, seed=8), "labels": label[LABELED], **sources}
 
 
@@ -35,7 +35,12 @@ def run(name, n, *, codes, labels, labeled=LABELED, options=None, **sources):
 
 def spaces(given, alpha):
     both = torch.cat([given["features"].double(), alpha * given["codes"].double()], dim=1)
-    return {"features": given["features"].double(), "codes": given["codes"].double(), "both": both}
+    return {
+        "features": given["features"].double(),
+        "latents": given["latents"].double(),
+        "codes": given["codes"].double(),
+        "both": both,
+    }
 
 
 def slow_anchors(given):
@@ -81,14 +86,14 @@ def slow_confidence_distance(given, points, n):
 
 
 @pytest.mark.parametrize("n", [1, 4, 10, 55, 72])
-@pytest.mark.parametrize("space", ["features", "codes", "both"])
+@pytest.mark.parametrize("space", ["latents", "features", "codes", "both"])
 def test_m2_distance_equals_the_slow_reference(space, n):
     given = pool()
     seen = run("m2-distance", n, options={"space": space, "alpha": 0.7}, **given)
     assert seen.index.tolist() == slow_m2_distance(given, spaces(given, 0.7)[space], n)
 
 
-@pytest.mark.parametrize("space", ["features", "codes", "both"])
+@pytest.mark.parametrize("space", ["latents", "features", "codes", "both"])
 def test_m2_confidence_distance_equals_the_slow_reference(space):
     given = pool()
     seen = run("m2-confidence-distance", 30, options={"space": space, "alpha": 0.7}, **given)
@@ -100,7 +105,7 @@ def test_m2_confidence_distance_equals_the_slow_reference(space):
 def test_m2_distance_by_hand():
     """Image 0 is the only anchor: image 1 is labelled, too, but predicted wrong. A pick becomes an anchor."""
     places, p = torch.tensor([0.0, 50, -2, 4, 3, -3])[:, None], torch.tensor([[0.6, 0.4]]).repeat(6, 1)
-    given = {"codes": places, "features": places, "probs": p, "labels": torch.tensor([0, 1])}
+    given = {"codes": places, "latents": places, "probs": p, "labels": torch.tensor([0, 1])}
     seen = run("m2-distance", 3, labeled=torch.tensor([0, 1]), **given)
     assert seen.index.tolist() == [3, 5, 4]
     assert seen.score.tolist() == [4, 3 + 7, 3 + 1 + 6]
@@ -109,7 +114,7 @@ def test_m2_distance_by_hand():
 def test_m2_confidence_distance_by_hand():
     places = torch.tensor([0.0, 10, 2, 4, 6, 11])[:, None]
     p = torch.tensor([[1, 0], [0, 1], [0.5, 0.5], [0.7, 0.3], [0.95, 0.05], [0.4, 0.6]])
-    given = {"codes": places, "features": places, "probs": p, "labels": torch.tensor([0, 1])}
+    given = {"codes": places, "latents": places, "probs": p, "labels": torch.tensor([0, 1])}
     seen = run("m2-confidence-distance", 4, labeled=torch.tensor([0, 1]), **given)  # distances 2, 4, 6 and 1
     assert seen.index.tolist() == [3, 2, 4, 5]
     np.testing.assert_allclose(seen.score, [0.3 * 3 / 5, 0.5 * 1 / 5, 0.05 * 5 / 5, 0], rtol=1e-6)
@@ -119,7 +124,7 @@ def test_an_outlier_region_gets_the_picks_of_its_class():
     """The weakness that the docstring names."""
     places = torch.cat([normal(80, 2), 50 + 0.1 * normal(10, 2, seed=1)])
     p, labeled = torch.tensor([[0.8, 0.2]]).repeat(90, 1), torch.arange(20)
-    given = {"codes": places, "features": places, "probs": p, "labels": torch.zeros(20, dtype=torch.int64)}
+    given = {"codes": places, "latents": places, "probs": p, "labels": torch.zeros(20, dtype=torch.int64)}
     assert run("m2-distance", 10, labeled=labeled, **given).index.min() >= 80
 
 
@@ -145,11 +150,11 @@ def test_without_anchors_others_stand_in(name, wrong):
     assert [len(found) for found in own.values()].count(0) == {"two classes": 2, "all classes": CLASSES}[wrong]
     assert len(anchors[0]) == {"two classes": sum(map(len, own.values())), "all classes": len(LABELED)}[wrong]
     slow = {"m2-distance": slow_m2_distance, "m2-confidence-distance": lambda *a: slow_confidence_distance(*a)[0]}
-    assert run(name, 20, **given).index.tolist() == slow[name](given, given["features"].double(), 20)
+    assert run(name, 20, **given).index.tolist() == slow[name](given, given["latents"].double(), 20)
 
 
 def test_equal_distances_leave_the_choice_to_confidence():
-    given = pool() | {"features": torch.zeros(SIZE, 2)}
+    given = pool() | {"latents": torch.zeros(SIZE, 2)}
     sources = {"codes": given["codes"], "probs": given["probs"]}
     expected = select("least-confidence", n=12, labeled=LABELED, **sources)
     assert torch.equal(run("m2-confidence-distance", 12, **given).index, expected)
@@ -181,8 +186,8 @@ def test_scaled_runs_from_0_to_1():
         ({"labels": torch.full((len(LABELED),), CLASSES)}, ValueError, "labels must lie in 0 to 3, got 4 to 4"),
         ({"labels": torch.zeros(len(LABELED))}, TypeError, "labels must be whole numbers, got torch.float32"),
         ({"probs": None}, LalibError, r"needs probs \(N, C\)"),
-        ({"features": None}, LalibError, r"needs features \(N, F\)"),
-        ({"space": "pixels"}, ValueError, "space must be one of 'features', 'codes', 'both', got 'pixels'"),
+        ({"latents": None}, LalibError, r"needs latents \(N, K\)"),
+        ({"space": "pixels"}, ValueError, "space must be one of 'features', 'latents', 'codes', 'both', got 'pixels'"),
         ({"alpha": -1}, ValueError, "alpha must be at least 0, got -1"),
     ],
 )

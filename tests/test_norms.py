@@ -203,7 +203,7 @@ def test_blocks_of_the_residual_kernel_change_nothing(monkeypatch):
         ({"labels": torch.ones(len(LABELED), 3)}, LalibError, "needs one label per image, but images may have several"),
         ({"labels": torch.zeros(len(LABELED))}, TypeError, "labels must be whole numbers, got torch.float32"),
         ({"space": "features"}, LalibError, r"needs features \(N, F\)"),
-        ({"space": "pixels"}, ValueError, "space must be one of 'features', 'codes', 'both', got 'pixels'"),
+        ({"space": "pixels"}, ValueError, "space must be one of 'features', 'latents', 'codes', 'both', got 'pixels'"),
         ({"bandwidth": 0}, ValueError, "bandwidth must be above 0, got 0"),
         ({"bandwidth": "wide"}, TypeError, "bandwidth must be a number, got 'wide'"),
         ({"candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),

@@ -17,7 +17,17 @@ from lalib.strategies import SINGLE_LABEL, STRATEGIES, matching, select, spatial
 pytestmark = pytest.mark.filterwarnings("error")
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-RANKED = {"reconstruction-error", "learning-loss", "least-confidence", "margin", "entropy", "bald"}
+RANKED = {
+    "reconstruction-error",
+    "learning-loss",
+    "least-confidence",
+    "margin",
+    "entropy",
+    "bald",
+    "vaal",
+    "ta-vaal",
+    "m2-vaal",
+}
 COUNTED = {"probcover", "maxherding", "uncertainty-herding"}  # draw nothing; their gains tie, so see test_coverage.py
 COLD = {"core-set", "medal"}  # draw the first image where nothing is labelled
 TAUGHT = set(SINGLE_LABEL) - {"batchbald"}  # need labelled images; draw nothing in small pools
@@ -40,6 +50,8 @@ def everything(codes, seed=0):
         "probs": torch.rand(size, 3, generator=g).softmax(dim=1),
         "mc_probs": torch.rand(4, size, 3, generator=g).softmax(dim=2),
         "features": torch.randn(size, 6, generator=g),
+        "latents": torch.randn(size, 4, generator=g),
+        **{name: torch.randn(size, generator=g) for name in ("vaal", "ta_vaal", "m2_vaal")},
         "predicted_losses": torch.rand(size, generator=g),
     }
 

@@ -382,7 +382,11 @@ def test_learning_loss_takes_the_largest():
         ({"strategy": "batchbald", "candidates": 5.0}, TypeError, "candidates must be a whole number, got 5.0"),
         ({"strategy": "batchbald", "configurations": 0}, ValueError, "configurations must be at least 1, got 0"),
         ({"strategy": "medal", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
-        ({"strategy": "core-set", "space": "pixels"}, ValueError, "space must be one of 'features', 'codes', 'both'"),
+        (
+            {"strategy": "core-set", "space": "pixels"},
+            ValueError,
+            "space must be one of 'features', 'latents', 'codes', 'both'",
+        ),
         ({"strategy": "core-set", "alpha": -1}, ValueError, "alpha must be at least 0, got -1"),
     ],
 )

@@ -11,7 +11,7 @@ from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.peers import Peer, is_peer
 from lalib.pool import SOURCES, PoolView, Selection
 from lalib.seeds import generator
-from lalib.strategies import clusters, coverage, distances, errors, learned, norms, spatial, uncertainty
+from lalib.strategies import adversarial, clusters, coverage, distances, errors, learned, norms, spatial, uncertainty
 
 __all__ = ["LABEL_FREE", "SINGLE_LABEL", "STRATEGIES", "Strategy", "run_strategy", "select"]
 
@@ -42,6 +42,9 @@ STRATEGIES: dict[str, Strategy] = {
     "learning-loss": learned.learning_loss,
     "m2-distance": distances.m2_distance,
     "m2-confidence-distance": distances.m2_confidence_distance,
+    "vaal": adversarial.vaal,
+    "ta-vaal": adversarial.ta_vaal,
+    "m2-vaal": adversarial.m2_vaal,
     "norm-added": norms.norm_added,
     "norm-change": norms.norm_change,
 }
@@ -125,4 +128,4 @@ def _check_selection(name, selection, view, n):
         raise LalibError(
             f"{name} must return unlabelled indices, got {foreign[0]}, which is labelled or not in the pool"
         )
-    return Selection(index, selection.score)
+    return Selection(index, selection.score, selection.record)

@@ -2,8 +2,8 @@
 
 [Losalka]  A. Losalka, D. Singhanian, X. Sun, "Active learning using deep generative models", slides: both algorithms.
 
-Both take view.probs and distances, with the options space and alpha of core-set (see learned): "features" (default) is
-the latent space of the task model, for M2 its mean code z.
+Both take view.probs and distances, with the options space and alpha of core-set (see learned): "latents" (default) is
+the latent space of the task model, for M2 its mean code z, for others their last features.
 
 The anchors of a class are the labelled images of that class which are also predicted to be of it. An unlabelled image
 is measured by its distances to the anchors of its predicted class. What the slides leave open: a class without anchors
@@ -27,7 +27,7 @@ __all__ = ["m2_confidence_distance", "m2_distance"]
 
 
 def m2_distance(
-    view: PoolView, n: int, *, generator: torch.Generator, space: str = "features", alpha: float = 1.0
+    view: PoolView, n: int, *, generator: torch.Generator, space: str = "latents", alpha: float = 1.0
 ) -> Selection:
     """For each predicted class again and again the image of largest sum of distances to the anchors, Algorithm 1.
 
@@ -50,7 +50,7 @@ def m2_distance(
 
 
 def m2_confidence_distance(
-    view: PoolView, n: int, *, generator: torch.Generator, space: str = "features", alpha: float = 1.0
+    view: PoolView, n: int, *, generator: torch.Generator, space: str = "latents", alpha: float = 1.0
 ) -> Selection:
     """The n images of largest (1 - max p) x distance, Algorithm 2.
 

@@ -7,7 +7,8 @@
 
 core-set and medal, and those of distances and norms, measure Euclidean distances and share options:
 
-space: "features" h (default: view.features), "codes" z (view.codes) or "both", which is [h, alpha z].
+space: "features" h (default: view.features), "codes" z (view.codes), "both", which is [h, alpha z], or "latents"
+(view.latents), the latent codes of a task model that has some.
 alpha: weight >= 0 of the codes in "both", default 1. It depends on the scale of both parts.
 """
 
@@ -20,7 +21,7 @@ from lalib.strategies.uncertainty import class_probs, uncertainty
 
 __all__ = ["badge", "class_labels", "core_set", "latent_points", "learning_loss", "medal"]
 
-SPACES = ("features", "codes", "both")
+SPACES = ("features", "latents", "codes", "both")
 ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients
 
 
@@ -113,6 +114,8 @@ def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tenso
     check_number("alpha", alpha, low=0)
     if space == "codes":
         points = view.codes.double()
+    elif space == "latents":
+        points = view.latents.double()
     elif space == "features":
         points = view.features.double()
     else:
