@@ -195,8 +195,12 @@ class MLPClassifier(Classifier):
         scale = (x - self.mean).square().mean().sqrt()
         self.scale.copy_(torch.where(scale > 1e-6 * x.abs().max(), scale, 1))  # a single code has no spread
 
+    def standardized(self, x: Tensor) -> Tensor:
+        """Codes (B, L) as the first layer gets them."""
+        return (x - self.mean) / self.scale
+
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        return super().activations((x - self.mean) / self.scale)
+        return super().activations(self.standardized(x))
 
 
 class EncoderClassifier(Classifier):

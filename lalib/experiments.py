@@ -25,7 +25,7 @@ from lalib.augment import RandomViews
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.latent import encode, reconstruction_errors
-from lalib.loop import active_learning, cold_start
+from lalib.loop import cold_start, in_lockstep
 from lalib.peers import Peer, is_peer, peer_label
 from lalib.pool import Pool
 from lalib.query_sets import check_labelled
@@ -37,6 +37,7 @@ from lalib.training import digest
 __all__ = ["compare"]
 
 PCA_DIMENSIONS = 32
+TOGETHER = 5  # runs in a group: ten are a tenth faster, but fewer can be shared among processes, and more is lost
 
 
 def compare(
@@ -74,9 +75,15 @@ def compare(
     seeds: how many, or which. out: folder of the run files: a finished run is never repeated, a killed comparison goes
     on where it was. jobs, cluster, on_run: see runs.run_all. device: of the training.
 
+    Task "mlp": up to five seeds of a strategy go through their rounds together, because their models train faster so,
+    and their files are written when all five are done; fewer, if there would be less than a group for each of the jobs.
+    Which runs make a group follows from the call alone, and where one of them is missing the whole group is computed,
+    so that a call repeated ends with the same table. Calls with other seeds or jobs may group, and round, otherwise.
+
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
-    (several labels per image only), train_seconds, select_seconds, picked (the indices bought to reach the round),
-    counts (their classes), confusion (C, C). See results and figures.learning_curves for what it shows.
+    (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the
+    indices bought to reach the round), counts (their classes), confusion (C, C). See results and
+    figures.learning_curves for what it shows.
     """
     check_labelled(images, test)
     task = task if isinstance(task, Task) else Task(model=task)
@@ -107,38 +114,62 @@ def compare(
         for seed in _seeds(seeds)
         for label, (strategy, options) in strategies.items()
     ]
+    size = _group_size(task, len(runs), jobs)
     codes, test_codes, errors, encoder_config = _codes(encoder, images, test)
     data = {"images": images.fingerprint(), "test": test.fingerprint(), "encoder": encoder_config}
     runs = [data | run for run in runs]
     functions = {label: strategy for label, (strategy, _) in strategies.items()}
     held_out = test.images if task.on_pixels else test_codes
-    function = _LearningRun(TaskData(codes, images, task), held_out, test.labels, errors, functions, device)
-    return run_all(function, runs, out, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
+    function = _LearningRuns(TaskData(codes, images, task), held_out, test.labels, errors, functions, device)
+    groups = _groups(runs, size)
+    return run_all(function, runs, out, groups=groups, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
 
 
-class _LearningRun:
-    """Calls one run of compare; holds what the configuration only names."""
+def _group_size(task: Task, runs: int, jobs: int) -> int:
+    """How many runs of a strategy train together: as many as pay, but every job has work."""
+    return min(TOGETHER, -(-runs // check_int("jobs", jobs, low=1))) if task.together else 1
+
+
+def _groups(runs: list[dict], size: int) -> list[list[dict]]:
+    """Each strategy's runs, `size` seeds at a time, all strategies before the next seeds."""
+    by_label: dict[str, list[dict]] = {}
+    for run in runs:
+        by_label.setdefault(run["label"], []).append(run)
+    seeds = len(runs) // len(by_label)
+    return [of_one[start : start + size] for start in range(0, seeds, size) for of_one in by_label.values()]
+
+
+class _LearningRuns:
+    """Calls runs of compare that differ in the seed alone; holds what the configuration only names."""
 
     def __init__(self, data, test_inputs, test_labels, errors, functions, device):
         self.data, self.test, self.errors = data, (test_inputs, test_labels), errors
         self.functions, self.device = functions, device
 
-    def __call__(self, run: dict) -> list[dict]:
-        seed, images = run["seed"], self.data.images
-        pool = Pool(images.labels)
-        loop = active_learning(
-            pool,
+    def __call__(self, group: list[dict]) -> list[list[dict]]:
+        first, seeds = group[0], [run["seed"] for run in group]
+        pools = [Pool(self.data.images.labels) for _ in group]
+        start = {"start": first["start"], "data": self.data, "n": first["initial"], "errors": self.errors}
+        rounds = in_lockstep(
+            pools,
             self.data,
-            self.functions[run["label"]],
-            initial=cold_start(run["start"], self.data, run["initial"], seed=seed, errors=self.errors),
-            step=run["step"],
-            rounds=run["rounds"],
-            seed=seed,
-            options=run["options"],
+            self.functions[first["label"]],
+            initial=[cold_start(**start, seed=seed) for seed in seeds],
+            step=first["step"],
+            rounds=first["rounds"],
+            seeds=seeds,
+            options=first["options"],
             errors=self.errors,
             device=self.device,
         )
-        return [self._row(run, state, pool.purchases[-1][1]) for state in loop]
+        rows = [
+            [
+                self._row(run, state, pool.purchases[-1][1])
+                for run, state, pool in zip(group, states, pools, strict=True)
+            ]
+            for states in rounds
+        ]
+        return [list(of_one) for of_one in zip(*rows, strict=True)]
 
     def _row(self, run: dict, state, bought: torch.Tensor) -> dict:
         n_classes = self.data.images.n_classes

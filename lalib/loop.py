@@ -10,7 +10,7 @@ A person buys instead of the pool's hidden labels where the pool asks one: see P
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,17 @@ from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.pool import Pool, PoolView
 from lalib.seeds import generator
 from lalib.strategies import STRATEGIES, Strategy, run_strategy
-from lalib.tasks import TaskData, TaskModel, train
+from lalib.tasks import TaskData, TaskModel, train_together
 
-__all__ = ["Round", "active_learning", "cold_start"]
+__all__ = ["Round", "active_learning", "cold_start", "in_lockstep"]
 
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """What a round did: the images it bought (n,), in order; the task model that it trained; wall seconds of both."""
+    """What a round did: the images it bought (n,), in order; the task model that it trained; wall seconds of both.
+
+    Of several models that were trained together each is given its share of the seconds.
+    """
 
     round: int
     bought: Tensor
@@ -56,32 +59,71 @@ def active_learning(
     each in a stream of its own. Raises ValueError at once if the pool is too small for all rounds or not that of the
     data, and for an unknown strategy or option.
     """
+    settings = {"step": step, "rounds": rounds, "options": options, "errors": errors, "device": device}
+    runs = in_lockstep([pool], data, strategy, initial=[initial], seeds=[seed], **settings)
+    return (state for (state,) in runs)
+
+
+def in_lockstep(
+    pools: Sequence[Pool],
+    data: TaskData,
+    strategy: str | Strategy,
+    *,
+    initial: Sequence[Tensor],
+    step: int,
+    rounds: int,
+    seeds: Sequence[int],
+    options: Mapping | None = None,
+    errors: Tensor | None = None,
+    device: str = "auto",
+) -> Iterator[list[Round]]:
+    """Several runs of active_learning at once, which differ in pool, initial labels (M,) and seed: a round of them all.
+
+    Their task models train together; what a run does depends on the others by rounding only.
+    """
     check_int("step", step, low=1)
     check_int("rounds", rounds, low=0)
-    if pool.size != len(data.codes):
-        raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
     if isinstance(strategy, str):
         check_options(strategy, STRATEGIES[check_choice("strategy", strategy, STRATEGIES)], dict(options or {}))
-    wanted = len(initial) + step * rounds
-    if wanted > pool.size - len(pool.labeled):
-        left = pool.size - len(pool.labeled)
-        raise ValueError(f"{len(initial)} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
-    return _rounds(pool, data, strategy, initial, step, rounds, seed, dict(options or {}), errors, device)
+    for pool, bought in zip(pools, initial, strict=True):
+        _check_size(pool, data, len(bought), step, rounds)
+    runs = [
+        _run(pool, data, strategy, bought, step, rounds, seed, dict(options or {}), errors)
+        for pool, bought, seed in zip(pools, initial, seeds, strict=True)
+    ]
+    return _together(runs, data, seeds, device)
 
 
-def _rounds(pool, data, strategy, bought, step, rounds, seed, options, errors, device):
-    given, classifier, selecting = {} if errors is None else {"errors": errors}, None, 0.0
+def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int) -> None:
+    if pool.size != len(data.codes):
+        raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
+    wanted, left = initial + step * rounds, pool.size - len(pool.labeled)
+    if wanted > left:
+        raise ValueError(f"{initial} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
+
+
+def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):
+    """The rounds of a run, each in two steps: yields what there is to train on, is sent the model and its seconds."""
+    given, selecting = {} if errors is None else {"errors": errors}, 0.0
     for round in range(rounds + 1):
         pool.buy(bought)
-        started = time.perf_counter()
-        model = train(data, pool.labeled, pool.labels, seed=seed, round=round, start=classifier, device=device)
-        classifier = model.classifier
-        yield Round(round, bought, model, selecting, time.perf_counter() - started)
+        model, training = yield pool.labeled, pool.labels
+        yield Round(round, bought, model, selecting, training)
         if round < rounds:
             started = time.perf_counter()
             view = pool.view(data.codes, **model.sources(), **given)
             bought = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options).index
             selecting = time.perf_counter() - started
+
+
+def _together(runs, data, seeds, device):
+    starts = [None] * len(runs)
+    for round, bought in enumerate(zip(*runs, strict=True)):
+        started = time.perf_counter()
+        models = train_together(data, bought, seeds=seeds, round=round, starts=starts, device=device)
+        share = (time.perf_counter() - started) / len(runs)
+        starts = [model.classifier for model in models]
+        yield [run.send((model, share)) for run, model in zip(runs, models, strict=True)]
 
 
 def cold_start(

@@ -17,7 +17,7 @@ from lalib.latent import class_balance, encode, one_nn_error, reconstruction_err
 from lalib.runs import run_all
 from lalib.seeds import child_seed
 from lalib.strategies import LABEL_FREE, STRATEGIES, select
-from lalib.training import fit
+from lalib.training import fit_fully
 
 __all__ = ["check_labelled", "compare_maps", "compare_query_sets"]
 
@@ -106,11 +106,11 @@ def _score(run: dict, pool: ImageSet, inputs: tuple, query: torch.Tensor) -> dic
     epochs = max(1, round(run["steps"] * 32 / len(query)))
     if run["task"] == "cnn":
         classifier = CNNClassifier(pool.image_shape, pool.n_classes, seed=run["seed"])
-        fit(classifier, train.subset(query), epochs=epochs, seed=run["seed"], progress=False)
+        fit_fully(classifier, train.subset(query), epochs=epochs, seed=run["seed"])
         score = accuracy(classifier, test)
     else:
         classifier = MLPClassifier(train[0].shape[1], pool.n_classes, seed=run["seed"])
-        fit(classifier, (train[0][query], train[1][query]), epochs=epochs, seed=run["seed"], progress=False)
+        fit_fully(classifier, (train[0][query], train[1][query]), epochs=epochs, seed=run["seed"])
         score = accuracy(classifier, *test)
     picked = pool.labels[query]
     return {"accuracy": score, "balance": class_balance(picked, pool.n_classes), "classes": len(picked.unique())}
@@ -183,5 +183,5 @@ def _train(encoder: Mapping, images: ImageSet, seed: int) -> Autoencoder:
     options = dict(encoder)
     name, epochs = options.pop("model"), options.pop("epochs")
     model = MODELS[name](seed=seed, **options)
-    fit(model, images, epochs=epochs, seed=seed, progress=False)
+    fit_fully(model, images, epochs=epochs, seed=seed)
     return model

@@ -9,7 +9,7 @@ predicts losses, is trained beside it when it is asked for, so that no other str
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,9 +38,10 @@ from lalib.data import ImageSet
 from lalib.losses import pair_loss
 from lalib.networks import Batch, Trainable, in_blocks
 from lalib.seeds import child_seed, seeded
-from lalib.training import OPTIMIZERS, fit
+from lalib.together import fit_together
+from lalib.training import OPTIMIZERS, fit_fully
 
-__all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate", "train"]
+__all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate", "train", "train_together"]
 
 TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
 MC = ("ensemble", "dropout")
@@ -107,6 +108,11 @@ class Task:
         """Whether the task model sees images; else it sees codes."""
         return self.model != "mlp"
 
+    @property
+    def together(self) -> bool:
+        """Whether several models train faster together than one by one: see lalib.together."""
+        return self.model == "mlp"
+
     def n_epochs(self, labels: int, round: int) -> int:
         """Epochs of a training on so many labels in that round (0 is the first)."""
         if self.epochs is not None:
@@ -171,32 +177,58 @@ def train(
     start: the classifier of the last round, which is trained on if the task says warm_start. The seed draws weights,
     batches and noise, alike for every strategy.
     """
-    return TaskModel(data, index, labels, seed, round, start if data.task.warm_start else None, device)
+    bought = [(index, labels)]
+    return train_together(data, bought, seeds=[seed], round=round, starts=[start], device=device)[0]
+
+
+def train_together(
+    data: TaskData,
+    bought: Sequence[tuple[Tensor, Tensor]],
+    *,
+    seeds: Sequence[int],
+    round: int = 0,
+    starts: Sequence[Classifier | None],
+    device: str = "auto",
+) -> list["TaskModel"]:
+    """`train` for several runs of equally many labels at once: of each (index (M,), labels), seed and start.
+
+    What comes out is that of `train` up to rounding, which depends on how many train together.
+    """
+    warm = data.task.warm_start
+    classifiers = [
+        copy.deepcopy(start) if warm and start is not None else data.classifier(seed)
+        for start, seed in zip(starts, seeds, strict=True)
+    ]
+    _fit(classifiers, data, bought, seeds, round, device)
+    return [
+        TaskModel(data, *part, seed, round, device, classifier)
+        for part, seed, classifier in zip(bought, seeds, classifiers, strict=True)
+    ]
+
+
+def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], seeds, round: int, device: str) -> None:
+    """Train each model on its (index, labels) with its seed."""
+    task, labels = data.task, len(bought[0][0])
+    settings = {name: getattr(task, name) for name in ("batch_size", "learning_rate", "weight_decay", "optimizer")}
+    settings |= {"epochs": task.n_epochs(labels, round), "device": device}
+    parts = [data.labelled(*part) for part in bought]
+    if len(models) > 1 and task.together:
+        return fit_together(models, parts, seeds=seeds, **settings)
+    for model, part, seed in zip(models, parts, seeds, strict=True):
+        fit_fully(model, part, seed=seed, **settings)
 
 
 class TaskModel:
     """A trained classifier, and what a strategy may ask of it about every image of the pool."""
 
-    def __init__(self, data, index, labels, seed, round, start, device):
+    def __init__(self, data, index, labels, seed, round, device, classifier):
         self.data, self.index, self.labels = data, index, labels
         self.seed, self.round, self.device = seed, round, device
-        self.classifier = self._fit(data.classifier(seed) if start is None else copy.deepcopy(start), seed)
+        self.classifier = classifier
 
-    def _fit(self, model: Trainable, seed: int) -> Trainable:
-        task = self.data.task
-        fit(
-            model,
-            self.data.labelled(self.index, self.labels),
-            epochs=task.n_epochs(len(self.index), self.round),
-            batch_size=task.batch_size,
-            learning_rate=task.learning_rate,
-            weight_decay=task.weight_decay,
-            optimizer=task.optimizer,
-            seed=seed,
-            device=self.device,
-            progress=False,
-        )
-        return model
+    def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
+        """Train further models on the labels of this one."""
+        _fit(models, self.data, [(self.index, self.labels)] * len(models), seeds, self.round, self.device)
 
     def sources(self) -> dict[str, Callable[[], Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks."""
@@ -216,8 +248,9 @@ class TaskModel:
         if task.mc == "dropout":
             return mc_dropout_proba(self.classifier, self.data.inputs, task.passes, seed=self.seed)
         seeds = [child_seed(self.seed, "member", m) for m in range(1, task.passes)]
-        members = [self.classifier, *(self._fit(self.data.classifier(seed), seed) for seed in seeds)]
-        return torch.stack([predict_proba(member, self.data.inputs) for member in members])
+        members = [self.data.classifier(seed) for seed in seeds]
+        self._fit(members, seeds)
+        return torch.stack([predict_proba(member, self.data.inputs) for member in (self.classifier, *members)])
 
     def predicted_losses(self) -> Tensor:
         """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019]."""
@@ -238,7 +271,8 @@ class TaskModel:
             detach_after=int(DETACH * batches),
             seed=self.seed,
         )
-        return self._fit(predictor, self.seed).predict(self.data.inputs, codes)
+        self._fit([predictor], [self.seed])
+        return predictor.predict(self.data.inputs, codes)
 
 
 DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]

@@ -27,7 +27,7 @@ from lalib.data import ImageSet
 from lalib.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
 from lalib.seeds import generator, seeded
 
-__all__ = ["History", "digest", "fit", "load_model", "save"]
+__all__ = ["OPTIMIZERS", "History", "autocast", "checked_pair", "digest", "fit", "fit_fully", "load_model", "save"]
 
 FORMAT = "lalib-1"
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": functools.partial(torch.optim.SGD, momentum=0.9)}
@@ -115,12 +115,18 @@ def fit(
     return run.history
 
 
+def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settings) -> None:
+    """`fit` within a run that must not count as finished if it is not: after Ctrl-C KeyboardInterrupt, no bar."""
+    if fit(model, data, progress=False, **settings).interrupted:
+        raise KeyboardInterrupt
+
+
 class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
     def __init__(self, model, data, validation, batch_size, learning_rate, optimizer, seed, device):
         self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
-        self.data = [_pair(part, model) for part in (data, validation) if part is not None]
+        self.data = [checked_pair(part, model) for part in (data, validation) if part is not None]
         self.model, self.seed, self.device = model.to(device), seed, device
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
@@ -153,7 +159,7 @@ class _Run:
 
     def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
         batch = Batch(to_input(self.x[index], self.device), self._labels(self.y, index), index)
-        with _autocast(self.device):
+        with autocast(self.device):
             terms = self.model.loss(batch, generator=noise)
         self.optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
@@ -170,7 +176,7 @@ class _Run:
         for start in range(0, len(x), 1024):
             part = slice(start, start + 1024)
             inputs = to_input(x[part], self.device)
-            with eval_mode(self.model), _autocast(self.device):
+            with eval_mode(self.model), autocast(self.device):
                 terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
             for name, value in terms.items():
                 totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(value) * len(inputs)
@@ -312,7 +318,7 @@ def _snapshot(model: Trainable) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
+def checked_pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of what `fit` was given, checked."""
     expected = getattr(model, "image_shape", None)
     pair = isinstance(data, tuple | list) and len(data) == 2
@@ -345,7 +351,8 @@ def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Te
     return x, y
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """The precision that models are trained in: bfloat16 on CUDA, else what they are in."""
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
 
 

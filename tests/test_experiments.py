@@ -1,8 +1,10 @@
 """compare: strategies are paired, runs are told apart by all they depend on, and one run by hand."""
 
 import dataclasses
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -216,7 +218,92 @@ def test_rows_arrive_while_it_runs(digits, held_out, tmp_path):
     seen = []
     frame = _compare(digits, held_out, tmp_path, on_run=seen.append)
     assert [len(rows) for rows in seen] == [3] * 4
-    assert [row for rows in seen for row in rows] == frame.to_dict("records")
+    assert [{(row["strategy"], row["seed"]) for row in rows} for rows in seen] == [
+        {("random", 0)},
+        {("random", 1)},
+        {("margin", 0)},
+        {("margin", 1)},
+    ]
+    order = frame.sort_values(["strategy", "seed", "round"], ascending=[False, True, True])
+    assert [row for rows in seen for row in rows] == order.to_dict("records")
+
+
+# Seeds in a group
+
+
+def _files(out):
+    """Modification times of the run files by strategy and seed."""
+    runs = {path: la.runs.read_record(path)["run"] for path in out.iterdir()}
+    return {(run["label"], run["seed"]): (path, path.stat().st_mtime_ns) for path, run in runs.items()}
+
+
+def test_seeds_in_a_group_as_alone(digits, held_out, tmp_path):
+    options = {"strategies": ["margin", "bald"], "seeds": 7}
+    together = _compare(digits, held_out, tmp_path / "together", **options)
+    alone = [_compare(digits, held_out, tmp_path / "alone", **{**options, "seeds": [seed]}) for seed in range(7)]
+    for row, other in zip(together.itertuples(), (row for part in alone for row in part.itertuples()), strict=True):
+        assert row.picked == other.picked
+        assert row.accuracy == pytest.approx(other.accuracy, abs=0.021)
+
+
+@pytest.mark.parametrize(
+    ("task", "jobs", "sizes"), [("mlp", 1, [5, 5, 2, 2]), ("mlp", 4, [4, 4, 3, 3]), ("cnn", 1, [1] * 14)]
+)
+def test_groups_by_hand(task, jobs, sizes, digits, held_out, tmp_path, monkeypatch):
+    def run_all(function, runs, out, *, groups, **options):
+        assert [len(group) for group in groups] == sizes
+        assert sorted(run["seed"] for group in groups for run in group) == sorted(run["seed"] for run in runs)
+        assert [group[0]["label"] for group in groups[:2]] == ["random", "margin"]
+        for group in groups:
+            assert all({**run, "seed": 0} == {**group[0], "seed": 0} for run in group)
+
+    monkeypatch.setattr("lalib.experiments.run_all", run_all)
+    _compare(digits, held_out, tmp_path, task=dataclasses.replace(TASK, model=task), seeds=7, jobs=jobs)
+
+
+def test_a_group_that_lacks_a_run_ends_with_the_same_table(digits, held_out, tmp_path):
+    unbroken, seen = _compare(digits, held_out, tmp_path, seeds=3), []
+    before = _files(tmp_path)
+    before["margin", 1][0].unlink()
+    again = _compare(digits, held_out, tmp_path, seeds=3, on_run=seen.append)
+    assert _timeless(again).equals(_timeless(unbroken))
+    after = _files(tmp_path)
+    assert {key for key in after if after[key] != before[key]} == {("margin", 1)}
+    assert [(rows[0]["strategy"], rows[0]["seed"]) for rows in seen][-1] == ("margin", 1)
+    assert len(seen) == 6
+
+
+KILLED = """
+import sys
+import lalib as la
+images, test = la.load("digits").subset(range(250)), la.load("digits", "test").subset(range(100))
+la.compare(images, test, strategies=["random", "margin"], task=la.Task(steps=100, passes=2), initial=10, step=5,
+           rounds=2, seeds=7, out=sys.argv[1], device="cpu", progress=False)
+"""
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(digits, held_out, tmp_path):
+    """The first time within the files of a group, the second time in a later group."""
+    out, kept = tmp_path / "out", {}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # it rounds
+    for files in (1, 6):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=environment)
+        try:
+            end = time.monotonic() + 100
+            while len(list(out.glob("[!.]*.json"))) < files:
+                assert time.monotonic() < end, "waited in vain"
+        finally:
+            child.kill()
+            child.wait()
+        now = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*.json")}
+        assert now.items() >= kept.items()
+        kept = now
+    assert files <= len(kept) < 14
+    task = Task(steps=100, passes=2)
+    table, unbroken = (_compare(digits, held_out, folder, task=task, seeds=7) for folder in (out, tmp_path / "here"))
+    assert _timeless(table).equals(_timeless(unbroken))
+    assert len(list(out.glob("[!.]*.json"))) == 14
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 SCRIPT = """

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lalib as la
-from lalib.loop import active_learning, cold_start
+from lalib.loop import active_learning, cold_start, in_lockstep
 from lalib.pool import Pool, Selection
 from lalib.tasks import Task, TaskData
 
@@ -85,6 +85,25 @@ def test_options_and_errors_reach_the_strategy(data):
         _run(data, "reconstruction-error")
 
 
+@pytest.mark.parametrize("task", [{}, {"warm_start": True, "options": {"dropout": 0.2}}, {"model": "cnn"}])
+@pytest.mark.parametrize("strategy", ["margin", "bald"])
+def test_in_lockstep_as_alone(strategy, task, data):
+    data, seeds = TaskData(data.codes, data.images, Task(steps=8, passes=3, **task)), (0, 3, 5)
+    alone = [_run(data, strategy, seed) for seed in seeds]
+    pools = [Pool(data.images.labels) for _ in seeds]
+    initial = [cold_start("random", data, 10, seed=seed) for seed in seeds]
+    runs = in_lockstep(pools, data, strategy, initial=initial, step=5, rounds=3, seeds=seeds, options={}, device="cpu")
+    for (own, rounds), pool, states in zip(alone, pools, zip(*runs, strict=True), strict=True):
+        assert torch.equal(own.labeled, pool.labeled)
+        for one, other in zip(rounds, states, strict=True):
+            assert torch.equal(one.bought, other.bought)
+            assert torch.equal(one.model.index, other.model.index)
+            assert torch.allclose(one.model.probs(), other.model.probs(), atol=1e-4)
+        assert [state.round for state in states] == [0, 1, 2, 3]
+    assert len({tuple(pool.labeled.tolist()) for pool in pools}) == 3
+    assert len({state.train_seconds for state in states}) == 4
+
+
 def test_a_started_loop_stops_where_it_is_left(data):
     pool = Pool(data.images.labels)
     loop = active_learning(pool, data, "random", initial=torch.arange(10), step=5, rounds=3, device="cpu")
@@ -119,6 +138,9 @@ def test_refuses_at_once_what_no_round_could_do(data):
     ]:
         with pytest.raises(ValueError, match=message):
             active_learning(pool, data, strategy, initial=initial, step=5, rounds=1, options=options)
+    pools, starts = [Pool(data.images.labels) for _ in range(2)], [initial, torch.arange(291)]
+    with pytest.raises(ValueError, match=r"291 \+ 2 x 5 = 301 labels exceed the 300 unlabelled images"):
+        in_lockstep(pools, data, "random", initial=starts, step=5, rounds=2, seeds=(0, 1))
 
 
 # Cold start

@@ -159,6 +159,65 @@ def test_a_run_that_another_comparison_finished_meanwhile_is_not_repeated(square
     assert square.calls() == ["1-0", "2-0"]
 
 
+# Runs in groups
+
+
+class _Squares:
+    """The squares of a group, and a note of each call in a file of its own."""
+
+    def __init__(self, log):
+        self.log = log
+        log.mkdir(exist_ok=True)
+
+    def __call__(self, group):
+        names = "-".join(str(run["x"]) for run in group)
+        (self.log / f"{names} {len(list(self.log.glob(f'{names} *')))}").touch()
+        return [[{"x": run["x"], "square": run["x"] ** 2}] for run in group]
+
+    def calls(self):
+        return sorted(path.name for path in self.log.iterdir())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_group_is_computed_whole_and_every_run_has_its_file(jobs, tmp_path):
+    squares, out, runs_ = _Squares(tmp_path / "log"), tmp_path / "out", _runs(*range(5))
+    groups, told = [[runs_[0], runs_[3]], [runs_[4], runs_[1]], [runs_[2]]], []
+
+    def table():
+        return _run_all(squares, runs_, out, groups=groups, jobs=jobs, on_run=lambda rows: told.append(rows[0]["x"]))
+
+    first = table()
+    assert first["x"].tolist() == list(range(5))
+    assert first["square"].tolist() == [0, 1, 4, 9, 16]
+    assert len(list(out.iterdir())) == 5
+    assert told == [0, 3, 4, 1, 2] or (jobs == 2 and sorted(told) == list(range(5)))
+    kept = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    lost = out / runs._file_name({"x": 4})
+    lost.unlink()
+    told.clear()
+    assert table().equals(first)
+    assert told == [0, 1, 2, 3, 4]
+    assert {path for path in kept if path.stat().st_mtime_ns != kept[path]} == {lost}
+    assert squares.calls() == ["0-3 0", "2 0", "4-1 0", "4-1 1"]
+
+
+def test_progress_counts_the_runs_of_groups(tmp_path, capsys):
+    squares, runs_ = _Squares(tmp_path / "log"), _runs(1, 2, 3)
+    run_all(squares, runs_, tmp_path / "out", groups=[runs_[:2], runs_[2:]])
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_the_seconds_of_a_group_are_shared(tmp_path):
+    def slow(group):
+        time.sleep(0.3)
+        return [[] for _ in group]
+
+    _run_all(slow, _runs(1, 2, 3), tmp_path, groups=[_runs(1, 2, 3)])
+    seconds = [json.loads(path.read_text())["seconds"] for path in tmp_path.iterdir()]
+    assert len(seconds) == 3
+    assert seconds == pytest.approx([0.1] * 3, abs=0.09)
+
+
 SLOW = """
 import sys, time
 from lalib.runs import run_all
@@ -261,6 +320,16 @@ def test_a_cluster_computes_and_this_process_writes(form, cluster, tmp_path):
     assert set(frame["threads"]) == {1}
     assert len(list((tmp_path / "out").glob("*.json"))) == 8
     assert _run_all(function, _runs(*range(8)), tmp_path / "out").equals(frame)
+
+
+def test_a_cluster_computes_groups(cluster, tmp_path):
+    squares, out, runs_ = _Squares(tmp_path / "log"), tmp_path / "out", _runs(*range(5))
+    options = {"groups": [runs_[:3], runs_[3:]], "cluster": cluster.scheduler_address}
+    frame = _run_all(squares, runs_, out, **options)
+    assert frame["square"].tolist() == [0, 1, 4, 9, 16]
+    (out / runs._file_name({"x": 1})).unlink()
+    assert _run_all(squares, runs_, out, **options).equals(frame)
+    assert squares.calls() == ["0-1-2 0", "0-1-2 1", "3-4 0"]
 
 
 def test_a_worker_that_is_killed_loses_nothing(cluster, tmp_path):

@@ -10,7 +10,7 @@ from lalib import tasks
 from lalib.classifiers import MLPClassifier
 from lalib.losses import pair_loss
 from lalib.networks import Batch
-from lalib.seeds import generator
+from lalib.seeds import child_seed, generator
 from lalib.tasks import LossPredictor, Task, TaskData, evaluate, train
 
 QUICK = {"steps": 20, "passes": 3}
@@ -81,6 +81,28 @@ def test_what_is_asked_does_not_change_the_task_model(digits):
     assert torch.equal(_weights(state.classifier), before)
     assert torch.equal(_weights(again.classifier), before)
     assert not torch.equal(_weights(_train(_data(digits), seed=1).classifier), before)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_members_of_an_ensemble_by_hand(model, digits):
+    """Three networks of three seeds, whether they train together or one by one."""
+    few = digits.subset(range(80))
+    data, index = _data(few, model=model, steps=6), torch.arange(40)
+    probs_T_N_C = _train(data, 40, seed=5).mc_probs()
+    for seed, probs in zip([5, *(child_seed(5, "member", m) for m in (1, 2))], probs_T_N_C, strict=True):
+        member = data.classifier(seed)
+        settings = {"epochs": 3, "batch_size": 32, "seed": seed, "device": "cpu", "progress": False}
+        la.fit(member, data.labelled(index, few.labels[index]), **settings)
+        assert torch.allclose(la.predict_proba(member, data.inputs), probs, atol=1e-4)
+
+
+def test_an_interruption_ends_the_training(digits, monkeypatch):
+    def interrupted(self, logits, y):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPClassifier, "losses", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _train(_data(digits))
 
 
 def test_dropout_instead_of_an_ensemble(digits):
