@@ -82,8 +82,8 @@ def compare(
 
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
     (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the
-    indices bought to reach the round), counts (their classes), confusion (C, C). See results and
-    figures.learning_curves for what it shows.
+    indices bought to reach the round), counts (their classes), confusion (C, C), and what a strategy records of its
+    selection (see strategies.adversarial). See results and figures.learning_curves for what it shows.
     """
     check_labelled(images, test)
     task = task if isinstance(task, Task) else Task(model=task)
@@ -184,6 +184,7 @@ class _LearningRuns:
             "select_seconds": round(state.select_seconds, 4),
             "picked": state.bought.tolist(),
             "counts": counts.tolist(),
+            **state.record,
         }
 
 

@@ -11,7 +11,7 @@ A person buys instead of the pool's hidden labels where the pool asks one: see P
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,7 +29,8 @@ __all__ = ["Round", "active_learning", "cold_start", "in_lockstep"]
 class Round:
     """What a round did: the images it bought (n,), in order; the task model that it trained; wall seconds of both.
 
-    Of several models that were trained together each is given its share of the seconds.
+    Of several models that were trained together each is given its share of the seconds. record: what the strategy says
+    of its selection, a discriminator's accuracy for example.
     """
 
     round: int
@@ -37,6 +38,7 @@ class Round:
     model: TaskModel
     select_seconds: float
     train_seconds: float
+    record: Mapping[str, float] = field(default_factory=dict)
 
 
 def active_learning(
@@ -104,15 +106,16 @@ def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int
 
 def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):
     """The rounds of a run, each in two steps: yields what there is to train on, is sent the model and its seconds."""
-    given, selecting = {} if errors is None else {"errors": errors}, 0.0
+    given, selecting, record = {} if errors is None else {"errors": errors}, 0.0, {}
     for round in range(rounds + 1):
         pool.buy(bought)
         model, training = yield pool.labeled, pool.labels
-        yield Round(round, bought, model, selecting, training)
+        yield Round(round, bought, model, selecting, training, record)
         if round < rounds:
             started = time.perf_counter()
             view = pool.view(data.codes, **model.sources(), **given)
-            bought = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options).index
+            selection = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options)
+            bought, record = selection.index, selection.record
             selecting = time.perf_counter() - started
 
 

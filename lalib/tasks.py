@@ -9,11 +9,11 @@ predicts losses, is trained beside it when it is asked for, so that no other str
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lalib._checks import (
     LalibError,
@@ -21,9 +21,9 @@ from lalib._checks import (
     check_codes,
     check_int,
     check_number,
-    check_options,
     keyword_defaults,
 )
+from lalib.adversarial import M2VAAL, TAVAAL, VAAL
 from lalib.augment import RandomViews
 from lalib.classifiers import (
     Classifier,
@@ -35,31 +35,54 @@ from lalib.classifiers import (
     predict_proba,
 )
 from lalib.data import ImageSet
-from lalib.losses import pair_loss
-from lalib.networks import Batch, Trainable, in_blocks
-from lalib.seeds import child_seed, seeded
+from lalib.loss_prediction import DETACH, LossPredictor
+from lalib.networks import Trainable, in_blocks
+from lalib.seeds import child_seed
+from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
 from lalib.together import fit_together
 from lalib.training import OPTIMIZERS, fit_fully
 
-__all__ = ["TASKS", "LossPredictor", "Task", "TaskData", "TaskModel", "evaluate", "train", "train_together"]
+__all__ = ["TASKS", "Task", "TaskData", "TaskModel", "evaluate", "train", "train_together"]
 
-TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
+TASKS = {
+    "mlp": MLPClassifier,
+    "cnn": CNNClassifier,
+    "resnet18": ResNetClassifier,
+    "m2": M2,
+    "m1m2": M1M2,
+    "fixmatch": FixMatch,
+    "m2-vaal": M2VAAL,
+}
+ON_CODES = ("mlp", "m1m2")
 MC = ("ensemble", "dropout")
-LEFT_TO_THE_LOOP = {"seed", "multi_label"}  # of the classifiers' options
-SOURCES = ("probs", "mc_probs", "features", "predicted_losses", "predicted_losses_with_codes")
+LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
+SOURCES = (
+    "probs",
+    "mc_probs",
+    "features",
+    "latents",
+    "predicted_losses",
+    "predicted_losses_with_codes",
+    "vaal",
+    "ta_vaal",
+    "m2_vaal",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is trained in every round and how.
 
-    model: "mlp" on codes, "cnn" or "resnet18" on pixels; options: keywords of that classifier.
+    model: "mlp" on codes, "cnn" or "resnet18" on pixels learn from labelled images; "m1m2" on codes, "m2", "fixmatch"
+    and "m2-vaal" on pixels from the unlabelled ones of the pool as well. options: keywords of that classifier.
     steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
-    before. optimizer: "adam", or "sgd" with momentum 0.9. warm_start: go on from the last round's weights instead of
-    the initial ones (further members of an ensemble and learning loss start afresh all the same). views: strengths of
+    before. batch_size, learning_rate: None for the classifier's own. optimizer: "adam", or "sgd" with momentum 0.9.
+    warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
+    learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
     RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
-    "dropout". loss_weight: weight of the pair loss beside the task's in learning loss.
+    "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
+    of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
     """
 
     model: str = "mlp"
@@ -67,8 +90,8 @@ class Task:
     steps: int = 200
     epochs: int | None = None
     more_epochs: int = 0
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    batch_size: int | None = None
+    learning_rate: float | None = None
     weight_decay: float = 0.0
     optimizer: str = "adam"
     warm_start: bool = False
@@ -76,48 +99,74 @@ class Task:
     mc: str = "ensemble"
     passes: int = 5
     loss_weight: float = 1.0
+    vae_epochs: int = 20
+    adversarial: float = 1.0
 
     def __post_init__(self):
-        check_options(f"task {self.model!r}", TASKS[check_choice("task", self.model, TASKS)].__init__, self.options)
+        check_choice("task", self.model, TASKS)
         for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2)):
-            check_int(name, getattr(self, name), low=low)
+        _check_known(f"task {self.model!r}", self.options, self._defaults())
+        for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), low=low)
         if self.epochs is not None:
             check_int("epochs", self.epochs, low=1)
         elif self.more_epochs:
             raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
         check_int("more_epochs", self.more_epochs, low=0)
-        for name in ("learning_rate", "weight_decay", "loss_weight"):
-            check_number(name, getattr(self, name), low=0)
+        for name in ("learning_rate", "weight_decay", "loss_weight", "adversarial"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low=0)
         if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
             raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.views is not None:
             if not self.on_pixels:
-                raise ValueError("views augment images: give them to a task on pixels, 'cnn' or 'resnet18'")
+                raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
             RandomViews(**self.views)
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
-        defaults = keyword_defaults(TASKS[self.model].__init__) | dict(self.options)
-        return {name: value for name, value in defaults.items() if name not in LEFT_TO_THE_LOOP}
+        return self._defaults() | dict(self.options)
+
+    def _defaults(self) -> dict:
+        """Of the classifier's class and those it passes further keywords on to."""
+        classes = reversed(TASKS[self.model].__mro__)
+        every = {name: value for part in classes for name, value in keyword_defaults(part.__init__).items()}
+        return {name: value for name, value in every.items() if name not in LEFT_TO_THE_LOOP}
 
     @property
     def on_pixels(self) -> bool:
         """Whether the task model sees images; else it sees codes."""
-        return self.model != "mlp"
+        return self.model not in ON_CODES
+
+    @property
+    def partly_labelled(self) -> bool:
+        """Whether the task model learns from the images of the pool without a label, too."""
+        return issubclass(TASKS[self.model], PartlyLabelled)
 
     @property
     def together(self) -> bool:
         """Whether several models train faster together than one by one: see lalib.together."""
         return self.model == "mlp"
 
-    def n_epochs(self, labels: int, round: int) -> int:
-        """Epochs of a training on so many labels in that round (0 is the first)."""
+    def n_batches(self, points: int) -> int:
+        """Minibatches of an epoch on so many inputs."""
+        return round_up(points, TASKS[self.model].batch_size if self.batch_size is None else self.batch_size)
+
+    def n_epochs(self, points: int, round: int) -> int:
+        """Epochs of a training on so many inputs in that round (0 is the first)."""
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
-        return round_up(self.steps, round_up(labels, self.batch_size))
+        return round_up(self.steps, self.n_batches(points))
+
+
+def _check_known(what: str, options: Mapping, known: Mapping) -> None:
+    for name in options:
+        if name not in known:
+            allowed = ", ".join(map(repr, known)) or "none"
+            raise ValueError(f"{what} has no option {name!r}; its options are: {allowed}")
 
 
 def round_up(a: int, b: int) -> int:
@@ -152,11 +201,18 @@ class TaskData:
         classifier = TASKS[self.task.model](
             size, self.images.n_classes, multi_label=self.images.multi_label, seed=seed, **self.task.options
         )
-        classifier.views = None if self.task.views is None else RandomViews(**self.task.views)
+        if self.task.views is not None:
+            classifier.views = RandomViews(**self.task.views)
         return classifier
 
-    def labelled(self, index: Tensor, labels: Tensor) -> ImageSet | tuple[Tensor, Tensor]:
-        """What `fit` trains on: the inputs at `index` with these labels."""
+    def partial(self, index: Tensor, labels: Tensor) -> Tensor:
+        """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
+        return partly_labelled(len(self.images), index, labels)
+
+    def labelled(self, index: Tensor, labels: Tensor) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
+        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them."""
+        if self.task.partly_labelled:
+            return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:
             return self.codes[index], labels
         return ImageSet(self.images.images[index], labels, self.images.class_names, "labelled")
@@ -208,9 +264,9 @@ def train_together(
 
 def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], seeds, round: int, device: str) -> None:
     """Train each model on its (index, labels) with its seed."""
-    task, labels = data.task, len(bought[0][0])
+    task, points = data.task, len(data.images) if data.task.partly_labelled else len(bought[0][0])
     settings = {name: getattr(task, name) for name in ("batch_size", "learning_rate", "weight_decay", "optimizer")}
-    settings |= {"epochs": task.n_epochs(labels, round), "device": device}
+    settings |= {"epochs": task.n_epochs(points, round), "device": device}
     parts = [data.labelled(*part) for part in bought]
     if len(models) > 1 and task.together:
         return fit_together(models, parts, seeds=seeds, **settings)
@@ -242,6 +298,10 @@ class TaskModel:
         """The last hidden layer (N, F)."""
         return last_features(self.classifier, self.data.inputs)
 
+    def latents(self) -> Tensor:
+        """The latent codes of a model that has some, else the last hidden layer (N, K)."""
+        return in_blocks(self.classifier, self.classifier.latents, self.data.inputs)
+
     def mc_probs(self) -> Tensor:
         """Class probabilities (T, N, C): of the task model and T - 1 like it from other seeds, or of dropout."""
         task = self.data.task
@@ -261,95 +321,46 @@ class TaskModel:
         return self._losses(self.data.codes)
 
     def _losses(self, codes: Tensor | None) -> Tensor:
-        task = self.data.task
-        batches = round_up(len(self.index), task.batch_size) * task.n_epochs(len(self.index), self.round)
-        predictor = LossPredictor(
-            self.data.classifier(self.seed),
-            self.data.inputs[:1],
-            codes=None if codes is None else codes[self.index],
-            weight=task.loss_weight,
-            detach_after=int(DETACH * batches),
-            seed=self.seed,
-        )
+        predictor = self._predictor("learning-loss", None if codes is None else codes[self.index])
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
-
-DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
-
-
-class LossPredictor(Trainable):
-    """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
-
-    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, concatenates them, and
-    the codes of the images if given, and ends in one number. Trained by the task's loss plus `weight` times the pair
-    loss; after `detach_after` batches the pair loss no longer reaches the classifier.
-    example (1, ...): an input, for the sizes. codes (M, L): of the training images, in their order.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        example: Tensor,
-        *,
-        codes: Tensor | None = None,
-        weight: float = 1.0,
-        width: int = 128,
-        detach_after: int,
-        seed: int = 0,
-    ):
-        super().__init__()
-        self.classifier, self.weight, self.detach_after = classifier, weight, detach_after
-        self.image_shape = getattr(classifier, "image_shape", None)
-        self.n_classes, self.multi_label = classifier.n_classes, classifier.multi_label
-        sizes = in_blocks(
-            classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
-        )
-        extra = 0 if codes is None else codes.shape[1]
-        with seeded(seed, "loss head"):
-            self.blocks = nn.ModuleList(nn.Linear(int(size), width) for size in sizes[0])
-            self.last = nn.Linear(width * len(self.blocks) + extra, 1)
-        self.register_buffer("codes", codes)
-        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
-
-    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        self.classifier.prepare(x, y)
-
-    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """The classifier's."""
-        return self.classifier.batches(n, size, generator=generator)
-
-    def head(self, blocks: list[Tensor], codes: Tensor | None) -> Tensor:
-        """Predicted losses (B,) of the hidden blocks of B inputs and their codes."""
-        flat = [block.mean(dim=(2, 3)) if block.ndim == 4 else block for block in blocks]
-        parts = [torch.relu(layer(block)) for layer, block in zip(self.blocks, flat, strict=True)]
-        return self.last(torch.cat(parts if codes is None else [*parts, codes.to(parts[0])], dim=1)).squeeze(1).float()
-
-    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        blocks, logits = self.classifier.activations(self.classifier.augmented(batch.x, generator))
-        losses = self.classifier.losses(logits.float(), batch.y)
-        if self.batches_seen >= self.detach_after:
-            blocks = [block.detach() for block in blocks]
-        self.batches_seen += self.training
-        codes = None if self.codes is None else self.codes[batch.index.to(self.codes.device)]
-        pairs = pair_loss(self.head(blocks, codes), losses.detach())
-        return {"loss": losses.mean() + self.weight * pairs, "task": losses.mean(), "pairs": pairs}
-
-    def predict(self, inputs: Tensor, codes: Tensor | None = None, block: int = 1024) -> Tensor:
-        """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
-        if (codes is None) != (self.codes is None):
-            raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
-        parts = [None] * round_up(len(inputs), block) if codes is None else codes.split(block)
-        return torch.cat(
-            [
-                in_blocks(self, lambda x, z=z: self.head(_blocks(self.classifier, x), z), x, block)
-                for x, z in zip(inputs.split(block), parts, strict=True)
-            ]
+    def _predictor(self, strategy: str, codes: Tensor | None) -> LossPredictor:
+        """A new head for expected losses on a new task model; codes: of the labelled images."""
+        task, points = self.data.task, len(self.index)
+        if task.partly_labelled:
+            raise LalibError(f"{strategy} needs a task that learns from labelled images alone, got {task.model!r}")
+        return LossPredictor(
+            self.data.classifier(self.seed),
+            self.data.inputs[:1],
+            codes=codes,
+            weight=task.loss_weight,
+            detach_after=int(DETACH * task.n_batches(points) * task.n_epochs(points, self.round)),
+            seed=self.seed,
         )
 
+    def vaal(self) -> Tensor:
+        """Logits (N,) of "has a label" by the discriminator of a VAAL trained on all images of the pool."""
+        return self._told(VAAL(self.data.images.image_shape, adversarial=self.data.task.adversarial, seed=self.seed))
 
-def _blocks(classifier: Classifier, x: Tensor) -> list[Tensor]:
-    return classifier.activations(x)[0]
+    def ta_vaal(self) -> Tensor:
+        """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
+        if not self.data.task.on_pixels:
+            raise LalibError(f"ta-vaal needs a task on pixels, 'cnn' or 'resnet18', got {self.data.task.model!r}")
+        predictor = self._predictor("ta-vaal", None)
+        return self._told(TAVAAL(predictor, adversarial=self.data.task.adversarial, seed=self.seed))
+
+    def _told(self, model: VAAL) -> Tensor:
+        known = self.data.partial(self.index, self.labels if self.labels.ndim == 1 else torch.zeros_like(self.index))
+        settings = {"epochs": self.data.task.vae_epochs, "seed": self.seed, "device": self.device}
+        fit_fully(model, (self.data.images, known), **settings)
+        return in_blocks(model, model.labelled_logits, self.data.images.images)
+
+    def m2_vaal(self) -> Tensor:
+        """The same of the task model's own discriminator."""
+        if not isinstance(self.classifier, M2VAAL):
+            raise LalibError(f"m2-vaal needs the task 'm2-vaal', whose model it asks; got {self.data.task.model!r}")
+        return in_blocks(self.classifier, self.classifier.labelled_logits, self.data.inputs)
 
 
 def evaluate(model: TaskModel, inputs: Tensor, labels: Tensor) -> dict:

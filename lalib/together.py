@@ -25,8 +25,8 @@ def fit_together(
     *,
     seeds: Sequence[int],
     epochs: int,
-    batch_size: int,
-    learning_rate: float,
+    batch_size: int | None,
+    learning_rate: float | None,
     weight_decay: float,
     optimizer: str,
     device: str | torch.device,
@@ -48,11 +48,16 @@ def fit_together(
         model.to(device).train().prepare(x)
     z_G_N_L = torch.stack([model.standardized(x) for model, x in zip(models, codes, strict=True)])
     stack = _Stack(models)
-    step = OPTIMIZERS[optimizer](stack.parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    step = OPTIMIZERS[optimizer](
+        stack.parameters,
+        lr=models[0].learning_rate if learning_rate is None else learning_rate,
+        weight_decay=weight_decay,
+        fused=True,
+    )
     own = torch.arange(len(models), device=device)[:, None]
     for epoch in range(1, epochs + 1):
         draws = [generator(seed, "dropout", epoch, device=device) for seed in seeds]
-        for index_G_B in _batches(models, codes.shape[1], batch_size, seeds, epoch):
+        for index_G_B in _batches(models, codes.shape[1], batch_size or models[0].batch_size, seeds, epoch):
             rows = own, index_G_B.to(device)
             with autocast(device):
                 logits_G_B_C = stack.logits(z_G_N_L[rows], draws).float()

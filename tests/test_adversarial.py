@@ -5,12 +5,12 @@ import torch
 
 import lalib as la
 from lalib.adversarial import M2VAAL, TAVAAL, VAAL, Discriminator
+from lalib.loss_prediction import LossPredictor
 from lalib.losses import bernoulli_nll, discriminator_loss, gaussian_kl
 from lalib.networks import UNKNOWN, Batch
 from lalib.semisupervised import partly_labelled
 from lalib.strategies import STRATEGIES
 from lalib.strategies.adversarial import cannot_tell
-from lalib.tasks import LossPredictor
 
 SHAPE = (1, 8, 8)
 

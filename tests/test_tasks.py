@@ -7,13 +7,16 @@ import torch
 
 import lalib as la
 from lalib import tasks
+from lalib._checks import LalibError
 from lalib.classifiers import MLPClassifier
+from lalib.loss_prediction import LossPredictor
 from lalib.losses import pair_loss
 from lalib.networks import Batch
 from lalib.seeds import child_seed, generator
-from lalib.tasks import LossPredictor, Task, TaskData, evaluate, train
+from lalib.tasks import Task, TaskData, evaluate, train
 
-QUICK = {"steps": 20, "passes": 3}
+QUICK = {"steps": 20, "passes": 3, "vae_epochs": 1}
+FROM_LABELS_ALONE = ("mlp", "cnn", "resnet18")
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +57,28 @@ def test_epochs_by_hand(task, labels, round, epochs):
     assert task.n_epochs(labels, round) == epochs
 
 
-@pytest.mark.parametrize("model", tasks.TASKS)
+def _refused(model):
+    """Sources that a task of this model does not have."""
+    if model in FROM_LABELS_ALONE:
+        return {"m2_vaal", "ta_vaal"} if model == "mlp" else {"m2_vaal"}
+    losses = {"predicted_losses", "predicted_losses_with_codes", "ta_vaal"}
+    return losses if model == "m2-vaal" else losses | {"m2_vaal"}
+
+
+def _asked(state):
+    """What the sources say that the task has."""
+    refused = _refused(state.data.task.model)
+    return {name: source() for name, source in state.sources().items() if name not in refused}
+
+
+@pytest.mark.parametrize("model", FROM_LABELS_ALONE)
 def test_what_a_strategy_may_ask(model, digits):
     few = digits.subset(range(80))
     data = _data(few, model=model, steps=4)
     state = _train(data, 40)
-    given = {name: source() for name, source in state.sources().items()}
+    given = _asked(state)
+    assert torch.equal(given["latents"], given["features"])
+    assert given["vaal"].shape == (80,)
     assert given["probs"].shape == (80, 10)
     assert given["mc_probs"].shape == (3, 80, 10)
     assert given["features"].shape == (80, {"mlp": 256, "cnn": 128, "resnet18": 512}[model])
@@ -73,11 +92,41 @@ def test_what_a_strategy_may_ask(model, digits):
         assert len(query.unique()) == 5
 
 
+@pytest.mark.parametrize("model", sorted(set(tasks.TASKS) - set(FROM_LABELS_ALONE)))
+def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(model, digits):
+    few = digits.subset(range(80))
+    state = _train(_data(few, model=model, steps=1), 40)
+    given = _asked(state)
+    assert state.classifier.labeled.tolist() == list(range(40))
+    assert state.classifier.unlabeled.tolist() == list(range(40, 80))
+    assert given["probs"].shape == (80, 10)
+    size = {"m2": 50, "m2-vaal": 50, "m1m2": 10, "fixmatch": given["features"].shape[1]}[model]
+    assert given["latents"].shape == (80, size)
+    strategies = ["margin", "badge", "m2-distance", "vaal"] + ["m2-vaal"] * (model == "m2-vaal")
+    for strategy in strategies:
+        query = la.select(strategy, state.data.codes, 5, labeled=state.index, labels=state.labels, **given)
+        assert len(query.unique()) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "message"),
+    [
+        ("mlp", "m2_vaal", "m2-vaal needs the task 'm2-vaal', whose model it asks; got 'mlp'"),
+        ("mlp", "ta_vaal", "ta-vaal needs a task on pixels, 'cnn' or 'resnet18', got 'mlp'"),
+        ("fixmatch", "ta_vaal", "ta-vaal needs a task that learns from labelled images alone, got 'fixmatch'"),
+        ("m1m2", "predicted_losses", "learning-loss needs a task that learns from labelled images alone, got 'm1m2'"),
+    ],
+)
+def test_sources_that_a_task_does_not_have(model, source, message, digits):
+    state = _train(_data(digits.subset(range(80)), model=model, steps=1), 40)
+    with pytest.raises(LalibError, match=message):
+        state.sources()[source]()
+
+
 def test_what_is_asked_does_not_change_the_task_model(digits):
     state, again = _train(_data(digits)), _train(_data(digits))
     before = _weights(state.classifier)
-    for source in state.sources().values():
-        source()
+    _asked(state)
     assert torch.equal(_weights(state.classifier), before)
     assert torch.equal(_weights(again.classifier), before)
     assert not torch.equal(_weights(_train(_data(digits), seed=1).classifier), before)
@@ -230,7 +279,7 @@ def test_several_labels_per_image(digits):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"model": "mpl"}, ValueError, "task must be one of 'mlp', 'cnn', 'resnet18', got 'mpl'. Did you mean 'mlp'?"),
+        ({"model": "mpl"}, ValueError, "got 'mpl'. Did you mean 'mlp'?"),
         ({"options": {"depth": 3}}, ValueError, "task 'mlp' has no option 'depth'; its options are: 'hidden'"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"options": {"seed": 3}}, ValueError, "options must leave 'seed' to the loop, which sets it for every run"),
