@@ -40,7 +40,7 @@ from lalib.networks import Trainable, in_blocks
 from lalib.seeds import child_seed
 from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
 from lalib.together import fit_together
-from lalib.training import OPTIMIZERS, fit_fully
+from lalib.training import OPTIMIZERS, SCHEDULES, fit_fully
 
 __all__ = ["TASKS", "Task", "TaskData", "TaskModel", "evaluate", "train", "train_together"]
 
@@ -76,8 +76,8 @@ class Task:
     model: "mlp" on codes, "cnn" or "resnet18" on pixels learn from labelled images; "m1m2" on codes, "m2", "fixmatch"
     and "m2-vaal" on pixels from the unlabelled ones of the pool as well. options: keywords of that classifier.
     steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
-    before. batch_size, learning_rate: None for the classifier's own. optimizer: "adam", or "sgd" with momentum 0.9.
-    warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
+    before. batch_size, learning_rate: None for the classifier's own. optimizer, schedule: as in
+    fit. warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
     learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
     RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
@@ -94,6 +94,7 @@ class Task:
     learning_rate: float | None = None
     weight_decay: float = 0.0
     optimizer: str = "adam"
+    schedule: str = "constant"
     warm_start: bool = False
     views: Mapping[str, float] | None = None
     mc: str = "ensemble"
@@ -121,6 +122,7 @@ class Task:
         if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
             raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
         if self.views is not None:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
@@ -265,7 +267,8 @@ def train_together(
 def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], seeds, round: int, device: str) -> None:
     """Train each model on its (index, labels) with its seed."""
     task, points = data.task, len(data.images) if data.task.partly_labelled else len(bought[0][0])
-    settings = {name: getattr(task, name) for name in ("batch_size", "learning_rate", "weight_decay", "optimizer")}
+    same = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
+    settings = {name: getattr(task, name) for name in same}
     settings |= {"epochs": task.n_epochs(points, round), "device": device}
     parts = [data.labelled(*part) for part in bought]
     if len(models) > 1 and task.together:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lalib._checks import LalibError, resolve_device
 from lalib.classifiers import MLPClassifier
 from lalib.seeds import generator
-from lalib.training import OPTIMIZERS, autocast, checked_pair
+from lalib.training import OPTIMIZERS, autocast, checked_pair, scheduled
 
 __all__ = ["fit_together"]
 
@@ -29,6 +29,7 @@ def fit_together(
     learning_rate: float | None,
     weight_decay: float,
     optimizer: str,
+    schedule: str = "constant",
     device: str | torch.device,
 ) -> None:
     """What fit(model, pair, seed=seed, ...) does for each model, its codes (N, L) with labels, and its seed.
@@ -55,7 +56,9 @@ def fit_together(
         fused=True,
     )
     own = torch.arange(len(models), device=device)[:, None]
+    rates = [group["lr"] for group in step.param_groups]
     for epoch in range(1, epochs + 1):
+        scheduled(step, rates, schedule, epochs, epoch)
         draws = [generator(seed, "dropout", epoch, device=device) for seed in seeds]
         for index_G_B in _batches(models, codes.shape[1], batch_size or models[0].batch_size, seeds, epoch):
             rows = own, index_G_B.to(device)

@@ -30,6 +30,10 @@ from lalib.seeds import generator, seeded
 __all__ = ["OPTIMIZERS", "History", "autocast", "checked_pair", "digest", "fit", "fit_fully", "load_model", "save"]
 
 FORMAT = "lalib-1"
+SCHEDULES = {  # share of the learning rate by the share of the epochs that are done
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": functools.partial(torch.optim.SGD, momentum=0.9)}
 
 
@@ -60,6 +64,7 @@ def fit(
     learning_rate: float | None = None,
     weight_decay: float = 0.0,
     optimizer: str = "adam",
+    schedule: str = "constant",
     validation: ImageSet | tuple[Tensor, Tensor] | None = None,
     patience: int | None = None,
     checkpoint: str | Path | None = None,
@@ -73,9 +78,10 @@ def fit(
 
     data: an ImageSet, a pair (codes (N, L), labels (N,)) for a classifier on codes, or (ImageSet, labels (N,)) to train
     on other labels than the set's own. batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd"
-    (momentum 0.9). validation is evaluated after every epoch (`val_loss`); with `patience` training stops after that
-    many epochs without a better one. With `validation` the model is left with its best epoch's weights, else with the
-    last one's; so it is after Ctrl-C, which returns the history with `interrupted` set.
+    (momentum 0.9). schedule: "constant", or "cosine": the learning rate falls to 0 over the epochs. validation is
+    evaluated after every epoch (`val_loss`); with `patience` training stops after that many epochs without a better
+    one. With `validation` the model is left with its best epoch's weights, else with the last one's; so it is after
+    Ctrl-C, which returns the history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
@@ -96,7 +102,10 @@ def fit(
     build = functools.partial(
         OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)], weight_decay=weight_decay, fused=True
     )
-    run = _Run(model, data, validation, batch_size, learning_rate, build, seed, resolve_device(device))
+    check_choice("schedule", schedule, SCHEDULES)
+    run = _Run(
+        model, data, validation, batch_size, learning_rate, build, (schedule, epochs), seed, resolve_device(device)
+    )
     try:
         if resume and Path(checkpoint).exists():
             run.restore(Path(checkpoint), epochs)
@@ -121,10 +130,16 @@ def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settin
         raise KeyboardInterrupt
 
 
+def scheduled(optimizer: torch.optim.Optimizer, rates: list[float], schedule: str, epochs: int, epoch: int) -> None:
+    """Set the learning rates of an epoch (1-based); rates: those of its groups at the start."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * SCHEDULES[schedule]((epoch - 1) / epochs)
+
+
 class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
-    def __init__(self, model, data, validation, batch_size, learning_rate, optimizer, seed, device):
+    def __init__(self, model, data, validation, batch_size, learning_rate, optimizer, schedule, seed, device):
         self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
         self.data = [checked_pair(part, model) for part in (data, validation) if part is not None]
         self.model, self.seed, self.device = model.to(device), seed, device
@@ -133,6 +148,7 @@ class _Run:
         self.x, self.y = _place(self.data[0], device)
         self.validation = None if validation is None else _place(self.data[1], device)
         self.optimizer = optimizer(model.parameter_groups(learning_rate))
+        self.rates, self.schedule = [group["lr"] for group in self.optimizer.param_groups], schedule
         self.history = History()
         self.best = _snapshot(model)
         model.prepare(self.x, self.y)
@@ -143,6 +159,7 @@ class _Run:
         order = generator(self.seed, "batches", epoch)
         noise = generator(self.seed, "noise", epoch, device=self.device)
         self.model.train()
+        scheduled(self.optimizer, self.rates, *self.schedule, epoch)
         totals, seen = {}, 0
         with seeded(self.seed, "dropout", epoch):
             for index in self.model.batches(len(self.x), self.batch_size, generator=order):
@@ -200,10 +217,13 @@ class _Run:
     @functools.cached_property
     def settings(self) -> dict:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
-        groups = [[group["lr"], group["weight_decay"]] for group in self.optimizer.param_groups]
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
+        groups = [list(pair) for pair in zip(self.rates, decays, strict=True)]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
         data = digest({name: part for name, part in tensors.items() if part is not None})
         common = {"seed": self.seed, "batch_size": self.batch_size, "optimizer": type(self.optimizer).__name__}
+        name, epochs = self.schedule
+        common |= {} if name == "constant" else {"schedule": name, "epochs": epochs}
         return {**common, "groups": groups, "data": data}
 
     def write(self, path: Path) -> None:

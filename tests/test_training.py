@@ -648,3 +648,37 @@ def test_progress_shows_the_loss(digits, capsys):
     assert "loss=" in shown
     _fit(la.CAE(SHAPE), digits)
     assert capsys.readouterr().err == ""
+
+
+def test_the_cosine_schedule_by_hand(digits):
+    model, rates = la.CAE(SHAPE, seed=0), []
+    original = torch.optim.Adam.step
+
+    class Watched(torch.optim.Adam):
+        def step(self, *args, **kwargs):
+            rates.append(self.param_groups[0]["lr"])
+            return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(training.OPTIMIZERS, "adam", Watched)
+        _fit(model, digits, epochs=4, batch_size=len(digits), learning_rate=0.1, schedule="cosine")
+    assert rates == pytest.approx([0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2])
+    with pytest.raises(ValueError, match="schedule must be one of 'constant', 'cosine', got 'linear'"):
+        _fit(la.CAE(SHAPE), digits, schedule="linear")
+
+
+def test_a_cosine_schedule_resumes(digits, tmp_path):
+    settings = {"epochs": 3, "schedule": "cosine", "checkpoint": tmp_path / "a.st"}
+    unbroken, broken = la.CAE(SHAPE, seed=0), la.CAE(SHAPE, seed=0)
+    _fit(unbroken, digits, epochs=3, schedule="cosine")
+
+    def stop(epoch, model):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    _fit(broken, digits, on_epoch=stop, **settings)
+    again = la.CAE(SHAPE, seed=0)
+    _fit(again, digits, resume=True, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(unbroken.parameters(), again.parameters(), strict=True))
+    with pytest.raises(la.LalibError, match="its epochs is 3, here 5"):
+        _fit(la.CAE(SHAPE, seed=0), digits, resume=True, **(settings | {"epochs": 5}))
