@@ -88,7 +88,7 @@ def compare(
     check_labelled(images, test)
     task = task if isinstance(task, Task) else Task(model=task)
     strategies = {label: _strategy(given) for label, given in _labelled(strategies).items()}
-    _check_given(strategies, start, encoder, images)
+    _check_given(strategies, start, encoder, images, task)
     check_int("rounds", rounds, low=0)
     more = rounds if random_rounds is None else check_int("random_rounds", random_rounds, low=rounds)
     shared = {
@@ -207,11 +207,14 @@ def _start(start: str | Mapping[str, int], initial: int, images: ImageSet) -> di
     return {"initial": None, "start": dict(start)}
 
 
-def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageSet) -> None:
+def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageSet, task: Task) -> None:
     """LalibError for a strategy that would find in its first round that the comparison lacks what it needs."""
     used = {label: strategy for label, (strategy, _) in strategies.items()}
     if "reconstruction-error" in (*used.values(), start) and not isinstance(encoder, Autoencoder):
         raise LalibError("reconstruction-error needs an autoencoder: give one as the encoder")
+    for strategy in used.values():
+        if isinstance(strategy, str):
+            task.check_serves(strategy)
     single = [label for label, strategy in used.items() if strategy in SINGLE_LABEL or isinstance(strategy, Peer)]
     if images.multi_label and single:
         raise LalibError(f"{single[0]} needs one label per image; these images may have several")

@@ -153,6 +153,17 @@ class Task:
         """Whether several models train faster together than one by one: see lalib.together."""
         return self.model == "mlp"
 
+    def check_serves(self, strategy: str) -> None:
+        """LalibError if the strategy of that name needs another task."""
+        needs = {
+            "learning-loss": ("a task that learns from labelled images alone", not self.partly_labelled),
+            "ta-vaal": ("the task 'cnn' or 'resnet18'", self.on_pixels and not self.partly_labelled),
+            "m2-vaal": ("the task 'm2-vaal', whose model it asks", self.model == "m2-vaal"),
+        }
+        need, met = needs.get(strategy, ("", True))
+        if not met:
+            raise LalibError(f"{strategy} needs {need}, got {self.model!r}")
+
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
         return round_up(points, TASKS[self.model].batch_size if self.batch_size is None else self.batch_size)
@@ -324,15 +335,14 @@ class TaskModel:
         return self._losses(self.data.codes)
 
     def _losses(self, codes: Tensor | None) -> Tensor:
-        predictor = self._predictor("learning-loss", None if codes is None else codes[self.index])
+        self.data.task.check_serves("learning-loss")
+        predictor = self._predictor(None if codes is None else codes[self.index])
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
-    def _predictor(self, strategy: str, codes: Tensor | None) -> LossPredictor:
+    def _predictor(self, codes: Tensor | None) -> LossPredictor:
         """A new head for expected losses on a new task model; codes: of the labelled images."""
         task, points = self.data.task, len(self.index)
-        if task.partly_labelled:
-            raise LalibError(f"{strategy} needs a task that learns from labelled images alone, got {task.model!r}")
         return LossPredictor(
             self.data.classifier(self.seed),
             self.data.inputs[:1],
@@ -348,9 +358,10 @@ class TaskModel:
 
     def ta_vaal(self) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        if not self.data.task.on_pixels:
-            raise LalibError(f"ta-vaal needs a task on pixels, 'cnn' or 'resnet18', got {self.data.task.model!r}")
-        predictor = self._predictor("ta-vaal", None)
+        self.data.task.check_serves("ta-vaal")
+        if self.data.images.multi_label:
+            raise LalibError("ta-vaal needs one label per image; these images may have several")
+        predictor = self._predictor(None)
         return self._told(TAVAAL(predictor, adversarial=self.data.task.adversarial, seed=self.seed))
 
     def _told(self, model: VAAL) -> Tensor:
@@ -361,8 +372,7 @@ class TaskModel:
 
     def m2_vaal(self) -> Tensor:
         """The same of the task model's own discriminator."""
-        if not isinstance(self.classifier, M2VAAL):
-            raise LalibError(f"m2-vaal needs the task 'm2-vaal', whose model it asks; got {self.data.task.model!r}")
+        self.data.task.check_serves("m2-vaal")
         return in_blocks(self.classifier, self.classifier.labelled_logits, self.data.inputs)
 
 

@@ -111,9 +111,9 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
 @pytest.mark.parametrize(
     ("model", "source", "message"),
     [
-        ("mlp", "m2_vaal", "m2-vaal needs the task 'm2-vaal', whose model it asks; got 'mlp'"),
-        ("mlp", "ta_vaal", "ta-vaal needs a task on pixels, 'cnn' or 'resnet18', got 'mlp'"),
-        ("fixmatch", "ta_vaal", "ta-vaal needs a task that learns from labelled images alone, got 'fixmatch'"),
+        ("mlp", "m2_vaal", "m2-vaal needs the task 'm2-vaal', whose model it asks, got 'mlp'"),
+        ("mlp", "ta_vaal", "ta-vaal needs the task 'cnn' or 'resnet18', got 'mlp'"),
+        ("fixmatch", "ta_vaal", "ta-vaal needs the task 'cnn' or 'resnet18', got 'fixmatch'"),
         ("m1m2", "predicted_losses", "learning-loss needs a task that learns from labelled images alone, got 'm1m2'"),
     ],
 )
