@@ -353,6 +353,16 @@ def test_comparison_shows_points_intervals_and_verdicts():
     assert fig.layout.yaxis.categoryarray == ("b", "c", "a")
 
 
+def test_comparison_names_its_baseline():
+    fig = la.figures.comparison(results(), baseline="margin")
+    assert {trace.name for trace in fig.data} == {"better than margin", "worse than margin", "interval holds 0"}
+    assert fig.layout.xaxis.title.text == "accuracy minus margin's (percentage points)"
+    assert fig.layout.title.text.startswith("Strategies against margin")
+    fig = la.figures.comparison(results(), label="AULC minus random's", title="Areas")
+    assert fig.layout.xaxis.title.text == "AULC minus random's"
+    assert fig.layout.title.text.startswith("Areas")
+
+
 def test_comparison_has_a_panel_per_facet():
     frame = pd.concat([results(pool=p, labels=n) for p in ("even", "10:1") for n in (100, 1000)])
     fig = la.figures.comparison(frame, facets=["pool", "labels"])
