@@ -44,8 +44,7 @@ def least_confidence(
     neighbours: int = 20,
 ) -> Selection:
     """The n images of largest 1 - max p."""
-    measure = uncertainty(view, "least-confidence")
-    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+    return _combined(view, n, "least-confidence", representativeness, diversity, representative_by, neighbours)
 
 
 def margin(
@@ -59,8 +58,7 @@ def margin(
     neighbours: int = 20,
 ) -> Selection:
     """The n images of largest 1 - (p1 - p2), p1 and p2 the two largest probabilities."""
-    measure = uncertainty(view, "margin")
-    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+    return _combined(view, n, "margin", representativeness, diversity, representative_by, neighbours)
 
 
 def entropy(
@@ -74,8 +72,7 @@ def entropy(
     neighbours: int = 20,
 ) -> Selection:
     """The n images of largest entropy of p, in nats."""
-    measure = uncertainty(view, "entropy")
-    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+    return _combined(view, n, "entropy", representativeness, diversity, representative_by, neighbours)
 
 
 def uncertainty(view: PoolView, measure: str) -> torch.Tensor:
@@ -236,9 +233,10 @@ def _combined(view, n, measure, representativeness, diversity, representative_by
     check_number("diversity", diversity, low=0)
     check_choice("representative_by", representative_by, REPRESENTATIVE)
     check_int("neighbours", neighbours, low=1)
+    value = uncertainty(view, measure)
     if not representativeness and not diversity:
-        return largest(view, measure, n)
-    value = ranks(measure)
+        return largest(view, value, n)
+    value = ranks(value)
     if representativeness:
         value += representativeness * ranks(REPRESENTATIVE[representative_by](view, neighbours))
     if not diversity:
