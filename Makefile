@@ -27,8 +27,9 @@ demo: install
 	PLOTLY_RENDERER=plotly_mimetype+notebook $(PY) -m papermill --cwd runs notebooks/00_start_here.ipynb runs/00_start_here.ipynb
 	@$(PY) -m nbconvert --log-level=ERROR --to html runs/00_start_here.ipynb
 	@echo
-	@echo 'The pictures and the table, for a browser:  $(CURDIR)/runs/00_start_here.html'
-	@echo 'The same as a notebook, for make lab:       $(CURDIR)/runs/00_start_here.ipynb'
+	@echo 'The tour with its pictures and its table, for a browser:  $(CURDIR)/runs/00_start_here.html'
+	@echo 'Pictures as pages of their own, and table.csv, in:        $(CURDIR)/runs/start_here'
+	@echo 'The tour as a notebook, for make lab:                     $(CURDIR)/runs/00_start_here.ipynb'
 
 test: install chromium
 	$(PY) -m ruff format --check .

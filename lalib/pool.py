@@ -82,60 +82,61 @@ class PoolView:
     @cached_property
     def probs(self) -> torch.Tensor:
         """Class probabilities (N, C)."""
-        return self._source("probs", ndim=2)
+        return self._source("probs")
 
     @cached_property
     def mc_probs(self) -> torch.Tensor:
         """Class probabilities (T, N, C) of T stochastic passes."""
-        return self._source("mc_probs", ndim=3, axis=1)
+        return self._source("mc_probs")
 
     @cached_property
     def features(self) -> torch.Tensor:
         """Features of the task model (N, F)."""
-        return self._source("features", ndim=2)
+        return self._source("features")
 
     @cached_property
     def errors(self) -> torch.Tensor:
         """Reconstruction error of each image (N,)."""
-        return self._source("errors", ndim=1)
+        return self._source("errors")
 
     @cached_property
     def predicted_losses(self) -> torch.Tensor:
         """What the task model expects its loss to be on each image (N,)."""
-        return self._source("predicted_losses", ndim=1)
+        return self._source("predicted_losses")
 
     @cached_property
     def predicted_losses_with_codes(self) -> torch.Tensor:
         """The same from a head that sees the codes beside the task model's features (N,)."""
-        return self._source("predicted_losses_with_codes", ndim=1)
+        return self._source("predicted_losses_with_codes")
 
     @cached_property
     def latents(self) -> torch.Tensor:
         """Latent codes of the task model (N, K); its last features if it has no others."""
-        return self._source("latents", ndim=2)
+        return self._source("latents")
 
     @cached_property
     def vaal(self) -> torch.Tensor:
         """Logits (N,) of "this image has a label" by VAAL's discriminator."""
-        return self._source("vaal", ndim=1)
+        return self._source("vaal")
 
     @cached_property
     def ta_vaal(self) -> torch.Tensor:
         """The same by TA-VAAL's (N,)."""
-        return self._source("ta_vaal", ndim=1)
+        return self._source("ta_vaal")
 
     @cached_property
     def m2_vaal(self) -> torch.Tensor:
         """The same by that of M2-VAAL, the task model (N,)."""
-        return self._source("m2_vaal", ndim=1)
+        return self._source("m2_vaal")
 
-    def _source(self, name, ndim, axis=0):
+    def _source(self, name):
         shape, how = SOURCES[name]
+        axes = [axis for axis in shape if axis.isalpha()]  # "(T, N, C)" has three
         given = self.sources.get(name)
         if given is None:
             raise LalibError(f"this strategy needs {name} {shape}, which was not given: pass {how}")
         value = torch.as_tensor(given() if callable(given) else given).detach()
-        if value.ndim != ndim or value.shape[axis] != self.n_images:
+        if value.ndim != len(axes) or value.shape[axes.index("N")] != self.n_images:
             raise ValueError(f"{name} must have shape {shape} with N = {self.n_images}, got {tuple(value.shape)}")
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity")

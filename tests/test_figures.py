@@ -248,16 +248,20 @@ def test_traversal_names_coordinates_and_values():
     assert "0.3" in fig.layout.title.text
 
 
-def test_thumbnails_follow_the_order_of_picking(digits, picks):
+def test_thumbnails_follow_the_order_given(digits, picks):
     fig = la.figures.thumbnails(digits, picks, columns=3)
     assert list(fig.data[1].text) == [str(int(c)) for c in digits.labels[picks]]
     assert fig.data[1].customdata.tolist() == picks.tolist()
     assert fig.data[1].x.tolist() == [0, 1, 2, 0]
-    assert "4 images" in fig.layout.title.text
+    assert fig.layout.title.text.startswith("4 images<br>")
+    assert "in the order given, row by row" in fig.layout.title.text
+    told = la.figures.thumbnails(digits, picks, title="Picked", subtitle="the best first").layout.title.text
+    assert told.startswith("Picked<br>")
+    assert "the best first" in told
     assert list(la.figures.thumbnails(digits.images, picks).data[1].text) == ["5", "1", "700", "42"]
     few = la.figures.thumbnails(digits, picks, limit=2)
     assert len(few.data[1].text) == 2
-    assert "first 2 of 4" in few.layout.title.text
+    assert "The first 2 of 4 images" in few.layout.title.text
 
 
 def test_small_images_are_enlarged_pixel_by_pixel(digits):
@@ -351,6 +355,16 @@ def test_comparison_shows_points_intervals_and_verdicts():
     assert len({trace.marker.symbol for trace in fig.data}) == 3
     assert "percentage points" in fig.layout.xaxis.title.text
     assert fig.layout.yaxis.categoryarray == ("b", "c", "a")
+
+
+def test_comparison_names_its_baseline():
+    fig = la.figures.comparison(results(), baseline="margin")
+    assert {trace.name for trace in fig.data} == {"better than margin", "worse than margin", "interval holds 0"}
+    assert fig.layout.xaxis.title.text == "accuracy minus margin's (percentage points)"
+    assert fig.layout.title.text.startswith("Strategies against margin")
+    fig = la.figures.comparison(results(), label="AULC minus random's", title="Areas")
+    assert fig.layout.xaxis.title.text == "AULC minus random's"
+    assert fig.layout.title.text.startswith("Areas")
 
 
 def test_comparison_has_a_panel_per_facet():

@@ -202,6 +202,12 @@ def test_savings_with_their_intervals_and_verdicts():
     assert fig.layout.shapes[0].x0 == 1
 
 
+def test_savings_name_their_baseline():
+    fig = la.figures.label_saving(savings([""]), baseline="margin")
+    assert drawn(fig)["exact"][0].name == "fewer labels than margin"
+    assert fig.layout.xaxis.title.text == "labels that margin needs / labels used"
+
+
 def test_bounds_have_open_markers_and_intervals_without_an_end():
     fig = la.figures.label_saving(savings(["", "at least", "at most"]))
     symbols = {name: trace.marker.symbol[i] for name, (trace, i) in drawn(fig).items()}

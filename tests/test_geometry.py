@@ -71,6 +71,27 @@ def test_blocks_equal_tree(monkeypatch):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("dimensions", [20, 200])
+def test_high_dimension_measures_from_differences(dimensions):
+    """Far from the origin a matrix product loses half of the digits of a distance, or all."""
+    codes = 1e6 + normal(300, dimensions).double()
+    codes[7] = codes[3]
+    codes[8] = codes[3] + 1e-6
+    distance, index = geometry.knn(codes, 4)
+    full = np.sqrt(((codes[:, None] - codes[None]) ** 2).sum(dim=2).numpy())
+    np.fill_diagonal(full, np.inf)
+    np.testing.assert_array_equal(index, full.argsort(kind="stable")[:, :4])
+    np.testing.assert_allclose(distance, np.sort(full)[:, :4], rtol=1e-12)
+    assert distance[3, 0] == distance[7, 0] == 0
+
+
+def test_factors_are_those_of_the_squared_distances():
+    a, b = 1000 + normal(20, 30), 1000 + normal(15, 30, seed=1)
+    left, right = geometry.factors(a, b)
+    expected = cdist(a.double(), b.double(), "sqeuclidean")
+    np.testing.assert_allclose(left @ right.T, expected, rtol=1e-11)
+
+
 def test_metric_objects_and_callables():
     from sklearn.metrics import DistanceMetric
 

@@ -134,6 +134,25 @@ def test_neighbours_of_knn():
     assert seen.index.tolist() == slow_combined("margin", probs(), codes, 9, 1, 0, "knn", k=3)
 
 
+def test_neighbours_are_searched_once_while_the_codes_stay_the_same(monkeypatch):
+    searched, knn = [], uncertainty.knn
+    monkeypatch.setattr(uncertainty, "knn", lambda codes, k: searched.append(k) or knn(codes, k))
+    codes, options = normal(SIZE, 3, seed=7), {"representativeness": 1, "neighbours": 5}
+
+    def ask(codes, **changes):
+        return run("margin", 9, codes=codes, probs=probs(), options=options | changes).index.tolist()
+
+    first = ask(codes)
+    assert ask(codes.clone()) == first
+    assert searched == [5]
+    assert ask(codes, neighbours=4) != first
+    assert ask(codes) == first
+    codes[:30] *= -5  # the same tensor with other codes in it
+    assert ask(codes) == slow_combined("margin", probs(), codes, 9, 1, 0, "knn", k=5) != first
+    ask(codes.double())
+    assert searched == [5, 4, 5, 5, 5]
+
+
 def test_diversity_alone_decides_between_equals_and_starts_without_labels():
     codes = torch.tensor([[0.0], [0.1], [10.0], [5.0]])
     seen = run("entropy", 4, labeled=None, codes=codes, probs=torch.full((4, 2), 0.5), options={"diversity": 1})

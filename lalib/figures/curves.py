@@ -1,4 +1,4 @@
-"""Counts, curves and comparisons: class histogram, training history, differences to random, confusion, relation."""
+"""Counts, curves and comparisons: class histogram, history, differences to a baseline, confusion, relation."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,11 +21,11 @@ __all__ = ["class_histogram", "comparison", "confusion", "history", "relation"]
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#777777"
 NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
 UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
-# Colour and shape of a difference whose interval lies above, around, below zero.
+# Words (of the baseline), colour and shape of a difference whose interval lies above, around, below zero.
 VERDICTS = {
-    1: ("better than random", BLUE, "circle"),
+    1: ("better than {}", BLUE, "circle"),
     0: ("interval holds 0", GREY, "circle-open"),
-    -1: ("worse than random", "#D55E00", "square"),
+    -1: ("worse than {}", "#D55E00", "square"),
 }
 
 
@@ -143,17 +143,19 @@ def _curves(frame, term):
 def comparison(
     frame: "pandas.DataFrame",
     *,
+    baseline: str = "random",
     facets: str | Sequence[str] = (),
     scale: float = 100.0,
-    label: str = "accuracy minus random's (percentage points)",
-    title: str = "Strategies against random",
+    label: str | None = None,
+    title: str | None = None,
     subtitle: str = "paired difference, mean and 95 % interval over seeds",
 ) -> "go.Figure":
-    """A dot and an interval per strategy: the paired difference to random.
+    """A dot and an interval per strategy: the paired difference to the baseline.
 
     frame: columns strategy, difference, low, high, and those named in `facets`; one row per strategy (and facet).
-    facets: up to two columns; the first makes the columns of panels, the second the rows.
-    scale: numbers are multiplied by it: 100 turns differences of accuracy in [0, 1] into percentage points.
+    baseline: what the differences are to, for the words of legend, axis and title. facets: up to two columns; the first
+    makes the columns of panels, the second the rows. scale: numbers are multiplied by it: 100 turns differences of
+    accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
     from plotly.subplots import make_subplots
@@ -175,11 +177,13 @@ def comparison(
     seen: set[int] = set()
     for r, d in enumerate(down, 1):
         for c, a in enumerate(across, 1):
-            _panel(fig, _part(frame, facets, (a, d)), order, seen, row=r, col=c)
+            _panel(fig, _part(frame, facets, (a, d)), baseline, order, seen, row=r, col=c)
+    label = label or f"accuracy minus {baseline}'s (percentage points)"
     fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
     size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
-    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_t=104 if facets else 84, margin_b=96)
+    title, top = title or f"Strategies against {baseline}", 104 if facets else 84
+    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_t=top, margin_b=96)
 
 
 def _check_comparison(frame, facets, scale):
@@ -203,7 +207,7 @@ def _part(frame, facets, values):
     return frame
 
 
-def _panel(fig, frame, order, seen, **cell):
+def _panel(fig, frame, baseline, order, seen, **cell):
     import plotly.graph_objects as go
 
     verdict = np.where(frame["low"] > 0, 1, np.where(frame["high"] < 0, -1, 0))
@@ -224,7 +228,7 @@ def _panel(fig, frame, order, seen, **cell):
             error_x=error,
             mode="markers",
             marker={"color": shade, "symbol": shape, "size": 10, "line": {"width": 2, "color": shade}},
-            name=name,
+            name=name.format(baseline),
             legendgroup=name,
             showlegend=sign not in seen,
             hovertemplate="%{y}: %{x:.2f}<extra></extra>",

@@ -100,8 +100,16 @@ def traversal(
     return fig
 
 
-def thumbnails(images, index=None, *, columns: int = 10, limit: int = 100, title: str | None = None) -> "go.Figure":
-    """The picked images in the order of `index`, each above its class name (without labels: above its index).
+def thumbnails(
+    images,
+    index=None,
+    *,
+    columns: int = 10,
+    limit: int = 100,
+    title: str | None = None,
+    subtitle: str = "in the order given, row by row",
+) -> "go.Figure":
+    """The images in the order of `index`, each above its class name (without labels: above its index).
 
     images: ImageSet, or (N, C, H, W). index: (n,) indices into them, default all. limit: at most so many are drawn.
     """
@@ -112,9 +120,8 @@ def thumbnails(images, index=None, *, columns: int = 10, limit: int = 100, title
     columns = check_int("columns", columns, low=1)
     shown = index[: check_int("limit", limit, low=1)]
     columns = min(columns, len(shown))
-    part = f"{len(index)} images" if len(shown) == len(index) else f"the first {len(shown)} of {len(index)} images"
-    heading = (title or f"Picked: {part}", "in the order of picking, row by row")
-    fig = _mosaic(wrap(tiles[shown.numpy()], columns), *heading, gap=GAP, caption=CAPTION)
+    part = f"{len(index)} images" if len(shown) == len(index) else f"The first {len(shown)} of {len(index)} images"
+    fig = _mosaic(wrap(tiles[shown.numpy()], columns), title or part, subtitle, gap=GAP, caption=CAPTION)
     gap, _, cell = _frame(tiles.shape[1], GAP, CAPTION)
     foot = (gap + tiles.shape[1]) / cell - 0.44  # of a tile and some air, in cells from its centre
     fig.add_trace(_caption_trace(captions_of(images, shown), shown, columns, foot))

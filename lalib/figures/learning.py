@@ -24,9 +24,9 @@ BASELINE = {
     "marker": {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}},
 }
 VALUES = {"accuracy": ("test accuracy (%)", 100), "auc": ("test AUC, mean over labels", 1)}
-# Colour of a saving whose interval lies above, around, below one.
+# Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
 SAVINGS = {
-    1: ("fewer labels than random", COLOURS[0]),
+    1: ("fewer labels than {}", COLOURS[0]),
     0: ("interval holds 1", "#777777"),
     -1: ("more labels", COLOURS[3]),
 }
@@ -158,12 +158,17 @@ def _traces(strategy, shapes, look):
 
 
 def label_saving(
-    frame: "pd.DataFrame", *, title: str = "Label saving", subtitle: str = "estimate and 95 % interval over seeds"
+    frame: "pd.DataFrame",
+    *,
+    baseline: str = "random",
+    title: str = "Label saving",
+    subtitle: str = "estimate and 95 % interval over seeds",
 ) -> "go.Figure":
-    """A dot and an interval per strategy: the labels that random needs for the same accuracy, over the labels used.
+    """A dot and an interval per strategy: labels that the baseline needs for the same accuracy, over the labels used.
 
-    frame: what `la.results.label_saving` returns, one row per strategy. Where random never gets so far the estimate is
-    a lower bound: an open triangle that points up the axis, and an interval without an end.
+    frame: what `la.results.label_saving` returns, one row per strategy. baseline: the one given there, for the words.
+    Where it never gets so far the estimate is a lower bound: an open triangle that points up the axis, and an interval
+    without an end.
     """
     import plotly.graph_objects as go
 
@@ -176,7 +181,7 @@ def label_saving(
     ends = frame[["saving", "low", "high"]].to_numpy()
     ends = ends[np.isfinite(ends) & (ends > 0)]
     edges = min(ends.min(), 1) / 1.2, max(ends.max(), 1) * 1.2
-    fig = go.Figure([_savings(frame, sign, *edges) for sign in SAVINGS])
+    fig = go.Figure([_savings(frame, baseline, sign, *edges) for sign in SAVINGS])
     fig.add_traces([_open_end(frame[np.isinf(frame["high"])], edges[1], "triangle-right")])
     fig.add_traces([_open_end(frame[frame["low"] == 0], edges[0], "triangle-left")])
     for row in frame.itertuples():
@@ -187,13 +192,13 @@ def label_saving(
     fig.update_yaxes(range=[-0.6, len(frame) - 0.4], **order)
     ticks = [v for v in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 50) if edges[0] <= v <= edges[1]]
     log = {"type": "log", "tickvals": ticks, "range": np.log10(edges).tolist(), "zeroline": False}
-    fig.update_xaxes(title_text="labels that random needs / labels used", **log)
+    fig.update_xaxes(title_text=f"labels that {baseline} needs / labels used", **log)
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
     size = {"width": 820, "height": 190 + 30 * len(frame)}
     return apply_layout(fig, title, subtitle, **size, legend=legend, margin_b=96, margin_r=170)
 
 
-def _savings(frame, sign, left, right):
+def _savings(frame, baseline, sign, left, right):
     """The strategies whose interval lies above (1), around (0) or below (-1) one; open intervals end at the edge."""
     import plotly.graph_objects as go
 
@@ -213,7 +218,7 @@ def _savings(frame, sign, left, right):
         error_x=error | {"thickness": 2, "width": 4},
         mode="markers",
         marker=marker,
-        name=name,
+        name=name.format(baseline),
         customdata=[f"{_saving_in_words(row)} at {row.labels} labels" for row in rows.itertuples()],
         hovertemplate="%{y}: %{customdata}<extra></extra>",
     )

@@ -9,13 +9,10 @@ import heapq
 import torch
 
 from lalib._checks import check_int
-from lalib.geometry import TREE_DIMENSIONS, kmeans, knn
+from lalib.geometry import kmeans, knn
 from lalib.pool import PoolView, Selection
-from lalib.strategies.ranking import factors
 
 __all__ = ["k_medoids", "typiclust"]
-
-TILE = 2**20  # squared distances at once: 8 MB
 
 
 def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations: int = 50) -> Selection:
@@ -89,16 +86,4 @@ def _by_typicality(codes, members, free, neighbours):
 
 def _mean_distance(points, k):
     """Mean distance (N,) from each point (N, L) to its k nearest others; 0 for k = 0."""
-    if k == 0:
-        return points.new_zeros(len(points))
-    if points.shape[1] <= TREE_DIMENSIONS:
-        return knn(points, k)[0].mean(dim=1)
-    left, right = factors(points)
-    means = []
-    for rows in torch.arange(len(points), device=points.device).split(max(1, TILE // len(points))):
-        square = left[rows] @ right.T  # finds the neighbours; how far they are is measured from differences
-        square[torch.arange(len(rows)), rows] = torch.inf
-        found = points[square.topk(k, dim=1, largest=False).indices]
-        distance = (found - points[rows][:, None]).square().sum(dim=2).sqrt()
-        means.append(distance.sort(dim=1).values.mean(dim=1))
-    return torch.cat(means)
+    return knn(points, k)[0].mean(dim=1) if k else points.new_zeros(len(points))

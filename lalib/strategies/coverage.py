@@ -22,9 +22,9 @@ from functools import cached_property
 import torch
 
 from lalib._checks import check_choice, check_number
-from lalib.geometry import distinct, evenly_spread
+from lalib.geometry import distinct, evenly_spread, factors
 from lalib.pool import PoolView, Selection
-from lalib.strategies.ranking import draw_candidates, factors, pick
+from lalib.strategies.ranking import draw_candidates, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
 
 __all__ = ["maxherding", "probcover", "uncertainty_herding"]
@@ -129,7 +129,7 @@ class _Pairs:
     """
 
     def __init__(self, points, rows):
-        everything, self.right = factors(points)
+        everything, self.right = factors(points, points)
         self.left = everything[rows.to(points.device)]
         self.everything = everything
         keep = 1 - (points.shape[1] + 16) * 2**-23

@@ -7,7 +7,7 @@ import torch
 from lalib._checks import check_int
 from lalib.pool import PoolView, Selection
 
-__all__ = ["draw_candidates", "factors", "largest", "nearest_distance", "pick", "ranks", "total_distance"]
+__all__ = ["draw_candidates", "largest", "nearest_distance", "pick", "ranks", "total_distance"]
 
 BLOCK = 2**21  # distances at once: 16 MB
 
@@ -63,14 +63,3 @@ def _by_block(points, centres, reduce: Callable[[torch.Tensor], torch.Tensor]):
     return torch.cat(
         [reduce(torch.cdist(block, centres, compute_mode="donot_use_mm_for_euclid_dist")) for block in blocks]
     )
-
-
-def factors(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """left and right (N, F + 2) float64 with left @ right.T the squared distances between points (N, F).
-
-    About their mean, so that a product is right to about 1e-15 of the largest squared norm.
-    """
-    points = points.double()
-    points = points - points.mean(dim=0)
-    norm, one = points.square().sum(dim=1, keepdim=True), torch.ones_like(points[:, :1])
-    return torch.cat([-2 * points, norm, one], dim=1), torch.cat([points, one, norm], dim=1)

@@ -11,10 +11,14 @@ representativeness, diversity: weights w2, w3 >= 0, default 0. An image's value 
     smallest distance in code space to a labelled or already picked image, ranked anew after every pick.
 representative_by: "knn" (default: minus the mean distance to the nearest codes) or "prior" (the log density of N(0, I)
     at the code, for a VAE).
-neighbours: how many nearest codes "knn" looks at, default 20.
+neighbours: how many nearest codes "knn" looks at, default 20. They are searched once while the codes stay the same.
 
 Several labels per image: every label is a binary question, and the measure is its mean over the labels.
 """
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 
@@ -40,8 +44,7 @@ def least_confidence(
     neighbours: int = 20,
 ) -> Selection:
     """The n images of largest 1 - max p."""
-    measure = uncertainty(view, "least-confidence")
-    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+    return _combined(view, n, "least-confidence", representativeness, diversity, representative_by, neighbours)
 
 
 def margin(
@@ -55,8 +58,7 @@ def margin(
     neighbours: int = 20,
 ) -> Selection:
     """The n images of largest 1 - (p1 - p2), p1 and p2 the two largest probabilities."""
-    measure = uncertainty(view, "margin")
-    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+    return _combined(view, n, "margin", representativeness, diversity, representative_by, neighbours)
 
 
 def entropy(
@@ -70,8 +72,7 @@ def entropy(
     neighbours: int = 20,
 ) -> Selection:
     """The n images of largest entropy of p, in nats."""
-    measure = uncertainty(view, "entropy")
-    return _combined(view, n, measure, representativeness, diversity, representative_by, neighbours)
+    return _combined(view, n, "entropy", representativeness, diversity, representative_by, neighbours)
 
 
 def uncertainty(view: PoolView, measure: str) -> torch.Tensor:
@@ -232,9 +233,10 @@ def _combined(view, n, measure, representativeness, diversity, representative_by
     check_number("diversity", diversity, low=0)
     check_choice("representative_by", representative_by, REPRESENTATIVE)
     check_int("neighbours", neighbours, low=1)
+    value = uncertainty(view, measure)
     if not representativeness and not diversity:
-        return largest(view, measure, n)
-    value = ranks(measure)
+        return largest(view, value, n)
+    value = ranks(value)
     if representativeness:
         value += representativeness * ranks(REPRESENTATIVE[representative_by](view, neighbours))
     if not diversity:
@@ -260,8 +262,26 @@ def _spread(view, n, value, weight):
 def _near_others(view, neighbours):
     if neighbours >= view.n_images:
         raise ValueError(f"neighbours must be below the {view.n_images} images, got {neighbours}")
-    distance, _ = knn(view.codes, neighbours)
-    return -distance.mean(dim=1).cpu()[view.unlabeled]
+    return -_mean_distance(_Codes.of(view.codes), neighbours)[view.unlabeled]
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Codes known by what they hold: every round and every seed brings a view of its own, mostly of the same codes."""
+
+    content: tuple
+    codes: torch.Tensor = field(compare=False)
+
+    @classmethod
+    def of(cls, codes):
+        sha = hashlib.sha256(codes.cpu().contiguous().view(torch.uint8).numpy())
+        return cls((sha.digest(), codes.shape, codes.dtype, codes.device), codes)
+
+
+@lru_cache(maxsize=1)
+def _mean_distance(known, neighbours):
+    """Mean distance (N,) from each code to its nearest others, computed once while the codes stay the same."""
+    return knn(known.codes, neighbours)[0].mean(dim=1).cpu()
 
 
 def _under_prior(view, neighbours):
