@@ -15,6 +15,7 @@ from lalib._checks import LalibError
 from lalib.adversarial import M2VAAL, TAVAAL, VAAL
 from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
 from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, ResNetClassifier, accuracy, predict_proba
+from lalib.conditional import ConditionalVAE
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
@@ -53,6 +54,7 @@ __all__ = [
     "VAAL",
     "VAE",
     "CNNClassifier",
+    "ConditionalVAE",
     "ContrastiveEncoder",
     "EncoderClassifier",
     "FixMatch",

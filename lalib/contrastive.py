@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from lalib._checks import check_int, check_number, check_options
 from lalib.augment import RandomViews
 from lalib.autoencoders import MODELS, check_shape
+from lalib.conditional import ConditionalVAE
 from lalib.losses import nt_xent
 from lalib.networks import Batch, PadTo, Trainable
 from lalib.seeds import seeded
@@ -121,4 +122,4 @@ def _projection(latent_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(latent_dim, 256), nn.ReLU(), nn.Linear(256, 64))
 
 
-ENCODERS = {**MODELS, "ContrastiveEncoder": ContrastiveEncoder}  # what can be saved and loaded
+ENCODERS = {**MODELS, **{model.__name__: model for model in (ConditionalVAE, ContrastiveEncoder)}}  # what can be saved

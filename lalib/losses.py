@@ -113,8 +113,8 @@ def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
-    """-log N(x; mean, exp(log_variance)) in nats per point, summed over coordinates: (B, D) to (B,)."""
-    return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean).square() / log_variance.exp()).sum(1)
+    """-log N(x; mean, exp(log_variance)) in nats per point, summed over coordinates: (..., D) to (...)."""
+    return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean).square() / log_variance.exp()).sum(-1)
 
 
 def m2_unlabelled(bounds: Tensor, logits: Tensor) -> Tensor:

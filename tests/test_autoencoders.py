@@ -1,13 +1,23 @@
 """The four autoencoders: equal where they must be, terms by hand, neighbourhoods against the dense P."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 
 import lalib as la
 from lalib.autoencoders import MODELS, REPRESENTATIONS, Neighbourhoods
-from lalib.losses import RECONSTRUCTION, batch_affinities, gaussian_kl, perplexity_rows, symmetric, tsne_kl
+from lalib.losses import (
+    RECONSTRUCTION,
+    batch_affinities,
+    gaussian_kl,
+    gaussian_nll,
+    perplexity_rows,
+    symmetric,
+    tsne_kl,
+)
 from lalib.networks import PRESETS, Batch
 from lalib.seeds import generator
 
@@ -106,6 +116,95 @@ def test_beta_of_1_is_the_vae_and_of_0_leaves_the_kl_out(digits):
     )
     terms = none.loss(batch, generator=generator(0))
     assert torch.equal(terms["loss"], terms["reconstruction"])
+
+
+several = pytest.mark.parametrize("prior", ["mixture", "vamp"])
+
+
+@several
+@pytest.mark.parametrize("name", ["VAE", "VariationalTSNEAE"])
+def test_the_kl_term_of_another_prior_by_hand(name, prior, digits):
+    """log q(z|x) - log p(z) at the very draw that is reconstructed."""
+    options = {"prior": prior, "components": 5, "beta": 0.7, **_options(name)}
+    model, batch = MODELS[name](SHAPE, 3, **options), _batch(digits)
+    model.prepare(digits.images)
+    mean, log_variance = model.posterior(batch.x)
+    z = mean + torch.exp(log_variance) ** 0.5 * _noise(model, batch)
+    terms = model.loss(Batch(batch.x), generator=generator(0))
+    assert torch.allclose(terms["kl"], (model.prior.log_prob(z) + gaussian_nll(mean, log_variance, z)).mean().neg())
+    assert torch.allclose(terms["reconstruction"], model.reconstruction_loss(z, batch.x).mean())
+    assert torch.allclose(terms["loss"], terms["reconstruction"] + 0.7 * terms["kl"])
+
+
+@several
+@pytest.mark.parametrize("name", ["VAE", "VariationalTSNEAE"])
+def test_another_prior_is_learned(name, prior, digits):
+    model = MODELS[name](SHAPE, 3, prior=prior, components=5, **_options(name))
+    history = la.fit(model, digits, epochs=5, device="cpu", progress=False)
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+    learned = {key: value.clone() for key, value in model.prior.state_dict().items()}
+    la.fit(model, digits, epochs=1, device="cpu", progress=False)  # goes on from there
+    fresh = MODELS[name](SHAPE, 3, prior=prior, components=5, **_options(name))
+    fresh.prepare(digits.images)
+    for key, value in model.prior.state_dict().items():
+        if value.is_floating_point():
+            assert 0 < (value - learned[key]).abs().max() < (value - fresh.prior.state_dict()[key]).abs().max()
+
+
+@several
+def test_a_prior_changes_neither_weights_nor_the_plain_model(prior):
+    plain, model = la.VAE(SHAPE, 3), la.VAE(SHAPE, 3, prior=prior)
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in plain.state_dict().items())
+    assert set(plain.config) == {*("image_shape", "latent_dim", "preset", "representation", "reconstruction", "beta")}
+    assert {**plain.config, "prior": prior, "components": 50} == model.config
+
+
+@several
+def test_a_prior_is_rebuilt_from_the_config_and_from_a_file(prior, digits, tmp_path):
+    model = la.VAE(SHAPE, 3, prior=prior, components=5, seed=2)
+    assert _same_weights(model, la.VAE(**model.config, seed=2))
+    la.fit(model, digits, epochs=2, device="cpu", progress=False)
+    la.save(model, tmp_path / "model")
+    loaded = la.load_model(tmp_path / "model")
+    assert loaded.config == model.config
+    assert _same_weights(model, loaded)
+    assert torch.equal(loaded.sample(10, seed=1), model.sample(10, seed=1))
+    for again in (model, loaded):
+        la.fit(again, digits, epochs=1, device="cpu", progress=False, seed=1)
+    assert _same_weights(model, loaded)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_the_pseudo_inputs_of_a_copy_pass_through_its_own_encoder(copied):
+    model = la.VAE(SHAPE, 3, prior="vamp", components=5)
+    other, z = copied(model), torch.zeros(1, 3)
+    density = model.prior.log_prob(z)
+    with torch.no_grad():
+        other.head.bias.add_(1)
+    assert torch.equal(model.prior.log_prob(z), density)
+    assert not torch.equal(other.prior.log_prob(z), density)
+
+
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp"])
+def test_samples_decode_draws_from_the_prior(prior):
+    model = la.VAE(SHAPE, 3, prior=prior).train()
+    images = model.sample(20, seed=1)
+    assert images.shape == (20, *SHAPE)
+    assert model.training
+    assert not images.requires_grad
+    with torch.no_grad():
+        assert torch.equal(images, model.decode(model.prior.sample(20, generator=generator(1, "codes"))))
+    assert not torch.equal(images, model.sample(20, seed=2))
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        model.sample(0)
+
+
+@several
+def test_a_prior_has_no_more_parts_than_there_are_images(prior, digits):
+    model = la.VAE(SHAPE, prior=prior, components=301)
+    with pytest.raises(ValueError, match="components must be at most one per image, got 301 for 300 images"):
+        la.fit(model, digits, epochs=1, device="cpu", progress=False)
 
 
 @pytest.mark.parametrize(("plain", "with_term"), [(la.CAE, la.TSNEAE), (la.VAE, la.VariationalTSNEAE)])
@@ -279,6 +378,9 @@ def test_config_rebuilds_the_model(name):
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"beta": -1}, ValueError, "beta must be at least 0, got -1"),
         ({"beta": math.nan}, ValueError, "beta must be finite, got nan"),
+        ({"prior": "flow"}, ValueError, "prior must be one of 'normal', 'mixture', 'vamp', got 'flow'"),
+        ({"components": 5}, ValueError, "components needs prior='mixture' or 'vamp', got components=5 for prior='norm"),
+        ({"prior": "vamp", "components": 0}, ValueError, "components must be at least 1, got 0"),
         ({"tsne_weight": -1}, ValueError, "tsne_weight must be at least 0, got -1"),
         ({"perplexity": 0.5}, ValueError, "perplexity must be at least 1, got 0.5"),
         ({"perplexity": 63, "batch_size": 64}, ValueError, "perplexity must be below batch size - 1 = 63, got 63"),

@@ -153,7 +153,7 @@ def test_save_and_load(trained, digits, tmp_path):
     assert loaded.config == trained.config
     assert loaded.views == trained.views
     assert torch.equal(la.encode(loaded, digits), la.encode(trained, digits))
-    assert list(ENCODERS) == [*MODELS, "ContrastiveEncoder"]
+    assert list(ENCODERS) == [*MODELS, "ConditionalVAE", "ContrastiveEncoder"]
 
 
 def test_config_rebuilds_the_model():

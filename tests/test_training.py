@@ -50,6 +50,9 @@ def _codes(digits):
 MAKERS = {
     "CAE": lambda: la.CAE(SHAPE),
     "VAE": lambda: la.VAE(SHAPE),
+    "VAE, mixture": lambda: la.VAE(SHAPE, prior="mixture", components=5),
+    "VAE, vamp": lambda: la.VAE(SHAPE, prior="vamp", components=5),
+    "ConditionalVAE": lambda: la.ConditionalVAE(SHAPE, 10),
     "TSNEAE": lambda: la.TSNEAE(SHAPE, perplexity=5, batch_size=64),
     "VariationalTSNEAE, batch": lambda: la.VariationalTSNEAE(SHAPE, perplexity=5, batch_size=64, affinities="batch"),
     "CNN with dropout": lambda: la.CNNClassifier(SHAPE, 10),
