@@ -37,7 +37,7 @@ from lalib.training import digest
 __all__ = ["compare"]
 
 PCA_DIMENSIONS = 32
-TOGETHER = 5  # runs in a group: ten are a tenth faster, but fewer can be shared among processes, and more is lost
+TOGETHER = 5  # runs in a group: more gain little, are harder to share among processes, and are lost together
 
 
 def compare(
@@ -75,10 +75,11 @@ def compare(
     seeds: how many, or which. out: folder of the run files: a finished run is never repeated, a killed comparison goes
     on where it was. jobs, cluster, on_run: see runs.run_all. device: of the training.
 
-    Task "mlp": up to five seeds of a strategy go through their rounds together, because their models train faster so,
-    and their files are written when all five are done; fewer, if there would be less than a group for each of the jobs.
-    Which runs make a group follows from the call alone, and where one of them is missing the whole group is computed,
-    so that a call repeated ends with the same table. Calls with other seeds or jobs may group, and round, otherwise.
+    Task "mlp": up to five seeds of a strategy go through their rounds together, since their models train faster so (see
+    lalib.together), and their files are written when all five are done; fewer where there would not be a group for
+    each of the jobs. Which runs make a group follows from the call alone, and where one of them is missing the whole
+    group is computed, so that a call repeated ends with the same table. What a run does depends on the others of its
+    group by rounding only; a call with other seeds, or with jobs and other strategies, may group and round otherwise.
 
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
     (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the

@@ -283,9 +283,10 @@ def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], s
     settings |= {"epochs": task.n_epochs(points, round), "device": device}
     parts = [data.labelled(*part) for part in bought]
     if len(models) > 1 and task.together:
-        return fit_together(models, parts, seeds=seeds, **settings)
-    for model, part, seed in zip(models, parts, seeds, strict=True):
-        fit_fully(model, part, seed=seed, **settings)
+        fit_together(models, parts, seeds=seeds, **settings)
+    else:
+        for model, part, seed in zip(models, parts, seeds, strict=True):
+            fit_fully(model, part, seed=seed, **settings)
 
 
 class TaskModel:

@@ -27,7 +27,7 @@ from lalib.data import ImageSet
 from lalib.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
 from lalib.seeds import generator, seeded
 
-__all__ = ["OPTIMIZERS", "History", "autocast", "checked_pair", "digest", "fit", "fit_fully", "load_model", "save"]
+__all__ = ["OPTIMIZERS", "History", "checked_pair", "digest", "fit", "fit_fully", "load_model", "save"]
 
 FORMAT = "lalib-1"
 SCHEDULES = {  # share of the learning rate by the share of the epochs that are done
@@ -176,7 +176,7 @@ class _Run:
 
     def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
         batch = Batch(to_input(self.x[index], self.device), self._labels(self.y, index), index)
-        with autocast(self.device):
+        with _autocast(self.device):
             terms = self.model.loss(batch, generator=noise)
         self.optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
@@ -193,7 +193,7 @@ class _Run:
         for start in range(0, len(x), 1024):
             part = slice(start, start + 1024)
             inputs = to_input(x[part], self.device)
-            with eval_mode(self.model), autocast(self.device):
+            with eval_mode(self.model), _autocast(self.device):
                 terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
             for name, value in terms.items():
                 totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(value) * len(inputs)
@@ -371,8 +371,7 @@ def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Te
     return x, y
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """The precision that models are trained in: bfloat16 on CUDA, else what they are in."""
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
 
 

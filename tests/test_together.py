@@ -39,7 +39,7 @@ def _alone(models, data, **settings):
 
 
 def _weights(models):
-    return [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in models]
+    return [torch.cat([value.detach().flatten() for value in model.parameters()]) for model in models]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,8 @@ def _weights(models):
     [
         ({}, {}),
         ({}, {"batch_size": 64}),
-        ({}, {"optimizer": "sgd"}),
+        ({}, {"optimizer": "sgd", "schedule": "cosine"}),
+        ({}, {"batch_size": None, "learning_rate": None, "epochs": 30}),
         ({"dropout": 0.3}, {}),
         ({"multi_label": True}, {"weight_decay": 0.0}),
         ({"multi_label": True, "dropout": 0.5}, {"optimizer": "sgd"}),
