@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lalib._checks import LalibError, check_choice, check_number
 from lalib.autoencoders import VAE
 from lalib.losses import discriminator_loss
-from lalib.networks import UNKNOWN, Batch, Trainable, mlp
+from lalib.networks import UNKNOWN, Batch, Trainable, eval_mode, mlp
 from lalib.seeds import seeded
 from lalib.semisupervised import M2, PartlyLabelled
 
@@ -127,7 +127,8 @@ class TAVAAL(VAAL):
     """VAAL whose decoder and discriminator see how hard the task model finds each image, too [Kim2021].
 
     predictor: a LossPredictor, the task model with its head; it is trained here as well, on the labelled images, by
-    the task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r], r its output.
+    the task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r], r its output
+    in eval mode, as it will be when images are picked.
     """
 
     conditions = 1
@@ -141,7 +142,7 @@ class TAVAAL(VAAL):
         self.predictor.prepare(x, y)
 
     def condition(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(self.predictor):
             return self.predictor.head(self.predictor.classifier.activations(x)[0], None)[:, None]
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:

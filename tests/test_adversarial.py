@@ -32,6 +32,11 @@ def predictor(image_shape=SHAPE, n_classes=3):
     return LossPredictor(classifier, torch.zeros(1, *image_shape), detach_after=10)
 
 
+def resnet_predictor(image_shape, n_classes):
+    classifier = la.ResNetClassifier(image_shape, n_classes, seed=0)
+    return LossPredictor(classifier, torch.zeros(1, *image_shape), detach_after=10)
+
+
 def models():
     return [VAAL(SHAPE, 4, seed=0), TAVAAL(predictor(), 4, seed=0), M2VAAL(SHAPE, 3, latent_dim=4, seed=0)]
 
@@ -107,6 +112,20 @@ def test_ta_vaal_shows_the_loss_that_it_expects():
     assert {"task", "pairs", "told_apart", "kl"} <= set(terms)
     terms["loss"].backward()
     assert all(p.grad is not None for p in model.predictor.parameters())
+
+
+def test_ta_vaal_shows_in_training_what_it_will_show_when_images_are_picked():
+    model, both = TAVAAL(resnet_predictor(SHAPE, 3), 4, seed=0).train(), batch()
+    shown = model.condition(both.x)
+    assert model.predictor.classifier.training
+    torch.testing.assert_close(shown, model.eval().condition(both.x))
+
+
+def test_ta_vaal_of_a_resnet_takes_a_last_batch_of_one_unlabelled_image(digits):
+    model = TAVAAL(resnet_predictor(digits.image_shape, 10), 4, seed=0)
+    few, model.labeled_size = digits.subset(range(9)), 4
+    labels = partly_labelled(9, torch.arange(4), few.labels[:4])
+    la.fit(model, (few, labels), epochs=1, batch_size=4, device="cpu", progress=False)
 
 
 @pytest.mark.parametrize("deceive", [False, True])
