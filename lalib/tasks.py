@@ -218,6 +218,11 @@ class TaskData:
             classifier.views = RandomViews(**self.task.views)
         return classifier
 
+    def epoch_size(self, labelled: int) -> int:
+        """Inputs whose number decides how many minibatches an epoch has: see PartlyLabelled.batches."""
+        unlabelled = len(self.images) - labelled
+        return unlabelled if self.task.partly_labelled and unlabelled else labelled
+
     def partial(self, index: Tensor, labels: Tensor) -> Tensor:
         """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
         return partly_labelled(len(self.images), index, labels)
@@ -277,7 +282,7 @@ def train_together(
 
 def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], seeds, round: int, device: str) -> None:
     """Train each model on its (index, labels) with its seed."""
-    task, points = data.task, len(data.images) if data.task.partly_labelled else len(bought[0][0])
+    task, points = data.task, data.epoch_size(len(bought[0][0]))
     same = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
     settings = {name: getattr(task, name) for name in same}
     settings |= {"epochs": task.n_epochs(points, round), "device": device}
@@ -337,19 +342,20 @@ class TaskModel:
 
     def _losses(self, codes: Tensor | None) -> Tensor:
         self.data.task.check_serves("learning-loss")
-        predictor = self._predictor(None if codes is None else codes[self.index])
+        task, points = self.data.task, len(self.index)
+        batches = task.n_batches(points) * task.n_epochs(points, self.round)
+        predictor = self._predictor(batches, None if codes is None else codes[self.index])
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
-    def _predictor(self, codes: Tensor | None) -> LossPredictor:
-        """A new head for expected losses on a new task model; codes: of the labelled images."""
-        task, points = self.data.task, len(self.index)
+    def _predictor(self, batches: int, codes: Tensor | None = None) -> LossPredictor:
+        """A new head for expected losses on a new task model; batches: of its training; codes: of labelled images."""
         return LossPredictor(
             self.data.classifier(self.seed),
             self.data.inputs[:1],
             codes=codes,
-            weight=task.loss_weight,
-            detach_after=int(DETACH * task.n_batches(points) * task.n_epochs(points, self.round)),
+            weight=self.data.task.loss_weight,
+            detach_after=int(DETACH * batches),
             seed=self.seed,
         )
 
@@ -362,8 +368,9 @@ class TaskModel:
         self.data.task.check_serves("ta-vaal")
         if self.data.images.multi_label:
             raise LalibError("ta-vaal needs one label per image; these images may have several")
-        predictor = self._predictor(None)
-        return self._told(TAVAAL(predictor, adversarial=self.data.task.adversarial, seed=self.seed))
+        unlabelled, task = len(self.data.images) - len(self.index), self.data.task
+        predictor = self._predictor(task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size))
+        return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))
 
     def _told(self, model: VAAL) -> Tensor:
         known = self.data.partial(self.index, self.labels if self.labels.ndim == 1 else torch.zeros_like(self.index))

@@ -123,6 +123,30 @@ def test_sources_that_a_task_does_not_have(model, source, message, digits):
         state.sources()[source]()
 
 
+@pytest.mark.parametrize(("labelled", "batches"), [(290, 20), (160, 20), (300, 21)])
+def test_a_model_that_learns_from_the_whole_pool_takes_as_many_minibatches_however_many_have_a_label(
+    labelled, batches, digits, monkeypatch
+):
+    seen, loss = [], la.M1M2.loss
+    monkeypatch.setattr(la.M1M2, "loss", lambda self, batch, **kw: seen.append(1) or loss(self, batch, **kw))
+    _train(_data(digits, model="m1m2"), labelled)
+    assert len(seen) == batches
+
+
+def test_in_ta_vaal_the_pair_loss_stops_by_the_length_of_its_own_training(digits, monkeypatch):
+    heads = []
+
+    class Recorded(tasks.TAVAAL):
+        def __init__(self, predictor, **options):
+            super().__init__(predictor, **options)
+            heads.append(predictor)
+
+    monkeypatch.setattr(tasks, "TAVAAL", Recorded)
+    _train(_data(digits, model="cnn", steps=4, vae_epochs=2), 40).ta_vaal()
+    assert int(heads[0].batches_seen) == 2 * 3  # 260 unlabelled images, 128 at a time
+    assert heads[0].detach_after == 3
+
+
 def test_what_is_asked_does_not_change_the_task_model(digits):
     state, again = _train(_data(digits)), _train(_data(digits))
     before = _weights(state.classifier)
