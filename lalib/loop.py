@@ -102,6 +102,8 @@ def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int
     wanted, left = initial + step * rounds, pool.size - len(pool.labeled)
     if wanted > left:
         raise ValueError(f"{initial} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
+    if wanted == left and data.task.model == "m2-vaal":
+        raise LalibError(f"'m2-vaal' needs unlabelled images in every round: buy fewer than all {left} that are left")
 
 
 def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):

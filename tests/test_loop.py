@@ -143,6 +143,13 @@ def test_refuses_at_once_what_no_round_could_do(data):
         in_lockstep(pools, data, "random", initial=starts, step=5, rounds=2, seeds=(0, 1))
 
 
+def test_a_task_with_a_discriminator_is_refused_at_once_if_the_last_round_leaves_no_image_unlabelled(data):
+    pool, task = Pool(data.images.labels), Task(model="m2-vaal", steps=1)
+    vaal = TaskData(data.codes, data.images, task)
+    with pytest.raises(la.LalibError, match="needs unlabelled images in every round: buy fewer than all 300"):
+        active_learning(pool, vaal, "random", initial=torch.arange(290), step=5, rounds=2)
+
+
 # Cold start
 
 
