@@ -65,8 +65,8 @@ def compare(
     Of one seed all strategies share the initial labels and the initial weights. The labels of `images` stay hidden
     until they are bought; `test` is read once per round, for the table only.
 
-    encoder: what the strategies, and a task on codes, see: a trained model with encode, "pca" (32 components of the
-    pool's pixels), "pixels", or a pair of codes (N, L) of the pool and (M, L) of the test images.
+    encoder: what the strategies, and a task on codes, see: a model with encode, trained without labels, "pca" (32
+    components of the pool's pixels), "pixels", or a pair of codes (N, L) of the pool and (M, L) of the test images.
     strategies: names in STRATEGIES, functions of that form or pool strategies of scikit-activeml (see peers), or
     {label: one of these, or a pair of one and a dict of its options}. task: "mlp" on codes, "cnn" or "resnet18" on
     pixels, or a Task.
@@ -209,13 +209,18 @@ def _start(start: str | Mapping[str, int], initial: int, images: ImageSet) -> di
 
 
 def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageSet, task: Task) -> None:
-    """LalibError for a strategy that would find in its first round that the comparison lacks what it needs."""
+    """LalibError for an encoder that knows labels and for a strategy that would lack something in its first round."""
+    if getattr(encoder, "partly_labelled", False):
+        raise LalibError(
+            f"a {type(encoder).__name__} has learned from labels, which stay hidden here until they are bought: "
+            "give the codes (pool, test) of one that has seen labels of other images only"
+        )
     used = {label: strategy for label, (strategy, _) in strategies.items()}
     if "reconstruction-error" in (*used.values(), start) and not isinstance(encoder, Autoencoder):
         raise LalibError("reconstruction-error needs an autoencoder: give one as the encoder")
     for strategy in used.values():
         if isinstance(strategy, str):
-            task.check_serves(strategy)
+            task.check_serves(strategy, images.multi_label)
     single = [label for label, strategy in used.items() if strategy in SINGLE_LABEL or isinstance(strategy, Peer)]
     if images.multi_label and single:
         raise LalibError(f"{single[0]} needs one label per image; these images may have several")

@@ -153,8 +153,8 @@ class Task:
         """Whether several models train faster together than one by one: see lalib.together."""
         return self.model == "mlp"
 
-    def check_serves(self, strategy: str) -> None:
-        """LalibError if the strategy of that name needs another task."""
+    def check_serves(self, strategy: str, multi_label: bool = False) -> None:
+        """LalibError if the strategy of that name needs another task, or one label per image and there are several."""
         needs = {
             "learning-loss": ("a task that learns from labelled images alone", not self.partly_labelled),
             "ta-vaal": ("the task 'cnn' or 'resnet18'", self.on_pixels and not self.partly_labelled),
@@ -163,6 +163,8 @@ class Task:
         need, met = needs.get(strategy, ("", True))
         if not met:
             raise LalibError(f"{strategy} needs {need}, got {self.model!r}")
+        if strategy == "ta-vaal" and multi_label:
+            raise LalibError("ta-vaal needs one label per image; these images may have several")
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
@@ -365,9 +367,7 @@ class TaskModel:
 
     def ta_vaal(self) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        self.data.task.check_serves("ta-vaal")
-        if self.data.images.multi_label:
-            raise LalibError("ta-vaal needs one label per image; these images may have several")
+        self.data.task.check_serves("ta-vaal", self.data.images.multi_label)
         unlabelled, task = len(self.data.images) - len(self.index), self.data.task
         predictor = self._predictor(task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size))
         return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))

@@ -408,6 +408,21 @@ def test_strategies_for_one_label_per_image(strategy, digits, held_out, tmp_path
         _compare(*several, tmp_path, strategies=["random", strategy])
 
 
+def test_ta_vaal_for_one_label_per_image(digits, held_out, tmp_path):
+    one_hot = torch.eye(10, dtype=torch.int64)
+    several = [dataclasses.replace(part, labels=one_hot[part.labels]) for part in (digits, held_out)]
+    with pytest.raises(la.LalibError, match="ta-vaal needs one label per image; these images may have several"):
+        _compare(*several, tmp_path / "out", strategies=["ta-vaal"], task=Task(model="cnn", steps=1))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model", [la.ConditionalVAE, la.VAAL])
+def test_an_encoder_that_knows_labels_is_refused(model, digits, held_out, tmp_path):
+    encoder = model(digits.image_shape, 10)
+    with pytest.raises(la.LalibError, match=f"a {model.__name__} has learned from labels, which stay hidden here"):
+        _compare(digits, held_out, tmp_path, encoder=encoder)
+
+
 def test_labels_are_needed(digits, held_out, tmp_path):
     with pytest.raises(la.LalibError, match="a comparison needs labels of the images and"):
         _compare(dataclasses.replace(digits, labels=None), held_out, tmp_path)
