@@ -354,7 +354,7 @@ def checked_pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tu
     if getattr(model, "multi_label", False):
         return x, _check_multi_labels(torch.as_tensor(y), len(x), model.n_classes)
     low = UNKNOWN if getattr(model, "partly_labelled", False) else 0
-    return x, check_labels(y, len(x), getattr(model, "n_classes", None), low=low)
+    return x, check_labels(y, len(x), getattr(model, "n_classes", None), low=low).long()
 
 
 def _check_multi_labels(y: Tensor, n: int, n_classes: int) -> Tensor:

@@ -638,6 +638,14 @@ def test_bad_codes_and_labels(codes, labels, message):
         _fit(la.MLPClassifier(2, 2), (codes, torch.tensor(labels)))
 
 
+def test_labels_may_be_whole_numbers_of_any_type():
+    codes, labels = torch.rand(6, 2), torch.arange(6) % 2
+    models = [la.MLPClassifier(2, 2, seed=0) for _ in range(2)]
+    for model, y in zip(models, (labels, labels.int()), strict=True):
+        _fit(model, (codes, y), epochs=1)
+    assert _equal(*map(_state, models))
+
+
 def test_labels_that_are_no_whole_numbers():
     with pytest.raises(TypeError, match=r"labels must be whole numbers, got torch.float32"):
         _fit(la.MLPClassifier(2, 2), (torch.rand(3, 2), torch.rand(3)))
