@@ -28,8 +28,15 @@ __all__ = ["M1M2", "M2", "FixMatch", "PartlyLabelled", "partly_labelled"]
 
 
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
-    """Labels (n,) int64: those given at `index` (M,), UNKNOWN elsewhere: what `fit` hands to a model of this module."""
-    partial = torch.full((n,), UNKNOWN, dtype=torch.int64)
+    """Labels (n,) int64: those given at `index` (M,), UNKNOWN elsewhere: what `fit` hands to a model of this module.
+
+    ValueError for an index that is not of M different images out of n.
+    """
+    partial, index = torch.full((n,), UNKNOWN, dtype=torch.int64), torch.as_tensor(index).cpu()
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
+        raise ValueError(f"index must lie in 0 to {n - 1}, got {int(index.min())} to {int(index.max())}")
+    if len(index.unique()) < len(index):
+        raise ValueError(f"index must be distinct, got {len(index)} indices of {len(index.unique())} images")
     partial[index] = check_labels(labels, len(index)).long().cpu()
     return partial
 
@@ -174,6 +181,8 @@ class M2(_Generative):
         self.learning_rate = preset_rate(preset)
         build = PRESETS[check_choice("preset", preset, PRESETS)]
         self.classifier = classifier or CNNClassifier(self.image_shape, n_classes, seed=seed)
+        if self.classifier.n_classes != n_classes:
+            raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
         with seeded(seed, "weights"):
             self.trunk, features, self.decoder = build(self.image_shape, latent_dim + n_classes)
             self.head = mlp(features + n_classes, 2 * latent_dim, (256,))

@@ -183,6 +183,10 @@ def test_partly_labelled():
     assert partly_labelled(5, torch.tensor([3, 1]), torch.tensor([7, 0])).tolist() == [-1, 0, -1, 7, -1]
     with pytest.raises(ValueError, match=r"labels must have shape \(2,\)"):
         partly_labelled(5, torch.tensor([3, 1]), torch.tensor([7]))
+    with pytest.raises(ValueError, match="index must lie in 0 to 4, got -1 to 3"):
+        partly_labelled(5, torch.tensor([3, -1]), torch.tensor([7, 0]))
+    with pytest.raises(ValueError, match="index must be distinct, got 2 indices of 1 images"):
+        partly_labelled(5, torch.tensor([3, 3]), torch.tensor([7, 0]))
 
 
 def test_bad_arguments(digits):
@@ -192,6 +196,8 @@ def test_bad_arguments(digits):
         M2(SHAPE, CLASSES, class_weight=float("nan"))
     with pytest.raises(ValueError, match="n_classes must be at least 2"):
         M1M2(4, 1)
+    with pytest.raises(ValueError, match="classifier must tell n_classes=3 apart, got 5"):
+        M2(SHAPE, 3, classifier=la.CNNClassifier(SHAPE, 5))
     for model in (M2, FixMatch):
         with pytest.raises(la.LalibError, match=f"{model.__name__} needs one label per image"):
             model(SHAPE, CLASSES, multi_label=True)
