@@ -104,7 +104,7 @@ class VAAL(_Deceiving, VAE):
         **options,
     ):
         super().__init__(image_shape, latent_dim, seed=seed, **options)
-        self.adversarial = check_number("adversarial", adversarial, low=0)
+        self.adversarial = self.config["adversarial"] = check_number("adversarial", adversarial, low=0)
         self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=seed)
 
     def condition(self, x: Tensor) -> Tensor:
@@ -113,6 +113,9 @@ class VAAL(_Deceiving, VAE):
 
     def seen(self, x: Tensor) -> Tensor:
         return torch.cat([self.posterior(x)[0], self.condition(x)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(torch.cat([self.encode(x), self.condition(x).sigmoid()], dim=1))
 
     def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
         return super().reconstruction_loss(torch.cat([z, self.condition(x).sigmoid()], dim=1), x)

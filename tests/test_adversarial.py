@@ -128,6 +128,22 @@ def test_ta_vaal_of_a_resnet_takes_a_last_batch_of_one_unlabelled_image(digits):
     la.fit(model, (few, labels), epochs=1, batch_size=4, device="cpu", progress=False)
 
 
+def test_ta_vaal_reconstructs_images_with_the_loss_that_it_expects(digits):
+    model = TAVAAL(predictor(digits.image_shape), 4, seed=0)
+    x = digits.images.float() / 255
+    with torch.no_grad():
+        expected = model.decode(torch.cat([model.encode(x), model.condition(x).sigmoid()], dim=1))
+    torch.testing.assert_close(la.reconstruct(model, digits), expected)
+
+
+def test_another_adversarial_weight_is_another_training(digits, tmp_path):
+    data = digits, partly_labelled(400, torch.arange(40), digits.labels[:40])
+    options = {"epochs": 1, "device": "cpu", "progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    la.fit(VAAL(digits.image_shape, 4, seed=0), data, **options)
+    with pytest.raises(la.LalibError, match="is of another run: its adversarial is 1.0, here 0.0"):
+        la.fit(VAAL(digits.image_shape, 4, adversarial=0, seed=0), data, resume=True, **options)
+
+
 @pytest.mark.parametrize("deceive", [False, True])
 def test_a_discriminator_learns_what_sets_labelled_codes_apart_and_codes_that_deceive_come_together(deceive):
     known = torch.arange(200) < 50
