@@ -54,6 +54,8 @@ class PartlyLabelled(Trainable):
     labeled = unlabeled = torch.empty(0, dtype=torch.int64)  # of the training set, set by prepare
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        if y is not None and y.ndim > 1:
+            raise LalibError(f"{type(self).__name__} needs one label per image; these images may have several")
         known = torch.zeros(len(x), dtype=torch.bool) if y is None else (y != UNKNOWN).cpu()
         if not known.any():
             raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")

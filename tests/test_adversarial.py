@@ -140,7 +140,7 @@ def test_another_adversarial_weight_is_another_training(digits, tmp_path):
     data = digits, partly_labelled(400, torch.arange(40), digits.labels[:40])
     options = {"epochs": 1, "device": "cpu", "progress": False, "checkpoint": tmp_path / "run.safetensors"}
     la.fit(VAAL(digits.image_shape, 4, seed=0), data, **options)
-    with pytest.raises(la.LalibError, match="is of another run: its adversarial is 1.0, here 0.0"):
+    with pytest.raises(la.LalibError, match=r"is of another run: its adversarial is 1\.0, here 0\.0"):
         la.fit(VAAL(digits.image_shape, 4, adversarial=0, seed=0), data, resume=True, **options)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -204,6 +205,9 @@ def test_bad_arguments(digits):
     with pytest.raises(ValueError, match="threshold must be at most 1, got 2"):
         FixMatch(SHAPE, CLASSES, threshold=2)
     model = M2(digits.image_shape, 10, preset="dense")
+    several = dataclasses.replace(digits, labels=torch.eye(10, dtype=torch.int64)[digits.labels])
+    with pytest.raises(la.LalibError, match="M2 needs one label per image; these images may have several"):
+        la.fit(model, several, epochs=1, progress=False)
     with pytest.raises(la.LalibError, match="M2 needs labelled images, got 1438 without a label"):
         la.fit(model, (digits, torch.full((1438,), UNKNOWN)), epochs=1, progress=False)
     with pytest.raises(ValueError, match="labels must lie in -1 to 9, got -2 to -1"):
