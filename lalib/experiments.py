@@ -175,7 +175,7 @@ class _LearningRuns:
     def _row(self, run: dict, state, bought: torch.Tensor) -> dict:
         n_classes = self.data.images.n_classes
         counts = bought.sum(0) if bought.ndim == 2 else torch.bincount(bought, minlength=n_classes)
-        return {
+        row = {
             "strategy": run["label"],
             "seed": run["seed"],
             "round": state.round,
@@ -185,8 +185,11 @@ class _LearningRuns:
             "select_seconds": round(state.select_seconds, 4),
             "picked": state.bought.tolist(),
             "counts": counts.tolist(),
-            **state.record,
         }
+        taken = sorted(row.keys() & state.record.keys())
+        if taken:
+            raise LalibError(f"{run['label']} must not record {taken[0]!r}: the table has a column of that name")
+        return row | dict(state.record)
 
 
 def _seeds(seeds: int | Iterable[int]) -> list[int]:

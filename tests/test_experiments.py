@@ -40,6 +40,10 @@ def lowest(view, n, *, generator, back=False):
     return Selection(view.unlabeled.flip(0)[:n] if back else view.unlabeled[:n])
 
 
+def boastful(view, n, *, generator):
+    return Selection(view.unlabeled[:n], record={"accuracy": 1.0})
+
+
 def _varying(by):
     def inner(view, n, *, generator):
         return Selection(view.unlabeled[by : by + n])
@@ -414,6 +418,11 @@ def test_ta_vaal_for_one_label_per_image(digits, held_out, tmp_path):
     with pytest.raises(la.LalibError, match="ta-vaal needs one label per image; these images may have several"):
         _compare(*several, tmp_path / "out", strategies=["ta-vaal"], task=Task(model="cnn", steps=1))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_strategy_does_not_record_what_the_comparison_measures(digits, held_out, tmp_path):
+    with pytest.raises(la.LalibError, match="boastful must not record 'accuracy': the table has a column of that name"):
+        _compare(digits, held_out, tmp_path, strategies=[boastful])
 
 
 @pytest.mark.parametrize("model", [la.ConditionalVAE, la.VAAL])

@@ -511,6 +511,8 @@ def test_a_threshold_no_draw_meets_says_how_far_it_came(form):
         (Selection(torch.tensor([1, 2])), r"mine must return an int64 index \(3,\), got torch.int64 of shape \(2,\)"),
         (Selection(torch.tensor([1.0, 2, 3])), "mine must return an int64 index .* got torch.float32"),
         (torch.tensor([1, 2, 3]), "mine must return a Selection, got Tensor"),
+        (Selection(torch.tensor([1, 2, 3]), record=None), "mine must return a record of numbers by name, got None"),
+        (Selection(torch.tensor([1, 2, 3]), record={"a": torch.ones(1)}), "mine must return a record of numbers"),
     ],
 )
 def test_a_strategy_that_breaks_the_protocol(answer, message):

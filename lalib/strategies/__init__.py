@@ -3,7 +3,8 @@
 A strategy is a function (view: PoolView, n: int, *, generator: torch.Generator, **its options) -> Selection.
 """
 
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -128,4 +129,7 @@ def _check_selection(name, selection, view, n):
         raise LalibError(
             f"{name} must return unlabelled indices, got {foreign[0]}, which is labelled or not in the pool"
         )
-    return Selection(index, selection.score, selection.record)
+    record = selection.record
+    if not isinstance(record, Mapping) or not all(isinstance(value, numbers.Real) for value in record.values()):
+        raise LalibError(f"{name} must return a record of numbers by name, got {record!r}")
+    return Selection(index, selection.score, {key: float(value) for key, value in record.items()})
