@@ -271,12 +271,13 @@ def test_a_process_that_dies_is_replaced(tmp_path):
     assert frame["x"].tolist() == [0, 1, 2, 3]
 
 
-def test_a_process_that_dies_every_time_is_reported_and_the_others_are_kept(tmp_path):
+def test_a_process_that_dies_every_time_is_reported_and_the_others_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "TRIES", 2)  # each starts two processes
     log, out = tmp_path / "log", tmp_path / "out"
     _run_all(_Dies(log, always=True), _runs(0, 2), out)
-    with pytest.raises(LalibError, match=r"a process died 3 times in a row; what was finished is in .*: call again"):
+    with pytest.raises(LalibError, match=r"a process died 2 times in a row; what was finished is in .*: call again"):
         _run_all(_Dies(log, always=True), _runs(0, 1, 2), out, jobs=2)
-    assert len(list(log.iterdir())) == 3
+    assert len(list(log.iterdir())) == 2
     assert len(list(out.glob("*.json"))) == 2
 
 
@@ -374,7 +375,7 @@ def test_threads_of_one_worker_do_not_draw_from_each_others_generators(tmp_path)
     from distributed import LocalCluster
 
     alone = _run_all(_Draws(), _runs(*range(8)), tmp_path / "here")
-    with LocalCluster(n_workers=1, threads_per_worker=4, processes=True, dashboard_address=":0") as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0") as cluster:
         together = _run_all(_Draws(), _runs(*range(8)), tmp_path / "there", cluster=cluster.scheduler_address)
     assert together.equals(alone)
 
