@@ -37,7 +37,8 @@ from lalib.pool import Pool, PoolView
 from lalib.query_sets import compare_maps, compare_query_sets
 from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
 from lalib.strategies import STRATEGIES, Selection, select
-from lalib.tasks import Task, TaskData, evaluate
+from lalib.task_models import evaluate
+from lalib.tasks import Task, TaskData
 from lalib.training import History, fit, load_model, save
 
 __version__ = "0.1.0"

@@ -31,7 +31,8 @@ from lalib.pool import Pool
 from lalib.query_sets import check_labelled
 from lalib.runs import run_all
 from lalib.strategies import LABEL_FREE, SINGLE_LABEL, STRATEGIES, Strategy
-from lalib.tasks import Task, TaskData, evaluate
+from lalib.task_models import evaluate
+from lalib.tasks import Task, TaskData
 from lalib.training import digest
 
 __all__ = ["compare"]

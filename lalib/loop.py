@@ -20,7 +20,8 @@ from lalib._checks import LalibError, check_choice, check_int, check_options
 from lalib.pool import Pool, PoolView
 from lalib.seeds import generator
 from lalib.strategies import STRATEGIES, Strategy, run_strategy
-from lalib.tasks import TaskData, TaskModel, train_together
+from lalib.task_models import TaskModel, train_together
+from lalib.tasks import TaskData
 
 __all__ = ["Round", "active_learning", "cold_start", "in_lockstep"]
 

@@ -1,18 +1,12 @@
-"""Task models: what is trained on the labels that were bought, and what a strategy may ask of it.
+"""Tasks: which model is trained on the labels that were bought and how, and what it sees of every image.
 
-The task model of a round is the same for every strategy. What only some strategies ask for, an ensemble or a head that
-predicts losses, is trained beside it when it is asked for, so that no other strategy is changed by it.
-
-[Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 [Lakshminarayanan2017] B. Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
            ensembles", NeurIPS 2017.
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from lalib._checks import (
@@ -23,26 +17,19 @@ from lalib._checks import (
     check_number,
     keyword_defaults,
 )
-from lalib.adversarial import M2VAAL, TAVAAL, VAAL
+from lalib.adversarial import M2VAAL
 from lalib.augment import RandomViews
 from lalib.classifiers import (
     Classifier,
     CNNClassifier,
     MLPClassifier,
     ResNetClassifier,
-    last_features,
-    mc_dropout_proba,
-    predict_proba,
 )
 from lalib.data import ImageSet
-from lalib.loss_prediction import DETACH, LossPredictor
-from lalib.networks import Trainable, in_blocks
-from lalib.seeds import child_seed
 from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
-from lalib.together import fit_together
-from lalib.training import OPTIMIZERS, SCHEDULES, fit_fully
+from lalib.training import OPTIMIZERS, SCHEDULES
 
-__all__ = ["TASKS", "Task", "TaskData", "TaskModel", "evaluate", "train", "train_together"]
+__all__ = ["TASKS", "Task", "TaskData", "round_up"]
 
 TASKS = {
     "mlp": MLPClassifier,
@@ -56,17 +43,6 @@ TASKS = {
 ON_CODES = ("mlp", "m1m2")
 MC = ("ensemble", "dropout")
 LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
-SOURCES = (
-    "probs",
-    "mc_probs",
-    "features",
-    "latents",
-    "predicted_losses",
-    "predicted_losses_with_codes",
-    "vaal",
-    "ta_vaal",
-    "m2_vaal",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,169 +212,3 @@ class TaskData:
         if not self.task.on_pixels:
             return self.codes[index], labels
         return ImageSet(self.images.images[index], labels, self.images.class_names, "labelled")
-
-
-def train(
-    data: TaskData,
-    index: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    round: int = 0,
-    start: Classifier | None = None,
-    device: str = "auto",
-) -> "TaskModel":
-    """The task model of a round, trained on the images at `index` (M,) with their labels.
-
-    start: the classifier of the last round, which is trained on if the task says warm_start. The seed draws weights,
-    batches and noise, alike for every strategy.
-    """
-    bought = [(index, labels)]
-    return train_together(data, bought, seeds=[seed], round=round, starts=[start], device=device)[0]
-
-
-def train_together(
-    data: TaskData,
-    bought: Sequence[tuple[Tensor, Tensor]],
-    *,
-    seeds: Sequence[int],
-    round: int = 0,
-    starts: Sequence[Classifier | None],
-    device: str = "auto",
-) -> list["TaskModel"]:
-    """`train` for several runs of equally many labels at once: of each (index (M,), labels), seed and start.
-
-    What comes out is that of `train` up to rounding, which depends on how many train together.
-    """
-    warm = data.task.warm_start
-    classifiers = [
-        copy.deepcopy(start) if warm and start is not None else data.classifier(seed)
-        for start, seed in zip(starts, seeds, strict=True)
-    ]
-    _fit(classifiers, data, bought, seeds, round, device)
-    return [
-        TaskModel(data, *part, seed, round, device, classifier)
-        for part, seed, classifier in zip(bought, seeds, classifiers, strict=True)
-    ]
-
-
-def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], seeds, round: int, device: str) -> None:
-    """Train each model on its (index, labels) with its seed."""
-    task, points = data.task, data.epoch_size(len(bought[0][0]))
-    same = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
-    settings = {name: getattr(task, name) for name in same}
-    settings |= {"epochs": task.n_epochs(points, round), "device": device}
-    parts = [data.labelled(*part) for part in bought]
-    if len(models) > 1 and task.together:
-        fit_together(models, parts, seeds=seeds, **settings)
-    else:
-        for model, part, seed in zip(models, parts, seeds, strict=True):
-            fit_fully(model, part, seed=seed, **settings)
-
-
-class TaskModel:
-    """A trained classifier, and what a strategy may ask of it about every image of the pool."""
-
-    def __init__(self, data, index, labels, seed, round, device, classifier):
-        self.data, self.index, self.labels = data, index, labels
-        self.seed, self.round, self.device = seed, round, device
-        self.classifier = classifier
-
-    def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
-        """Train further models on the labels of this one."""
-        _fit(models, self.data, [(self.index, self.labels)] * len(models), seeds, self.round, self.device)
-
-    def sources(self) -> dict[str, Callable[[], Tensor]]:
-        """What PoolView and select take beside the codes, computed when a strategy asks."""
-        return {name: getattr(self, name) for name in SOURCES}
-
-    def probs(self) -> Tensor:
-        """Class probabilities (N, C)."""
-        return predict_proba(self.classifier, self.data.inputs)
-
-    def features(self) -> Tensor:
-        """The last hidden layer (N, F)."""
-        return last_features(self.classifier, self.data.inputs)
-
-    def latents(self) -> Tensor:
-        """The latent codes of a model that has some, else the last hidden layer (N, K)."""
-        return in_blocks(self.classifier, self.classifier.latents, self.data.inputs)
-
-    def mc_probs(self) -> Tensor:
-        """Class probabilities (T, N, C): of the task model and T - 1 like it from other seeds, or of dropout."""
-        task = self.data.task
-        if task.mc == "dropout":
-            return mc_dropout_proba(self.classifier, self.data.inputs, task.passes, seed=self.seed)
-        seeds = [child_seed(self.seed, "member", m) for m in range(1, task.passes)]
-        members = [self.data.classifier(seed) for seed in seeds]
-        self._fit(members, seeds)
-        return torch.stack([predict_proba(member, self.data.inputs) for member in (self.classifier, *members)])
-
-    def predicted_losses(self) -> Tensor:
-        """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019]."""
-        return self._losses(None)
-
-    def predicted_losses_with_codes(self) -> Tensor:
-        """The same with the codes beside the hidden blocks, as task-agnostic features."""
-        return self._losses(self.data.codes)
-
-    def _losses(self, codes: Tensor | None) -> Tensor:
-        self.data.task.check_serves("learning-loss")
-        task, points = self.data.task, len(self.index)
-        batches = task.n_batches(points) * task.n_epochs(points, self.round)
-        predictor = self._predictor(batches, None if codes is None else codes[self.index])
-        self._fit([predictor], [self.seed])
-        return predictor.predict(self.data.inputs, codes)
-
-    def _predictor(self, batches: int, codes: Tensor | None = None) -> LossPredictor:
-        """A new head for expected losses on a new task model; batches: of its training; codes: of labelled images."""
-        return LossPredictor(
-            self.data.classifier(self.seed),
-            self.data.inputs[:1],
-            codes=codes,
-            weight=self.data.task.loss_weight,
-            detach_after=int(DETACH * batches),
-            seed=self.seed,
-        )
-
-    def vaal(self) -> Tensor:
-        """Logits (N,) of "has a label" by the discriminator of a VAAL trained on all images of the pool."""
-        return self._told(VAAL(self.data.images.image_shape, adversarial=self.data.task.adversarial, seed=self.seed))
-
-    def ta_vaal(self) -> Tensor:
-        """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        self.data.task.check_serves("ta-vaal", self.data.images.multi_label)
-        unlabelled, task = len(self.data.images) - len(self.index), self.data.task
-        predictor = self._predictor(task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size))
-        return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))
-
-    def _told(self, model: VAAL) -> Tensor:
-        known = self.data.partial(self.index, self.labels if self.labels.ndim == 1 else torch.zeros_like(self.index))
-        settings = {"epochs": self.data.task.vae_epochs, "seed": self.seed, "device": self.device}
-        fit_fully(model, (self.data.images, known), **settings)
-        return in_blocks(model, model.labelled_logits, self.data.images.images)
-
-    def m2_vaal(self) -> Tensor:
-        """The same of the task model's own discriminator."""
-        self.data.task.check_serves("m2-vaal")
-        return in_blocks(self.classifier, self.classifier.labelled_logits, self.data.inputs)
-
-
-def evaluate(model: TaskModel, inputs: Tensor, labels: Tensor) -> dict:
-    """What a task model does on held-out inputs (codes or images): accuracy, and confusion (C, C), rows true classes.
-
-    With labels (N, C): accuracy over all of them, and auc, the mean over classes of the area under the ROC curve
-    (classes that all or none of the images have are left out).
-    """
-    probs = predict_proba(model.classifier, inputs)
-    if not model.classifier.multi_label:
-        guess, size = probs.argmax(1), probs.shape[1]
-        confusion = torch.bincount(labels * size + guess, minlength=size**2).view(size, size)
-        return {"accuracy": float((guess == labels).float().mean()), "confusion": confusion.tolist()}
-    from sklearn.metrics import roc_auc_score
-
-    mixed = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]
-    if not mixed:
-        raise LalibError("auc needs a class that some but not all of the held-out images have, got none")
-    auc = roc_auc_score(labels[:, mixed].numpy(), probs[:, mixed].numpy(), average="macro")
-    return {"accuracy": float(((probs > 0.5) == labels.bool()).float().mean()), "auc": float(auc)}

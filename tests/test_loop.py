@@ -38,7 +38,7 @@ def test_rounds_buy_train_and_go_on(data):
 def test_a_round_by_hand(data):
     """Train, select and train again with what the library offers for one step."""
     pool, rounds = _run(data, rounds=1, seed=4)
-    first = la.tasks.train(data, pool.labeled[:10], pool.labels[:10], seed=4, device="cpu")
+    first = la.task_models.train(data, pool.labeled[:10], pool.labels[:10], seed=4, device="cpu")
     query = Pool(data.images.labels)
     query.buy(pool.labeled[:10])
     expected = la.strategies.run_strategy(

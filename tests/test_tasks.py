@@ -6,14 +6,15 @@ import pytest
 import torch
 
 import lalib as la
-from lalib import tasks
+from lalib import task_models, tasks
 from lalib._checks import LalibError
 from lalib.classifiers import MLPClassifier
 from lalib.loss_prediction import LossPredictor
 from lalib.losses import pair_loss
 from lalib.networks import Batch
 from lalib.seeds import child_seed, generator
-from lalib.tasks import Task, TaskData, evaluate, train
+from lalib.task_models import evaluate, train
+from lalib.tasks import Task, TaskData
 
 QUICK = {"steps": 20, "passes": 3, "vae_epochs": 1}
 FROM_LABELS_ALONE = ("mlp", "cnn", "resnet18")
@@ -136,12 +137,12 @@ def test_a_model_that_learns_from_the_whole_pool_takes_as_many_minibatches_howev
 def test_in_ta_vaal_the_pair_loss_stops_by_the_length_of_its_own_training(digits, monkeypatch):
     heads = []
 
-    class Recorded(tasks.TAVAAL):
+    class Recorded(task_models.TAVAAL):
         def __init__(self, predictor, **options):
             super().__init__(predictor, **options)
             heads.append(predictor)
 
-    monkeypatch.setattr(tasks, "TAVAAL", Recorded)
+    monkeypatch.setattr(task_models, "TAVAAL", Recorded)
     _train(_data(digits, model="cnn", steps=4, vae_epochs=2), 40).ta_vaal()
     assert int(heads[0].batches_seen) == 2 * 3  # 260 unlabelled images, 128 at a time
     assert heads[0].detach_after == 3
