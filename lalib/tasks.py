@@ -336,19 +336,20 @@ class TaskModel:
 
     def _losses(self, codes: Tensor | None) -> Tensor:
         self.data.task.check_serves("learning-loss")
-        predictor = self._predictor(None if codes is None else codes[self.index])
+        task, points = self.data.task, len(self.index)
+        steps = task.n_batches(points) * task.n_epochs(points, self.round)
+        predictor = self._predictor(None if codes is None else codes[self.index], steps)
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
-    def _predictor(self, codes: Tensor | None) -> LossPredictor:
-        """A new head for expected losses on a new task model; codes: of the labelled images."""
-        task, points = self.data.task, len(self.index)
+    def _predictor(self, codes: Tensor | None, steps: int) -> LossPredictor:
+        """A new head for expected losses on a new task model, to train for so many steps; codes: of the labelled."""
         return LossPredictor(
             self.data.classifier(self.seed),
             self.data.inputs[:1],
             codes=codes,
-            weight=task.loss_weight,
-            detach_after=int(DETACH * task.n_batches(points) * task.n_epochs(points, self.round)),
+            weight=self.data.task.loss_weight,
+            detach_after=int(DETACH * steps),
             seed=self.seed,
         )
 
@@ -361,7 +362,9 @@ class TaskModel:
         self.data.task.check_serves("ta-vaal")
         if self.data.images.multi_label:
             raise LalibError("ta-vaal needs one label per image; these images may have several")
-        predictor = self._predictor(None)
+        unlabelled = len(self.data.images) - len(self.index)
+        steps = self.data.task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size)
+        predictor = self._predictor(None, steps)
         return self._told(TAVAAL(predictor, adversarial=self.data.task.adversarial, seed=self.seed))
 
     def _told(self, model: VAAL) -> Tensor:
