@@ -122,8 +122,10 @@ class VAAL(_Deceiving, VAE):
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         known = batch.y != UNKNOWN
-        parts = [super(VAAL, self).terms(Batch(batch.x[part]), generator)[1] for part in (known, ~known)]
-        return self.encode(batch.x), {name: parts[0][name] + parts[1][name] for name in parts[0]}
+        sides = [super(VAAL, self).terms(Batch(batch.x[side]), generator) for side in (known, ~known)]
+        codes, (labelled, unlabelled) = torch.cat([mean for mean, _ in sides]), [terms for _, terms in sides]
+        place = known.logical_not().byte().argsort(stable=True).argsort()  # labelled ones were put first
+        return codes[place], {name: labelled[name] + unlabelled[name] for name in labelled}
 
 
 class TAVAAL(VAAL):

@@ -15,5 +15,14 @@ SMALL = {
     "08_uncertainty_in_latent_space": {"epochs": 1, "live_rounds": 1, "live_seeds": 1, "shown": 200},
     "09_task_agnostic_features": {"live_size": [2, 1], "shown": [200, 200, 20]},
     "10_semi_supervised_m2": {"epochs": 1, "stacked_epochs": 3},
+    "11_adversarial_selection": {
+        "epochs": 1,
+        "share": 0.04,
+        "per_class": 15,
+        "step": 8,
+        "shared_labels": 160,
+        "live_seeds": 1,
+        "m2_epochs": 1,
+    },
     "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
 }

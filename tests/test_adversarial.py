@@ -82,6 +82,13 @@ def test_vaal_adds_the_bounds_of_both_sides():
     torch.testing.assert_close(terms["loss"], expected)
 
 
+def test_vaal_gives_codes_in_the_order_of_the_batch():
+    model, both = VAAL(SHAPE, 4, seed=0), batch()
+    mixed = Batch(both.x, both.y[torch.tensor([3, 0, 4, 1, 5, 2, 6, 7])])
+    codes, _ = model.terms(mixed, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(codes, model.encode(both.x))
+
+
 def test_without_the_adversarial_term_the_discriminator_does_not_move_the_vae():
     model = VAAL(SHAPE, 4, adversarial=0, seed=0)
     model.loss(batch(), generator=torch.Generator().manual_seed(1))["loss"].backward()

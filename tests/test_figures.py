@@ -334,6 +334,11 @@ def test_history_draws_loss_and_terms_with_validation():
     assert "best epoch on validation, 2" in fig.layout.title.text
 
 
+def test_history_names_the_unit_of_what_a_discriminator_tells():
+    fig = la.figures.history(History([{"epoch": 1, "loss": 2.0, "told_apart": 0.5}]))
+    assert [axis.title.text for axis in fig.select_yaxes()] == ["nats per image", "balanced accuracy"]
+
+
 def test_history_leaves_out_a_term_that_is_the_loss():
     fig = la.figures.history(History([{"epoch": 1, "loss": 2.0, "reconstruction": 2.0}]))
     assert [trace.name for trace in fig.data] == ["training"]

@@ -144,6 +144,20 @@ def test_curves_of_chosen_strategies_of_auc_on_a_logarithmic_axis(table):
         la.figures.learning_curves(table, strategies=["bagde"])
 
 
+@pytest.mark.parametrize(
+    ("value", "axis", "scale"),
+    [
+        ("told_apart", "discriminator's balanced accuracy (%)", 100),
+        ("discriminator_loss", "discriminator's loss (nats)", 1),
+    ],
+)
+def test_curves_of_what_a_discriminator_tells(table, value, axis, scale):
+    fig = la.figures.learning_curves(table.rename(columns={"accuracy": value}), value=value)
+    assert fig.layout.yaxis.title.text == axis
+    means = results.curve_data(table).query("strategy == 'random'")["mean"]
+    assert list(lines(fig)["random"].y) == pytest.approx((scale * means).tolist())
+
+
 @pytest.mark.parametrize("kind", [go.Figure, go.FigureWidget])
 def test_a_live_figure_ends_as_the_finished_one(table, kind):
     """New strategies and rounds come in; those there keep their looks."""

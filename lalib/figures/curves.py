@@ -20,7 +20,12 @@ __all__ = ["class_histogram", "comparison", "confusion", "history", "relation"]
 
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#777777"
 NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
-UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
+UNITS = {
+    "tsne": "nats",
+    "saturated": "share of outputs",
+    "accuracy": "share of images",
+    "told_apart": "balanced accuracy",
+}
 # Words (of the baseline), colour and shape of a difference whose interval lies above, around, below zero.
 VERDICTS = {
     1: ("better than {}", BLUE, "circle"),

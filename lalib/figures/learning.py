@@ -23,7 +23,12 @@ BASELINE = {
     "line": {"color": INK, "dash": "dash", "width": 2.5},
     "marker": {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}},
 }
-VALUES = {"accuracy": ("test accuracy (%)", 100), "auc": ("test AUC, mean over labels", 1)}
+VALUES = {
+    "accuracy": ("test accuracy (%)", 100),
+    "auc": ("test AUC, mean over labels", 1),
+    "told_apart": ("discriminator's balanced accuracy (%)", 100),
+    "discriminator_loss": ("discriminator's loss (nats)", 1),
+}
 # Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
 SAVINGS = {
     1: ("fewer labels than {}", COLOURS[0]),
