@@ -244,13 +244,6 @@ def test_the_pair_loss_stops_moving_the_features():
     assert head > 0
 
 
-def test_the_head_of_ta_vaal_leaves_the_features_after_three_fifths_of_its_own_training(digits, monkeypatch):
-    trained = []
-    monkeypatch.setattr(tasks, "fit_fully", lambda model, *_, **__: trained.append(model))
-    _train(_data(digits, model="cnn", steps=1000, vae_epochs=5), 40).ta_vaal()
-    assert trained[-1].predictor.detach_after == 9  # of five epochs of three batches, for 260 unlabelled images
-
-
 def test_the_head_sees_the_codes_of_its_images():
     x, y = torch.randn(8, 6, generator=generator(0, "x")), torch.arange(8) % 3
     codes = torch.randn(20, 5, generator=generator(0, "codes"))
