@@ -239,7 +239,7 @@ class M1M2(_Generative):
         self.classifier.prepare(x)
 
     def observed(self, x: Tensor) -> Tensor:
-        return (x - self.classifier.mean) / self.classifier.scale
+        return self.classifier.standardized(x)
 
     def nll(self, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
         mean, log_variance = self.decoder(torch.cat([z, y], dim=1)).float().chunk(2, dim=1)
