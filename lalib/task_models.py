@@ -166,7 +166,7 @@ class TaskModel:
 
     def ta_vaal(self) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        self.data.task.check_serves("ta-vaal", self.data.images.multi_label)
+        self.data.task.check_serves("ta-vaal", self.data.multi_label)
         unlabelled, task = len(self.data.images) - len(self.index), self.data.task
         predictor = self._predictor(task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size))
         return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))

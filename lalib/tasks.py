@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -169,17 +169,22 @@ def round_up(a: int, b: int) -> int:
 class TaskData:
     """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes.
 
-    codes become float32. Raises ValueError or TypeError for codes that are not finite or not those of the images.
+    codes become float32. Strategies have a way here through what they may ask. So of the images neither labels nor
+    names of files are kept, only whether an image may have several classes: multi_label, as the labels say if any.
+    Raises ValueError or TypeError for codes that are not finite or not those of the images.
     """
 
     codes: Tensor
     images: ImageSet
     task: Task
+    multi_label: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "codes", check_codes(self.codes).float())
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
+        object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
+        object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
 
     @property
     def inputs(self) -> Tensor:
@@ -190,7 +195,7 @@ class TaskData:
         """A new task model with the weights of that seed."""
         size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
         classifier = TASKS[self.task.model](
-            size, self.images.n_classes, multi_label=self.images.multi_label, seed=seed, **self.task.options
+            size, self.images.n_classes, multi_label=self.multi_label, seed=seed, **self.task.options
         )
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)
