@@ -14,6 +14,7 @@ from lalib._checks import (
     check_choice,
     check_codes,
     check_int,
+    check_known,
     check_number,
     keyword_defaults,
 )
@@ -83,7 +84,7 @@ class Task:
         check_choice("task", self.model, TASKS)
         for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        _check_known(f"task {self.model!r}", self.options, self._defaults())
+        check_known(f"task {self.model!r}", self.options, self._defaults())
         for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), low=low)
@@ -151,13 +152,6 @@ class Task:
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
         return round_up(self.steps, self.n_batches(points))
-
-
-def _check_known(what: str, options: Mapping, known: Mapping) -> None:
-    for name in options:
-        if name not in known:
-            allowed = ", ".join(map(repr, known)) or "none"
-            raise ValueError(f"{what} has no option {name!r}; its options are: {allowed}")
 
 
 def round_up(a: int, b: int) -> int:
