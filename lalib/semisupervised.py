@@ -69,7 +69,7 @@ class PartlyLabelled(Trainable):
             return
         parts = self.unlabeled[torch.randperm(len(self.unlabeled), generator=generator)].split(size)
         count = min(self.labeled_size, len(self.labeled))
-        rounds = -(-count * len(parts) // len(self.labeled))
+        rounds = math.ceil(count * len(parts) / len(self.labeled))
         deck = torch.cat([torch.randperm(len(self.labeled), generator=generator) for _ in range(rounds)])
         for part, labeled in zip(parts, self.labeled[deck].split(count), strict=False):
             yield torch.cat([labeled, part])

@@ -4,6 +4,7 @@
            ensembles", NeurIPS 2017.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -30,7 +31,7 @@ from lalib.data import ImageSet
 from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
-__all__ = ["TASKS", "Task", "TaskData", "round_up"]
+__all__ = ["TASKS", "Task", "TaskData"]
 
 TASKS = {
     "mlp": MLPClassifier,
@@ -145,18 +146,13 @@ class Task:
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
-        return round_up(points, TASKS[self.model].batch_size if self.batch_size is None else self.batch_size)
+        return math.ceil(points / (TASKS[self.model].batch_size if self.batch_size is None else self.batch_size))
 
     def n_epochs(self, points: int, round: int) -> int:
         """Epochs of a training on so many inputs in that round (0 is the first)."""
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
-        return round_up(self.steps, self.n_batches(points))
-
-
-def round_up(a: int, b: int) -> int:
-    """a / b rounded up."""
-    return -(-a // b)
+        return math.ceil(self.steps / self.n_batches(points))
 
 
 @dataclass(frozen=True, eq=False)
