@@ -5,6 +5,7 @@ meets a stale file.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -129,7 +130,7 @@ def compare(
 
 def _group_size(task: Task, runs: int, jobs: int) -> int:
     """How many runs of a strategy train together: as many as pay, but every job has work."""
-    return min(TOGETHER, -(-runs // check_int("jobs", jobs, low=1))) if task.together else 1
+    return min(TOGETHER, math.ceil(runs / check_int("jobs", jobs, low=1))) if task.together else 1
 
 
 def _groups(runs: list[dict], size: int) -> list[list[dict]]:

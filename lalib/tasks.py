@@ -4,6 +4,7 @@
            ensembles", NeurIPS 2017.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ from lalib._checks import (
     check_choice,
     check_codes,
     check_int,
+    check_known,
     check_number,
     keyword_defaults,
 )
@@ -29,7 +31,7 @@ from lalib.data import ImageSet
 from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
-__all__ = ["TASKS", "Task", "TaskData", "round_up"]
+__all__ = ["TASKS", "Task", "TaskData"]
 
 TASKS = {
     "mlp": MLPClassifier,
@@ -83,7 +85,7 @@ class Task:
         check_choice("task", self.model, TASKS)
         for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        _check_known(f"task {self.model!r}", self.options, self._defaults())
+        check_known(f"task {self.model!r}", self.options, self._defaults())
         for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), low=low)
@@ -144,25 +146,13 @@ class Task:
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
-        return round_up(points, TASKS[self.model].batch_size if self.batch_size is None else self.batch_size)
+        return math.ceil(points / (TASKS[self.model].batch_size if self.batch_size is None else self.batch_size))
 
     def n_epochs(self, points: int, round: int) -> int:
         """Epochs of a training on so many inputs in that round (0 is the first)."""
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
-        return round_up(self.steps, self.n_batches(points))
-
-
-def _check_known(what: str, options: Mapping, known: Mapping) -> None:
-    for name in options:
-        if name not in known:
-            allowed = ", ".join(map(repr, known)) or "none"
-            raise ValueError(f"{what} has no option {name!r}; its options are: {allowed}")
-
-
-def round_up(a: int, b: int) -> int:
-    """a / b rounded up."""
-    return -(-a // b)
+        return math.ceil(self.steps / self.n_batches(points))
 
 
 @dataclass(frozen=True, eq=False)
