@@ -12,7 +12,7 @@ CLASSES = ["cat", "dog", "eel"]
 @pytest.fixture
 def images():
     """Eight different images and a copy of the first."""
-    images = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 1, 5, 4) * 30
+    images = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 1, 8, 9) * 30
     return la.from_arrays(torch.cat([images, images[:1]]))
 
 
@@ -42,7 +42,7 @@ class Front:
 def test_answers_are_in_the_store_when_the_page_is_told(images, store):
     front = Front(labeller := la.widgets.Labeller(images, store, [2, 0, 5]))
     assert labeller.classes == CLASSES
-    assert labeller.keys == ["1", "2", "3"]
+    assert labeller.shortcuts == ["1", "2", "3"]
     assert len(labeller.pictures) == 3
     assert labeller.captions[0] == "number 2 of the pool"
     for place, given in enumerate((1, UNSURE, SKIP)):
@@ -127,7 +127,7 @@ def test_more_classes_than_keys(images, tmp_path):
     labeller = la.widgets.Labeller(images, la.LabelStore(tmp_path / "many.sqlite", names, labeller="me"), [0])
     assert len(set(KEYS)) == len(KEYS)
     assert not set(KEYS) & set("uszvm")
-    assert labeller.keys == [*KEYS, "", ""]
+    assert labeller.shortcuts == [*KEYS, "", ""]
 
 
 @pytest.mark.parametrize(

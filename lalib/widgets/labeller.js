@@ -10,7 +10,7 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function render({ model, el }) {
-  const classes = model.get("classes"), keys = model.get("keys"), captions = model.get("captions");
+  const classes = model.get("classes"), keys = model.get("shortcuts"), captions = model.get("captions");
   const pictures = model.get("pictures"), count = pictures.length;
   let answers = [...model.get("answers")];
   let position = Math.max(0, answers.indexOf(NONE));

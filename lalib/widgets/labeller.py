@@ -39,7 +39,7 @@ class Labeller(anywidget.AnyWidget):
     pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)
     captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
     classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    keys = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    shortcuts = traitlets.List(traitlets.Unicode()).tag(sync=True)
     answers = traitlets.List(traitlets.Int()).tag(sync=True)
     sheet = traitlets.Int(1).tag(sync=True)
     suggests = traitlets.Bool(False).tag(sync=True)
@@ -69,7 +69,7 @@ class Labeller(anywidget.AnyWidget):
                 Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in index.tolist()
             ],
             classes=list(store.class_names),
-            keys=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
+            shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
             answers=self._answers(),
             sheet=VIEWS[check_choice("view", view, VIEWS)],
             suggests=probs is not None,
