@@ -363,8 +363,8 @@ def test_agreement_counts_shared_classes_only(store):
     kappa, share, n = la.labelling.agreement(store, "alpha", "beta")
     assert np.isnan(kappa)
     assert (share, n) == (1, 2)
-    with pytest.raises(ValueError, match=r"labeller must be one of 'alpha', 'beta', got 'bne'. Did you mean 'beta'"):
-        la.labelling.agreement(store, "alpha", "bne")
+    with pytest.raises(ValueError, match=r"labeller must be one of 'alpha', 'beta', got 'bata'. Did you mean 'beta'"):
+        la.labelling.agreement(store, "alpha", "bata")
 
 
 def test_merge(store):
