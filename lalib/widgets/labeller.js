@@ -1,6 +1,7 @@
 // The labeller's front end: it moves on with every key and tells the kernel, which saves and answers.
-// An answer is a class number, or one of:
+// An answer is a class number, or one of these, as in labeller.py:
 const NONE = -1, UNSURE = -2, SKIP = -3;
+const ARROWS = { ArrowLeft: "←", ArrowRight: "→" };
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -39,7 +40,7 @@ function render({ model, el }) {
     const made = element("button", { type: "button", "aria-label": name ?? text });
     if (key) {
       made.setAttribute("aria-keyshortcuts", key);
-      made.append(element("kbd", {}, key), " ");
+      made.append(element("kbd", {}, ARROWS[key] ?? key), " ");
     }
     made.append(text);
     made.addEventListener("click", () => { action(); root.focus(); });
