@@ -54,13 +54,14 @@ def wait_for(ready, what, seconds=90):
     raise TimeoutError(f"{what} not within {seconds} s")
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory, chromium):
-    """(address, folder) of a JupyterLab that serves a notebook with the explorer and nothing of the user's."""
+@contextlib.contextmanager
+def jupyter_lab(tmp_path_factory, cells):
+    """(address, folder) of a JupyterLab that serves notebooks, name -> the source of their cell, and nothing else."""
     folder, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("home")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "explorer.ipynb")
+    for name, source in cells.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     address = f"http://127.0.0.1:{(port := free_port())}"
     options = [f"--port={port}", "--no-browser", "--ip=127.0.0.1", "--allow-root", f"--ServerApp.root_dir={folder}"]
     options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
@@ -86,26 +87,41 @@ def private(home):
     return os.environ | {place: str(home / place.lower()) for place in places}
 
 
-@pytest.fixture(scope="module")
-def page(lab, chromium):
-    """The notebook after Run All Cells; page.outside lists requests that were about to leave the machine."""
+@contextlib.contextmanager
+def opened(lab, chromium, name):
+    """A page with a notebook that may be run; page.outside lists requests that were about to leave the machine."""
     from playwright.sync_api import sync_playwright
 
-    address, _ = lab
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 1400})
         page.set_default_timeout(TIMEOUT)
         page.outside = []
         page.route(lambda url: urlsplit(url).hostname not in ("127.0.0.1", None), lambda route: keep_in(page, route))
-        page.goto(f"{address}/lab/workspaces/auto-x/tree/explorer.ipynb?reset")
+        page.goto(f"{lab[0]}/lab/workspaces/auto-x/tree/{name}.ipynb?reset")
         page.wait_for_selector("text='Python 3 (ipykernel) | Idle'")  # earlier, Run asks for a kernel
-        page.click("text=Run >> nth=0")
-        page.click("text='Run All Cells'")
+        yield page
+        browser.close()
+
+
+def run_all_cells(page):
+    page.click("text=Run >> nth=0")
+    page.click("text='Run All Cells'")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, chromium):
+    with jupyter_lab(tmp_path_factory, {"explorer": CELL}) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def page(lab, chromium):
+    with opened(lab, chromium, "explorer") as page:
+        run_all_cells(page)
         page.wait_for_selector(".lalib-sentence:has-text('picked by')")
         page.wait_for_selector(".js-plotly-plot .scatterlayer .trace >> nth=2", state="attached")
         yield page
-        browser.close()
 
 
 def keep_in(page, route):
