@@ -1,7 +1,7 @@
 """The buttons of a race in a real JupyterLab, while its curves grow."""
 
 import pytest
-from test_browser import jupyter_lab, opened, run_all_cells
+from jupyter_lab import launch, open_notebook, run_all, serve
 
 pytestmark = pytest.mark.browser
 
@@ -15,16 +15,11 @@ race
 """
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory, chromium):
-    with jupyter_lab(tmp_path_factory, {"race": CELL}) as served:
-        yield served
-
-
-def test_a_race_is_paused_and_goes_on(lab, chromium):
-    files = lab[1] / "race"
-    with opened(lab, chromium, "race") as page:
-        run_all_cells(page)
+def test_a_race_is_paused_and_goes_on(tmp_path, chromium):
+    files = tmp_path / "race"
+    with serve(tmp_path, {"race": [CELL]}) as address, launch(chromium) as browser:
+        page = open_notebook(browser, address, "race")
+        run_all(page)
         page.click("button:has-text('Pause')")
         page.wait_for_selector(".lalib-sentence:has-text('Paused.')")
         finished = len(list(files.glob("*.json")))

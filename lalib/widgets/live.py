@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from lalib import figures
 from lalib._checks import LalibError
 from lalib.experiments import compare
-from lalib.widgets.explorer import Sentence
+from lalib.widgets._parts import Sentence
 
 __all__ = ["LiveCurves", "Race"]
 
