@@ -19,6 +19,7 @@ from lalib.conditional import ConditionalVAE
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
+from lalib.labelling import LabelStore
 from lalib.latent import (
     class_balance,
     decode,
@@ -62,6 +63,7 @@ __all__ = [
     "FixMatch",
     "History",
     "ImageSet",
+    "LabelStore",
     "LalibError",
     "MLPClassifier",
     "Pool",
@@ -88,6 +90,7 @@ __all__ = [
     "from_arrays",
     "from_folder",
     "from_npz",
+    "labelling",
     "latent_grid",
     "load",
     "load_model",

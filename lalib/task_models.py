@@ -8,6 +8,7 @@ predicts losses or a discriminator, is trained beside it when asked for, so that
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,7 +21,7 @@ from lalib.latent import encode
 from lalib.loss_prediction import DETACH, LossPredictor
 from lalib.networks import Trainable, in_blocks
 from lalib.seeds import child_seed
-from lalib.tasks import TaskData, round_up
+from lalib.tasks import TaskData
 from lalib.together import fit_together
 from lalib.training import fit_fully
 
@@ -181,9 +182,9 @@ class TaskModel:
 
     def ta_vaal(self) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        self.data.task.check_serves("ta-vaal", self.data.images.multi_label)
+        self.data.task.check_serves("ta-vaal", self.data.multi_label)
         unlabelled, task = len(self.data.images) - len(self.index), self.data.task
-        predictor = self._predictor(task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size))
+        predictor = self._predictor(task.vae_epochs * math.ceil(unlabelled / TAVAAL.batch_size))
         return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))
 
     def _told(self, model: VAAL) -> Tensor:

@@ -4,8 +4,9 @@
            ensembles", NeurIPS 2017.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from lalib._checks import (
     check_choice,
     check_codes,
     check_int,
+    check_known,
     check_number,
     keyword_defaults,
 )
@@ -30,7 +32,7 @@ from lalib.data import ImageSet
 from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
-__all__ = ["TASKS", "RoundEncoder", "Task", "TaskData", "round_up"]
+__all__ = ["TASKS", "RoundEncoder", "Task", "TaskData"]
 
 TASKS = {
     "mlp": MLPClassifier,
@@ -123,7 +125,7 @@ class Task:
         check_choice("task", self.model, TASKS)
         for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        _check_known(f"task {self.model!r}", self.options, self._defaults())
+        check_known(f"task {self.model!r}", self.options, self._defaults())
         for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), low=low)
@@ -189,44 +191,37 @@ class Task:
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
-        return round_up(points, TASKS[self.model].batch_size if self.batch_size is None else self.batch_size)
+        return math.ceil(points / (TASKS[self.model].batch_size if self.batch_size is None else self.batch_size))
 
     def n_epochs(self, points: int, round: int) -> int:
         """Epochs of a training on so many inputs in that round (0 is the first)."""
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
-        return round_up(self.steps, self.n_batches(points))
-
-
-def _check_known(what: str, options: Mapping, known: Mapping) -> None:
-    for name in options:
-        if name not in known:
-            allowed = ", ".join(map(repr, known)) or "none"
-            raise ValueError(f"{what} has no option {name!r}; its options are: {allowed}")
-
-
-def round_up(a: int, b: int) -> int:
-    """a / b rounded up."""
-    return -(-a // b)
+        return math.ceil(self.steps / self.n_batches(points))
 
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
     """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes.
 
-    codes become float32. Raises ValueError or TypeError for codes that are not finite or not those of the images.
+    codes become float32. Strategies have a way here through what they may ask. So of the images neither labels nor
+    names of files are kept, only whether an image may have several classes: multi_label, as the labels say if any.
+    Raises ValueError or TypeError for codes that are not finite or not those of the images.
     """
 
     codes: Tensor
     images: ImageSet
     task: Task
+    multi_label: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "codes", check_codes(self.codes).float())
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
-        if self.task.encoder is not None and self.images.multi_label:
+        object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
+        if self.task.encoder is not None and self.multi_label:
             raise LalibError("a round's encoder needs one label per image; these images may have several")
+        object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
 
     @property
     def inputs(self) -> Tensor:
@@ -237,7 +232,7 @@ class TaskData:
         """A new task model with the weights of that seed."""
         size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
         classifier = TASKS[self.task.model](
-            size, self.images.n_classes, multi_label=self.images.multi_label, seed=seed, **self.task.options
+            size, self.images.n_classes, multi_label=self.multi_label, seed=seed, **self.task.options
         )
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)
