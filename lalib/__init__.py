@@ -36,11 +36,11 @@ from lalib.latent import (
 from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
 from lalib.query_sets import compare_maps, compare_query_sets
-from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
+from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, partly_labelled
 from lalib.spreading import spread_labels
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.task_models import evaluate
-from lalib.tasks import Task, TaskData
+from lalib.tasks import RoundEncoder, Task, TaskData
 from lalib.training import History, fit, load_model, save
 
 __version__ = "0.1.0"
@@ -57,6 +57,7 @@ __all__ = [
     "VAAL",
     "VAE",
     "CNNClassifier",
+    "ClassPriorVAE",
     "ConditionalVAE",
     "ContrastiveEncoder",
     "EncoderClassifier",
@@ -69,6 +70,7 @@ __all__ = [
     "Pool",
     "PoolView",
     "ResNetClassifier",
+    "RoundEncoder",
     "Selection",
     "Task",
     "TaskData",
