@@ -24,6 +24,7 @@ from lalib._downloads import digest as file_digest
 from lalib.augment import RandomViews
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
+from lalib.generation import GenerativeAugmentation
 from lalib.latent import encode, reconstruction_errors
 from lalib.loop import cold_start, in_lockstep
 from lalib.peers import Peer, is_peer, peer_label
@@ -236,7 +237,8 @@ def _task_config(task: Task) -> dict:
     if options.get("weights") not in (None, "imagenet"):
         options["weights"] = file_digest(options["weights"], "sha256")
     views = None if task.views is None else asdict(RandomViews(**task.views))
-    return asdict(task) | {"options": options, "views": views}
+    generated = None if task.generated is None else asdict(GenerativeAugmentation(**task.generated))
+    return asdict(task) | {"options": options, "views": views, "generated": generated}
 
 
 def _resolved(strategy: str | Strategy, options: dict) -> dict:

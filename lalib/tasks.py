@@ -7,6 +7,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from lalib._checks import (
@@ -26,6 +27,7 @@ from lalib.classifiers import (
     ResNetClassifier,
 )
 from lalib.data import ImageSet
+from lalib.generation import Generated, GenerativeAugmentation
 from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
@@ -56,6 +58,8 @@ class Task:
     fit. warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
     learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
     RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
+    generated: options of GenerativeAugmentation by name, for further training images that a class-conditional model
+    draws around the labelled ones; tasks "cnn" and "resnet18" only; {} for its defaults, None for no such images.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
     "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
     of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
@@ -73,6 +77,7 @@ class Task:
     schedule: str = "constant"
     warm_start: bool = False
     views: Mapping[str, float] | None = None
+    generated: Mapping[str, float | str] | None = None
     mc: str = "ensemble"
     passes: int = 5
     loss_weight: float = 1.0
@@ -103,6 +108,13 @@ class Task:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
             RandomViews(**self.views)
+        if self.generated is not None:
+            if not self.on_pixels or self.partly_labelled:
+                raise ValueError(
+                    "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and "
+                    f"'resnet18', got {self.model!r}"
+                )
+            GenerativeAugmentation(**self.generated)
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
@@ -180,6 +192,8 @@ class TaskData:
         object.__setattr__(self, "codes", check_codes(self.codes).float())
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
+        if self.task.generated is not None and self.images.multi_label:
+            raise LalibError("generated images need one label per image; these images may have several")
 
     @property
     def inputs(self) -> Tensor:
@@ -205,10 +219,18 @@ class TaskData:
         """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
         return partly_labelled(len(self.images), index, labels)
 
-    def labelled(self, index: Tensor, labels: Tensor) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
-        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them."""
+    def labelled(
+        self, index: Tensor, labels: Tensor, generated: Generated | None = None
+    ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
+        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them.
+
+        generated: images that come after those, if there are any.
+        """
         if self.task.partly_labelled:
             return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:
             return self.codes[index], labels
-        return ImageSet(self.images.images[index], labels, self.images.class_names, "labelled")
+        images = self.images.images[index]
+        if generated is not None:
+            images, labels = torch.cat([images, generated.images]), torch.cat([labels, generated.labels])
+        return ImageSet(images, labels, self.images.class_names, "labelled")
