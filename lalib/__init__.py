@@ -20,6 +20,7 @@ from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
 from lalib.generation import GenerativeAugmentation, ImageGenerator
+from lalib.labelling import LabelStore
 from lalib.latent import (
     class_balance,
     decode,
@@ -64,6 +65,7 @@ __all__ = [
     "History",
     "ImageGenerator",
     "ImageSet",
+    "LabelStore",
     "LalibError",
     "MLPClassifier",
     "Pool",
@@ -89,6 +91,7 @@ __all__ = [
     "from_arrays",
     "from_folder",
     "from_npz",
+    "labelling",
     "latent_grid",
     "load",
     "load_model",

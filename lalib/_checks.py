@@ -15,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_codes",
     "check_int",
+    "check_known",
     "check_labels",
     "check_number",
     "check_options",
@@ -72,7 +73,11 @@ def check_options(name: str, function: Callable, options: dict) -> None:
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"]
+    check_known(name, options, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"])
+
+
+def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError if one of the `options` of what `name` names is not among those that are known."""
     unknown = [key for key in options if key not in known]
     if unknown:
         allowed = ", ".join(map(repr, known)) or "none"

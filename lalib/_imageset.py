@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -74,6 +75,15 @@ class ImageSet:
             if tensor is not None:
                 sha.update(tensor.contiguous().numpy())
         return sha.hexdigest()
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """Who an image is, whatever its file is called and wherever it stands: the SHA-256 of its shape and pixels.
+
+        Copies of an image have the same. The pixels are those here: another `size` of from_folder gives other hashes.
+        """
+        shape = repr(self.image_shape).encode()
+        return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in self.images.numpy())
 
 
 def _check_images(images):

@@ -121,11 +121,11 @@ class VAAL(_Deceiving, VAE):
         return super().reconstruction_loss(torch.cat([z, self.condition(x).sigmoid()], dim=1), x)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Codes (B, L), those of labelled images first, and the terms of both sides, added."""
         known = batch.y != UNKNOWN
         sides = [super(VAAL, self).terms(Batch(batch.x[side]), generator) for side in (known, ~known)]
         codes, (labelled, unlabelled) = torch.cat([mean for mean, _ in sides]), [terms for _, terms in sides]
-        place = known.logical_not().byte().argsort(stable=True).argsort()  # labelled ones were put first
-        return codes[place], {name: labelled[name] + unlabelled[name] for name in labelled}
+        return codes, {name: labelled[name] + unlabelled[name] for name in labelled}
 
 
 class TAVAAL(VAAL):

@@ -323,7 +323,7 @@ class VariationalTSNEAE(_TSNETerm, VAE):
     """The "variational t-SNE style" one: reconstruction + beta KL(q || p(z)) + tsne_weight D KL(P || Q) [Slides]."""
 
 
-MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}
+MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}  # trained without labels
 
 
 def check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

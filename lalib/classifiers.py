@@ -20,7 +20,7 @@ from lalib._checks import LalibError, check_choice, check_int, check_labels, che
 from lalib.augment import RandomViews
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
-from lalib.networks import IMAGENET_MEAN, IMAGENET_SPREAD, Batch, Trainable, in_blocks, mlp, resnet18, small_cnn
+from lalib.networks import CNNS, IMAGENET_MEAN, IMAGENET_SPREAD, Batch, Residual, Trainable, in_blocks, mlp, resnet18
 from lalib.seeds import seeded
 
 __all__ = [
@@ -108,13 +108,19 @@ def _hits(probs: Tensor, labels: Tensor) -> Tensor:
 
 
 class CNNClassifier(Classifier):
-    """The small CNN on pixels, images (B, C, H, W) in [0, 1]."""
+    """A CNN on pixels, images (B, C, H, W) in [0, 1].
+
+    network: "small", or "residual", slower and better once there are thousands of labels: see networks.
+    """
+
+    block_types = (nn.ReLU, Residual)
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
         n_classes: int,
         *,
+        network: str = "small",
         dropout: float = 0.5,
         multi_label: bool = False,
         seed: int = 0,
@@ -122,7 +128,7 @@ class CNNClassifier(Classifier):
         super().__init__(n_classes, multi_label)
         self.image_shape = tuple(image_shape)
         with seeded(seed, "weights"):
-            self.network = small_cnn(image_shape, self.n_classes, dropout)
+            self.network = CNNS[check_choice("network", network, CNNS)](image_shape, self.n_classes, dropout)
 
 
 class ResNetClassifier(Classifier):

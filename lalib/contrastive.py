@@ -19,7 +19,7 @@ from lalib.augment import RandomViews
 from lalib.autoencoders import MODELS, check_shape
 from lalib.conditional import ConditionalVAE
 from lalib.losses import nt_xent
-from lalib.networks import Batch, PadTo, Trainable
+from lalib.networks import Batch, PadTo, Trainable, normed_conv
 from lalib.seeds import seeded
 
 __all__ = ["ENCODERS", "ContrastiveEncoder"]
@@ -103,18 +103,13 @@ def _check_views(views: Mapping[str, float]) -> RandomViews:
     return RandomViews(**views)
 
 
-def _conv(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    groups = math.gcd(8, outputs)
-    layers = [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(groups, outputs)]
-    return [*layers, nn.ReLU()]
-
-
 def _trunk(image_shape: tuple[int, int, int], width: int) -> tuple[nn.Sequential, int]:
     """Three convolutions, the first two strided, and a dense layer; and its number of outputs."""
     channels, height, width_px = image_shape
     pad = PadTo(height, width_px, 4)
     inputs = 2 * width * (pad.padded[0] // 4) * (pad.padded[1] // 4)
-    layers = [pad, *_conv(channels, width, 2), *_conv(width, 2 * width, 2), *_conv(2 * width, 2 * width, 1)]
+    layers = [pad, *normed_conv(channels, width, 2), *normed_conv(width, 2 * width, 2)]
+    layers += normed_conv(2 * width, 2 * width)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 256), nn.LayerNorm(256), nn.ReLU()), 256
 
 

@@ -5,6 +5,7 @@ meets a stale file.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,6 @@ from lalib._downloads import digest as file_digest
 from lalib.augment import RandomViews
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
-from lalib.generation import GenerativeAugmentation
 from lalib.latent import encode, reconstruction_errors
 from lalib.loop import cold_start, in_lockstep
 from lalib.peers import Peer, is_peer, peer_label
@@ -119,18 +119,18 @@ def compare(
     ]
     size = _group_size(task, len(runs), jobs)
     codes, test_codes, errors, encoder_config = _codes(encoder, images, test)
-    data = {"images": images.fingerprint(), "test": test.fingerprint(), "encoder": encoder_config}
-    runs = [data | run for run in runs]
+    seen = {"images": images.fingerprint(), "test": test.fingerprint(), "encoder": encoder_config}
+    runs = [seen | run for run in runs]
     functions = {label: strategy for label, (strategy, _) in strategies.items()}
-    held_out = test.images if task.on_pixels else test_codes
-    function = _LearningRuns(TaskData(codes, images, task), held_out, test.labels, errors, functions, device)
+    data, held_out = TaskData(codes, images, task), (test.images if task.on_pixels else test_codes, test.labels)
+    function = _LearningRuns(data, images.labels, held_out, errors, functions, device)
     groups = _groups(runs, size)
     return run_all(function, runs, out, groups=groups, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
 
 
 def _group_size(task: Task, runs: int, jobs: int) -> int:
     """How many runs of a strategy train together: as many as pay, but every job has work."""
-    return min(TOGETHER, -(-runs // check_int("jobs", jobs, low=1))) if task.together else 1
+    return min(TOGETHER, math.ceil(runs / check_int("jobs", jobs, low=1))) if task.together else 1
 
 
 def _groups(runs: list[dict], size: int) -> list[list[dict]]:
@@ -143,16 +143,20 @@ def _groups(runs: list[dict], size: int) -> list[list[dict]]:
 
 
 class _LearningRuns:
-    """Calls runs of compare that differ in the seed alone; holds what the configuration only names."""
+    """Calls runs of compare that differ in the seed alone; holds what the configuration only names.
 
-    def __init__(self, data, test_inputs, test_labels, errors, functions, device):
-        self.data, self.test, self.errors = data, (test_inputs, test_labels), errors
+    labels: of the pool, (N,) or (N, C), beside `data`, which strategies reach. test: inputs and labels.
+    """
+
+    def __init__(self, data, labels, test, errors, functions, device):
+        self.data, self.labels, self.test, self.errors = data, labels, test, errors
         self.functions, self.device = functions, device
 
     def __call__(self, group: list[dict]) -> list[list[dict]]:
         first, seeds = group[0], [run["seed"] for run in group]
-        pools = [Pool(self.data.images.labels) for _ in group]
-        start = {"start": first["start"], "data": self.data, "n": first["initial"], "errors": self.errors}
+        pools = [Pool(self.labels) for _ in group]
+        start = {"start": first["start"], "data": self.data, "n": first["initial"]}
+        start |= {"errors": self.errors, "labels": self.labels}
         rounds = in_lockstep(
             pools,
             self.data,
@@ -237,8 +241,7 @@ def _task_config(task: Task) -> dict:
     if options.get("weights") not in (None, "imagenet"):
         options["weights"] = file_digest(options["weights"], "sha256")
     views = None if task.views is None else asdict(RandomViews(**task.views))
-    generated = None if task.generated is None else asdict(GenerativeAugmentation(**task.generated))
-    return asdict(task) | {"options": options, "views": views, "generated": generated}
+    return asdict(task) | {"options": options, "views": views}
 
 
 def _resolved(strategy: str | Strategy, options: dict) -> dict:

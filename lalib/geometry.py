@@ -10,6 +10,7 @@ they are is measured from differences.
 [Muellner2013] D. Muellner, "fastcluster: fast hierarchical, agglomerative clustering routines", J. Stat. Softw., 2013.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -71,7 +72,7 @@ def distinct(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def evenly_spread(places: torch.Tensor, sample: int) -> torch.Tensor:
     """At most `sample` rows of places (U, L), evenly spread in lexicographic order: the values alone decide which."""
-    step = -(-len(places) // sample)
+    step = math.ceil(len(places) / sample)
     order = np.lexsort(places.cpu().numpy().T[::-1])[::step].copy()
     return places[torch.from_numpy(order).to(places.device)]
 
@@ -252,7 +253,7 @@ def median_nn_distance(codes: torch.Tensor, metric="euclidean", sample: int = 10
     metric = resolve_metric(metric, codes)
     if len(places) == 1:
         return 0.0
-    step = -(-len(places) // sample)
+    step = math.ceil(len(places) / sample)
     distance, _ = Neighbours(places, metric).nearest(places[::step], 2)
     return float(distance[:, 1].median())
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lalib._checks import LalibError, check_choice, check_int, check_options
+from lalib._checks import LalibError, check_choice, check_int, check_labels, check_options
 from lalib.pool import Pool, PoolView
 from lalib.seeds import generator
 from lalib.strategies import STRATEGIES, Strategy, run_strategy
@@ -138,25 +138,27 @@ def cold_start(
     *,
     seed: int,
     errors: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Indices (n,) of the images whose labels are bought first.
 
     start: a strategy that needs no label, of which n images are asked; or {class name: how many}, drawn at random from
-    these classes alone with the help of their hidden labels, as in a study that begins with three of ten classes.
+    these classes alone with the help of labels (N,), which only this start needs and no strategy sees, as in a study
+    that begins with three of ten classes.
     """
     if isinstance(start, Mapping):
-        return _from_classes(start, data.images, generator(seed, "initial"))
+        return _from_classes(start, data.images, labels, generator(seed, "initial"))
     sources = {} if errors is None else {"errors": errors}
     return run_strategy(start, PoolView(data.codes, sources=sources), n, generator=generator(seed, "initial")).index
 
 
-def _from_classes(start, images, generator):
-    if images.labels is None or images.multi_label:
-        raise LalibError("a start from chosen classes needs one label per image")
-    parts = []
+def _from_classes(start, images, labels, generator):
+    if labels is None or torch.as_tensor(labels).ndim > 1:
+        raise LalibError("a start from chosen classes needs one label per image: give labels= (N,)")
+    labels, parts = check_labels(labels, len(images), images.n_classes), []
     for name, count in sorted(start.items()):  # a run's configuration does not know their order
         chosen = images.class_names.index(check_choice("class", name, images.class_names))
-        members = (images.labels == chosen).nonzero().squeeze(1)
+        members = (labels == chosen).nonzero().squeeze(1)
         check_int(f"images of class {name!r}", count, low=1, high=len(members))
         parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(parts)

@@ -3,6 +3,7 @@
 [Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -80,7 +81,7 @@ class LossPredictor(Trainable):
         """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
         if (codes is None) != (self.codes is None):
             raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
-        parts = [None] * -(-len(inputs) // block) if codes is None else codes.split(block)
+        parts = [None] * math.ceil(len(inputs) / block) if codes is None else codes.split(block)
         return torch.cat(
             [
                 in_blocks(self, lambda x, z=z: self.head(_blocks(self.classifier, x), z), x, block)

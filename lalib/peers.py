@@ -205,13 +205,13 @@ def _draw(generator: torch.Generator) -> int:
 @contextlib.contextmanager
 def _numpy_and_torch_seeded(seed: int) -> Iterator[None]:
     """Seed the global states in the block: k-means may draw from numpy's, a network given to them from torch's."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        with seeded(seed, "peer"):
+    with seeded(seed, "peer"):  # which no other thread enters meanwhile
+        before = np.random.get_state()
+        np.random.seed(seed)
+        try:
             yield
-    finally:
-        np.random.set_state(before)
+        finally:
+            np.random.set_state(before)
 
 
 def _describe(value):

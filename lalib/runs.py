@@ -10,7 +10,6 @@ import json
 import math
 import platform
 import subprocess
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,7 +32,6 @@ __all__ = ["provenance", "read_record", "run_all"]
 Rows, Group = list[dict], list[dict]
 Names = tuple[str, ...]  # of the files of a group
 TRIES = 3  # of processes that die before any run is finished
-ALONE = threading.RLock()  # two runs in threads of one process would draw from each other's global generators
 
 
 def run_all(
@@ -143,10 +141,9 @@ def _records(function, group: Group, single_thread: bool) -> list[dict]:
     """What the files of a group's runs will hold; each run is given its share of the seconds."""
     if single_thread:
         torch.set_num_threads(1)
-    with ALONE:
-        started = time.perf_counter()
-        rows = function(group)
-        seconds = round((time.perf_counter() - started) / len(group), 2)
+    started = time.perf_counter()
+    rows = function(group)
+    seconds = round((time.perf_counter() - started) / len(group), 2)
     shared = {"seconds": seconds, **provenance()}
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
 

@@ -6,6 +6,7 @@ changes what is drawn for another (the initial weights).
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +14,8 @@ import torch
 from lalib._checks import check_int
 
 __all__ = ["child_seed", "generator", "seeded"]
+
+ALONE = threading.RLock()  # the global generators are one for all threads of a process
 
 
 def child_seed(seed: int, *names: str | int) -> int:
@@ -31,10 +34,11 @@ def generator(seed: int, *names: str | int, device: str | torch.device = "cpu") 
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
     """Seed torch's global generators inside the block and put their states back after it.
 
-    For layers that take no generator (nn.Linear's initial weights, dropout).
+    For layers that take no generator (nn.Linear's initial weights, dropout). Threads wait for each other here, so that
+    none draws from another's.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with ALONE, torch.random.fork_rng(devices=devices):
         # not torch.manual_seed, which without CUDA keeps a stack trace of every call, at three times the cost
         for random in (torch.default_generator, *(torch.cuda.default_generators[device] for device in devices)):
             random.manual_seed(child_seed(seed, *names))

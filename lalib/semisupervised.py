@@ -69,7 +69,7 @@ class PartlyLabelled(Trainable):
             return
         parts = self.unlabeled[torch.randperm(len(self.unlabeled), generator=generator)].split(size)
         count = min(self.labeled_size, len(self.labeled))
-        rounds = -(-count * len(parts) // len(self.labeled))
+        rounds = math.ceil(count * len(parts) / len(self.labeled))
         deck = torch.cat([torch.randperm(len(self.labeled), generator=generator) for _ in range(rounds)])
         for part, labeled in zip(parts, self.labeled[deck].split(count), strict=False):
             yield torch.cat([labeled, part])
@@ -283,15 +283,14 @@ class FixMatch(PartlyLabelled, Classifier):
         return self.classifier.activations(x)
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        views = self.views or RandomViews()
-        gentle = RandomViews(**dict.fromkeys(LIMITS, 0.0) | {"shift": 0.05, "flip": views.flip})
+        gentle = RandomViews(**dict.fromkeys(LIMITS, 0.0) | {"shift": 0.05, "flip": self.views.flip})
         moved, known = gentle(batch.x, generator=generator), batch.y != UNKNOWN
         terms = {}
         if known.any():
             terms["class"] = F.cross_entropy(self(moved[known]).float(), batch.y[known])
         if not known.all():
             sure, guess = self._guesses(moved[~known])
-            asked = self(views(batch.x[~known], generator=generator)).float()
+            asked = self(self.views(batch.x[~known], generator=generator)).float()
             errors = F.cross_entropy(asked, guess, reduction="none")
             terms |= {"consistency": (sure * errors).mean(), "sure": sure.mean()}
         return {"loss": terms.get("class", 0) + self.weight * terms.get("consistency", 0), **terms}

@@ -7,6 +7,7 @@ predicts losses or a discriminator, is trained beside it when asked for, so that
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from lalib._checks import LalibError
 from lalib.adversarial import TAVAAL, VAAL
 from lalib.classifiers import Classifier, last_features, mc_dropout_proba, predict_proba
-from lalib.generation import Generated, GenerativeAugmentation
+from lalib.generation import Generated
 from lalib.loss_prediction import DETACH, LossPredictor
 from lalib.networks import Trainable, in_blocks
 from lalib.seeds import child_seed
 from lalib.strategies.uncertainty import mutual_information
-from lalib.tasks import TaskData, round_up
+from lalib.tasks import TaskData
 from lalib.together import fit_together
 from lalib.training import fit_fully
 
@@ -92,13 +93,12 @@ def _generated(data, index, labels, seed, round, before, device) -> Generated | 
     """The generated images of a round, if the task wants any; before: the task model of the last round or None."""
     if data.task.generated is None:
         return None
-    wish = GenerativeAugmentation(**data.task.generated)
     settings = {"seed": seed, "round": round, "device": device}
     if before is not None:
         settings["last"] = before.generated.model
-        if wish.share < 1:
+        if data.task.generated.share < 1:
             settings["information"] = mutual_information(before.passes(data.inputs[index]))
-    return wish.generate(data.images, index, labels, **settings)
+    return data.task.generated.generate(data.images, index, labels, **settings)
 
 
 def _fit(models: Sequence[Trainable], data: TaskData, examples: Sequence[tuple], seeds, round, device) -> None:
@@ -204,9 +204,9 @@ class TaskModel:
 
     def ta_vaal(self) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        self.data.task.check_serves("ta-vaal", self.data.images.multi_label)
+        self.data.task.check_serves("ta-vaal", self.data.multi_label)
         unlabelled, task = len(self.data.images) - len(self.index), self.data.task
-        predictor = self._predictor(task.vae_epochs * round_up(unlabelled, TAVAAL.batch_size))
+        predictor = self._predictor(task.vae_epochs * math.ceil(unlabelled / TAVAAL.batch_size))
         return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))
 
     def _told(self, model: VAAL) -> Tensor:

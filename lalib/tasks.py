@@ -4,8 +4,9 @@
            ensembles", NeurIPS 2017.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from lalib._checks import (
     check_choice,
     check_codes,
     check_int,
+    check_known,
     check_number,
     keyword_defaults,
 )
@@ -31,7 +33,7 @@ from lalib.generation import Generated, GenerativeAugmentation
 from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
-__all__ = ["TASKS", "Task", "TaskData", "round_up"]
+__all__ = ["TASKS", "Task", "TaskData"]
 
 TASKS = {
     "mlp": MLPClassifier,
@@ -58,8 +60,8 @@ class Task:
     fit. warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
     learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
     RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
-    generated: options of GenerativeAugmentation by name, for further training images that a class-conditional model
-    draws around the labelled ones; tasks "cnn" and "resnet18" only; {} for its defaults, None for no such images.
+    generated: which further training images a class-conditional model draws around the labelled ones in every round;
+    for "cnn" and "resnet18" only; None for none.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
     "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
     of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
@@ -77,7 +79,7 @@ class Task:
     schedule: str = "constant"
     warm_start: bool = False
     views: Mapping[str, float] | None = None
-    generated: Mapping[str, float | str] | None = None
+    generated: GenerativeAugmentation | None = None
     mc: str = "ensemble"
     passes: int = 5
     loss_weight: float = 1.0
@@ -88,7 +90,7 @@ class Task:
         check_choice("task", self.model, TASKS)
         for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        _check_known(f"task {self.model!r}", self.options, self._defaults())
+        check_known(f"task {self.model!r}", self.options, self._defaults())
         for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), low=low)
@@ -109,12 +111,13 @@ class Task:
                 raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
             RandomViews(**self.views)
         if self.generated is not None:
+            if not isinstance(self.generated, GenerativeAugmentation):
+                raise TypeError(f"generated must be a GenerativeAugmentation, got {type(self.generated).__name__}")
             if not self.on_pixels or self.partly_labelled:
                 raise ValueError(
                     "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and "
                     f"'resnet18', got {self.model!r}"
                 )
-            GenerativeAugmentation(**self.generated)
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
@@ -156,43 +159,36 @@ class Task:
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
-        return round_up(points, TASKS[self.model].batch_size if self.batch_size is None else self.batch_size)
+        return math.ceil(points / (TASKS[self.model].batch_size if self.batch_size is None else self.batch_size))
 
     def n_epochs(self, points: int, round: int) -> int:
         """Epochs of a training on so many inputs in that round (0 is the first)."""
         if self.epochs is not None:
             return self.epochs + self.more_epochs * round
-        return round_up(self.steps, self.n_batches(points))
-
-
-def _check_known(what: str, options: Mapping, known: Mapping) -> None:
-    for name in options:
-        if name not in known:
-            allowed = ", ".join(map(repr, known)) or "none"
-            raise ValueError(f"{what} has no option {name!r}; its options are: {allowed}")
-
-
-def round_up(a: int, b: int) -> int:
-    """a / b rounded up."""
-    return -(-a // b)
+        return math.ceil(self.steps / self.n_batches(points))
 
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
     """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes.
 
-    codes become float32. Raises ValueError or TypeError for codes that are not finite or not those of the images.
+    codes become float32. Strategies have a way here through what they may ask. So of the images neither labels nor
+    names of files are kept, only whether an image may have several classes: multi_label, as the labels say if any.
+    Raises ValueError or TypeError for codes that are not finite or not those of the images.
     """
 
     codes: Tensor
     images: ImageSet
     task: Task
+    multi_label: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "codes", check_codes(self.codes).float())
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
-        if self.task.generated is not None and self.images.multi_label:
+        object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
+        object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
+        if self.task.generated is not None and self.multi_label:
             raise LalibError("generated images need one label per image; these images may have several")
 
     @property
@@ -204,7 +200,7 @@ class TaskData:
         """A new task model with the weights of that seed."""
         size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
         classifier = TASKS[self.task.model](
-            size, self.images.n_classes, multi_label=self.images.multi_label, seed=seed, **self.task.options
+            size, self.images.n_classes, multi_label=self.multi_label, seed=seed, **self.task.options
         )
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)

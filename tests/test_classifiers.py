@@ -190,6 +190,7 @@ def test_labels_outside_the_classes(digits):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (lambda: la.CNNClassifier(SHAPE, 2, network="wide"), ValueError, "network must be one of .*, got 'wide'"),
         (lambda: la.CNNClassifier(SHAPE, 0), ValueError, "n_classes must be at least 1, got 0"),
         (lambda: la.MLPClassifier(2, 1.5), TypeError, "n_classes must be a whole number, got 1.5"),
         (lambda: la.MLPClassifier(0, 2), ValueError, "latent_dim must be at least 1, got 0"),
@@ -220,6 +221,7 @@ def _classifiers(digits):
     autoencoder = la.CAE(SHAPE, 10)
     return {
         "cnn": (la.CNNClassifier(SHAPE, 10), digits, 128),
+        "residual": (la.CNNClassifier(SHAPE, 10, network="residual"), digits, 128),
         "mlp": (la.MLPClassifier(64, 10, hidden=(20, 30), dropout=0.2), _codes(digits), 30),
         "linear": (la.MLPClassifier(64, 10, hidden=()), _codes(digits), 64),
         "encoder": (la.EncoderClassifier(autoencoder, 10), digits, 128),
@@ -242,6 +244,7 @@ def test_hidden_blocks_in_order(digits):
     x = digits.images[:4].float() / 255
     shapes = {
         "cnn": [(4, 16, 8, 8), (4, 32, 4, 4), (4, 128)],
+        "residual": [(4, 32, 8, 8), (4, 64, 4, 4), (4, 64, 2, 2), (4, 128, 2, 2), (4, 128, 1, 1)],
         "encoder": [(4, 16, 4, 4), (4, 32, 2, 2), (4, 512), (4, 512), (4, 128)],
         "resnet": [(4, 64, 2, 2), (4, 128, 1, 1), (4, 256, 1, 1), (4, 512, 1, 1)],
     }

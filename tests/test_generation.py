@@ -16,7 +16,7 @@ from lalib.strategies.uncertainty import mutual_information
 from lalib.task_models import train
 from lalib.tasks import Task, TaskData
 
-FEW = {"per_label": 3, "epochs": 2, "later_epochs": 1, "latent_dim": 4}
+FEW = GenerativeAugmentation(per_label=3, epochs=2, later_epochs=1, latent_dim=4)
 QUICK = {"model": "cnn", "steps": 12, "passes": 3, "vae_epochs": 1}
 
 
@@ -108,7 +108,7 @@ def test_a_task_is_trained_on_labelled_and_generated_images(digits):
 
 
 def test_the_least_known_of_the_labelled_images_by_the_last_rounds_models(digits):
-    data = _data(digits, FEW | {"share": 0.25})
+    data = _data(digits, dataclasses.replace(FEW, share=0.25))
     first = _train(data, digits.labels)
     second = _train(data, digits.labels, 60, round=1, last=first)
     p_T_M_C = first.mc_probs()[:, :60].double().numpy()
@@ -142,12 +142,12 @@ def test_a_class_without_labels_is_legal(digits):
 
 def test_compare_with_generated_images(digits, tmp_path):
     """Alike for every strategy until these have bought other labels; and every default is part of the run's name."""
-    task = Task(**QUICK, generated=FEW | {"share": 0.5})
+    task = Task(**QUICK, generated=dataclasses.replace(FEW, share=0.5))
     settings = {"strategies": ["random", "bald"], "initial": 20, "step": 10, "rounds": 1, "seeds": 1}
     table = la.compare(digits, digits, task=task, out=tmp_path, device="cpu", progress=False, **settings)
     assert table["labels"].tolist() == [20, 30, 20, 30]
     assert table.query("labels == 20")["accuracy"].nunique() == 1
-    assert _task_config(task)["generated"] == dataclasses.asdict(GenerativeAugmentation(**FEW, share=0.5))
+    assert _task_config(task)["generated"] == dataclasses.asdict(FEW) | {"share": 0.5}
     assert _task_config(Task(**QUICK))["generated"] is None
 
 
@@ -163,14 +163,19 @@ def test_compare_with_generated_images(digits, tmp_path):
 )
 def test_what_cannot_be_generated(options, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
-        Task(model="cnn", generated=options)
+        GenerativeAugmentation(**options)
 
 
 @pytest.mark.parametrize("model", ["mlp", "m1m2", "m2", "fixmatch", "m2-vaal"])
 def test_tasks_that_take_no_generated_images(model):
     message = f"labelled images alone on pixels, 'cnn' and 'resnet18', got '{model}'"
     with pytest.raises(ValueError, match=message):
-        Task(model=model, generated={})
+        Task(model=model, generated=FEW)
+
+
+def test_a_task_takes_no_options_by_name():
+    with pytest.raises(TypeError, match="generated must be a GenerativeAugmentation, got dict"):
+        Task(model="cnn", generated={})
 
 
 def test_several_labels_per_image_are_refused(digits):

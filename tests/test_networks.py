@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lalib.networks import (
+    CNNS,
     PRESETS,
     Batch,
     ClippedLinear,
@@ -16,7 +17,6 @@ from lalib.networks import (
     eval_mode,
     in_blocks,
     mlp,
-    small_cnn,
     to_input,
 )
 
@@ -197,4 +197,5 @@ def test_classifier_networks():
     assert mlp(3, 4, (8, 8), 0.1)(torch.rand(2, 3)).shape == (2, 4)
     assert mlp(3, 4, ())(torch.rand(2, 3)).shape == (2, 4)
     for shape in SHAPES:
-        assert small_cnn(shape, 7)(torch.rand(2, *shape)).shape == (2, 7)
+        for build in CNNS.values():
+            assert build(shape, 7)(torch.rand(2, *shape)).shape == (2, 7)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import lalib as la
+from lalib.autoencoders import MODELS
 from lalib.query_sets import compare_maps, compare_query_sets
 from lalib.seeds import child_seed
 from lalib.strategies import LABEL_FREE
@@ -162,6 +163,16 @@ def test_query_sets_need_one_label_per_image(digits, held_out, tmp_path):
     several = [dataclasses.replace(part, labels=one_hot[part.labels]) for part in (digits, held_out)]
     with pytest.raises(la.LalibError, match="query sets are compared by one label per image"):
         _compare(*several, tmp_path)
+
+
+def test_encoders_that_learn_from_labels_are_no_choice(digits, held_out, tmp_path):
+    """They would be trained on the labels of the whole pool."""
+    assert not [name for name, model in MODELS.items() if getattr(model, "partly_labelled", False)]
+    knowing = {"model": "ConditionalVAE", "n_classes": 10}
+    with pytest.raises(ValueError, match=r"encoder's model must be one of 'CAE', .* got 'ConditionalVAE'"):
+        _compare(digits, held_out, tmp_path, encoder=knowing)
+    with pytest.raises(ValueError, match=r"encoder's model must be one of 'CAE', .* got 'ConditionalVAE'"):
+        compare_maps(digits, held_out, models={"a": knowing}, out=tmp_path)
 
 
 def test_all_strategies_that_need_no_label_are_the_default(digits, held_out, tmp_path):

@@ -13,7 +13,6 @@ import torch
 
 from lalib import LalibError, runs
 from lalib.runs import run_all
-from lalib.seeds import seeded
 
 
 class _Square:
@@ -359,25 +358,6 @@ def test_a_run_that_fails_on_the_cluster_says_why_and_keeps_the_others(cluster, 
     assert 1 <= kept <= 5
     function.fails_at = None
     assert _run_all(function, _runs(*range(6)), out, cluster=cluster.scheduler_address)["x"].tolist() == list(range(6))
-
-
-class _Draws:
-    """A number drawn from torch's global generator, seeded by the run."""
-
-    def __call__(self, run):
-        with seeded(run["x"], "weights"):
-            time.sleep(0.02)
-            return [{"x": run["x"], "drawn": float(torch.rand(()))}]
-
-
-def test_threads_of_one_worker_do_not_draw_from_each_others_generators(tmp_path):
-    """A worker of Dask has as many threads as the machine has cores, unless told otherwise."""
-    from distributed import LocalCluster
-
-    alone = _run_all(_Draws(), _runs(*range(8)), tmp_path / "here")
-    with LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0") as cluster:
-        together = _run_all(_Draws(), _runs(*range(8)), tmp_path / "there", cluster=cluster.scheduler_address)
-    assert together.equals(alone)
 
 
 def test_processes_or_a_cluster(square, tmp_path):

@@ -1,5 +1,8 @@
 """Child seeds: reproducible, independent, and without a trace on torch's global state."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -33,6 +36,18 @@ def test_seeded_seeds_the_block_and_puts_the_global_state_back():
     with pytest.raises(KeyError), seeded(1, "weights"):
         raise KeyError(torch.rand(3))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_do_not_draw_from_each_others_generators():
+    """A comparison may run in a thread while its reader trains a model, and Dask gives a worker several."""
+
+    def drawn(seed):
+        with seeded(seed, "weights"):
+            time.sleep(0.005)
+            return float(torch.rand(()))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(drawn, range(16))) == [drawn(seed) for seed in range(16)]
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "0", None, True])

@@ -20,9 +20,12 @@ QUICK = {"steps": 20, "passes": 3, "vae_epochs": 1}
 FROM_LABELS_ALONE = ("mlp", "cnn", "resnet18")
 
 
+DIGITS = la.load("digits").subset(range(300))
+
+
 @pytest.fixture(scope="module")
 def digits():
-    return la.load("digits").subset(range(300))
+    return DIGITS
 
 
 def _codes(images):
@@ -33,9 +36,9 @@ def _data(images, **options):
     return TaskData(_codes(images), images, Task(**{**QUICK, **options}))
 
 
-def _train(data, n=60, **options):
+def _train(data, n=60, labels=DIGITS.labels, **options):
     index = torch.arange(n)
-    return train(data, index, data.images.labels[index], **{"seed": 0, "device": "cpu", **options})
+    return train(data, index, labels[index], **{"seed": 0, "device": "cpu", **options})
 
 
 def _weights(classifier):
@@ -265,8 +268,8 @@ def test_predicted_losses_follow_the_true_ones(digits):
     noisy = digits.labels.clone()
     hard = digits.labels >= 5
     noisy[hard] = 5 + torch.randint(5, (int(hard.sum()),), generator=generator(0, "noise"))
-    data = _data(dataclasses.replace(digits, labels=noisy), steps=300)
-    losses = _train(data, 200).predicted_losses()
+    data = _data(digits, steps=300)
+    losses = _train(data, 200, noisy).predicted_losses()
     assert losses[200:][hard[200:]].mean() > losses[200:][~hard[200:]].mean() + losses[200:].std()
 
 
@@ -287,7 +290,7 @@ def test_evaluate_by_hand(digits):
 def test_several_labels_per_image(digits):
     labels = torch.stack([digits.labels % 2, digits.labels // 5, torch.zeros_like(digits.labels)], dim=1)
     several = dataclasses.replace(digits, labels=labels, class_names=("odd", "high", "never"))
-    state = _train(_data(several, steps=100), 200)
+    state = _train(_data(several, steps=100), 200, labels)
     result = evaluate(state, _codes(several), labels)
     probs = state.probs()
     aucs = []
@@ -344,6 +347,17 @@ def test_codes_become_single_precision(digits):
     assert TaskData(torch.zeros(300, 2, dtype=torch.float64), digits, Task()).codes.dtype == torch.float32
 
 
+def test_of_the_images_stays_what_strategies_may_see(digits):
+    several = dataclasses.replace(digits, labels=torch.eye(10, dtype=torch.int64)[digits.labels], files=["x.png"] * 300)
+    for images in (digits, several):
+        data = _data(images)
+        again = dataclasses.replace(data, task=Task(model="cnn"))
+        assert data.images.labels is None
+        assert data.images.files == ()
+        assert data.images.class_names == images.class_names
+        assert data.multi_label == again.multi_label == again.classifier(0).multi_label == images.multi_label
+
+
 @pytest.mark.parametrize("source", ["probs", "predicted_losses"])
 def test_a_resnet_takes_any_number_of_labels(source):
     """33 images in batches of 32 leave one, of which batch normalisation in the last stage can make nothing."""
@@ -355,6 +369,6 @@ def test_a_resnet_takes_any_number_of_labels(source):
 
 def test_auc_needs_a_mixed_class(digits):
     several = dataclasses.replace(digits, labels=torch.eye(10, dtype=torch.int64)[digits.labels])
-    state = _train(_data(several))
+    state = _train(_data(several), labels=several.labels)
     with pytest.raises(la.LalibError, match="auc needs a class that some but not all of the held-out images have"):
         evaluate(state, _codes(several), torch.zeros(300, 10, dtype=torch.int64))

@@ -1,5 +1,6 @@
 """Mosaics of images: reconstructions, the decoded latent grid, traversals, thumbnails. One trace holds all tiles."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -157,7 +158,7 @@ def _caption_trace(captions, shown, columns, foot):
 
 def wrap(tiles: np.ndarray, columns: int) -> np.ndarray:
     """Tiles (n, H, W, C) as rows of `columns`, the last one filled with white."""
-    rows = -(-len(tiles) // columns)
+    rows = math.ceil(len(tiles) / columns)
     filled = np.full((rows * columns, *tiles.shape[1:]), 255, dtype=np.uint8)
     filled[: len(tiles)] = tiles
     return filled.reshape(rows, columns, *tiles.shape[1:])
@@ -194,7 +195,7 @@ def canvas(tiles: np.ndarray, gap: int, below: int) -> tuple[np.ndarray, int, in
 
 def _frame(height, gap, caption):
     """White above a tile, white below it, and the height of all, in pixels of the image."""
-    gap = int(np.ceil(gap * height))
+    gap = math.ceil(gap * height)
     below = gap + round(caption * height)
     return gap, below, gap + height + below
 

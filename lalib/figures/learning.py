@@ -1,5 +1,6 @@
 """What active learning buys: learning curves, label saving, the classes of every batch, the picks on a map."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -263,7 +264,7 @@ def class_counts(
     known = frame["strategy"].unique().tolist()
     shown = known if strategies is None else [check_choice("strategies", s, known) for s in strategies]
     columns = min(check_int("columns", columns, low=1), len(shown))
-    rows, panel, gap = -(-len(shown) // columns), 40 + 22 * frame["class"].nunique(), 90  # pixels
+    rows, panel, gap = math.ceil(len(shown) / columns), 40 + 22 * frame["class"].nunique(), 90  # pixels
     inner = rows * panel + (rows - 1) * gap
     gaps = {"horizontal_spacing": 0.06 / columns, "vertical_spacing": gap / inner}
     fig = make_subplots(rows=rows, cols=columns, subplot_titles=shown, shared_yaxes=True, **gaps)

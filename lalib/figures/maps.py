@@ -1,5 +1,6 @@
 """Maps of a two-dimensional latent space: coloured by class, by cluster, by a value, with a sampling on top."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def latent_maps(
     if not codes:
         raise ValueError("codes must hold at least one name and its codes (N, 2), got none")
     columns = min(check_int("columns", columns, low=1), len(codes))
-    rows = -(-len(codes) // columns)
+    rows = math.ceil(len(codes) / columns)
     gaps = {"horizontal_spacing": 0.22 / columns, "vertical_spacing": 0.24 / rows}
     fig = make_subplots(rows=rows, cols=columns, subplot_titles=list(codes), **gaps)
     for place, (name, one) in enumerate(codes.items()):

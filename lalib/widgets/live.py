@@ -1,14 +1,18 @@
-"""Learning curves that grow while a comparison runs."""
+"""Learning curves that grow while a comparison runs, and a comparison with buttons to pause and to stop it."""
 
 import html
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 import plotly.graph_objects as go
 
 from lalib import figures
+from lalib._checks import LalibError
+from lalib.experiments import compare
+from lalib.widgets._parts import Sentence
 
-__all__ = ["LiveCurves"]
+__all__ = ["LiveCurves", "Race"]
 
 
 class LiveCurves(ipywidgets.VBox):
@@ -50,3 +54,118 @@ class LiveCurves(ipywidgets.VBox):
             self.children = [self.sentence, self.figure]
         else:
             figures.update_learning_curves(self.figure, table, **options)
+
+
+class _StopRaceError(Exception):
+    """Unwinds a comparison whose reader has pressed Stop."""
+
+
+class Race(ipywidgets.VBox):
+    """A comparison in the background, its curves, and buttons to start or go on, to pause and to stop.
+
+    race = la.widgets.Race(images, test, strategies=["random", "margin"], out="runs/race")
+    race
+    table = race.wait()  # in a cell of its own: the kernel hears no button while a cell runs, but Ctrl-C
+
+    Arguments are those of `compare`; curves: those of LiveCurves. It begins at once unless autostart=False. Pause and
+    Stop wait for the run in progress (the group of seeds that train together), so that no finished work is lost; Start
+    after Stop, or the same call in another notebook, goes on with what `out` holds. `state` is "ready", "running",
+    "pausing", "paused", "stopping", "stopped", "finished" or "failed". Other cells may be run meanwhile: they share the
+    processor, but not the random numbers.
+    """
+
+    def __init__(self, images, test, *, curves: Mapping | None = None, autostart: bool = True, **options):
+        self.arguments, self.options = (images, test), {"progress": False} | options
+        self.state, self.table, self.error = "ready", None, None
+        self._curve_options, self._thread = dict(curves or {}), None
+        self._changed = threading.Condition()  # of the state, which the buttons and the race both change
+        self.sentence = Sentence(value="Nothing has run yet.")
+        self.buttons = {
+            "start": self._button("Start", "play", self.start, "start, or go on after a pause or a stop"),
+            "pause": self._button("Pause", "pause", self.pause, "wait once the run in progress is done"),
+            "stop": self._button("Stop", "stop", self.stop, "end once the run in progress is done"),
+        }
+        self.curves = LiveCurves(**self._curve_options)
+        super().__init__([ipywidgets.HBox(list(self.buttons.values())), self.sentence, self.curves])
+        self._show("ready", "Press Start.")
+        if autostart:
+            self.start()
+
+    @staticmethod
+    def _button(text: str, icon: str, action: Callable[[], None], tooltip: str) -> ipywidgets.Button:
+        button = ipywidgets.Button(description=text, icon=icon, tooltip=tooltip)
+        button.on_click(lambda _: action())
+        return button
+
+    def start(self) -> None:
+        """Begin, or go on after pause() or stop(); nothing if it runs already."""
+        if self._move(("pausing", "paused"), "running", "Going on."):
+            return
+        if self._thread is None or not self._thread.is_alive():
+            self.curves = LiveCurves(**self._curve_options)  # finished runs are handed in again
+            self.children = (*self.children[:2], self.curves)
+            self.error = None
+            self._show("running", "The first run is on its way.")
+            self._thread = threading.Thread(target=self._run, name="race", daemon=True)
+            self._thread.start()
+
+    def pause(self) -> None:
+        """Wait as soon as the run in progress is done, until start()."""
+        self._move(("running",), "pausing", "The run in progress is finished first.")
+
+    def stop(self) -> None:
+        """End as soon as the run in progress is done; what was finished is kept in `out`."""
+        self._move(("running", "pausing", "paused"), "stopping", "The run in progress is finished first.")
+
+    def wait(self, timeout: float | None = None):
+        """The table of compare, once it is there; timeout: in seconds.
+
+        LalibError if the race was stopped or is not finished in time; what went wrong in compare, if something did.
+        Ctrl-C stops the race, too.
+        """
+        try:
+            if self._thread is not None:
+                self._thread.join(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        if self.error is not None:
+            raise self.error
+        if self.state != "finished":
+            raise LalibError(f"the race is {self.state}: {self.sentence.value}")
+        return self.table
+
+    def _run(self) -> None:
+        try:
+            self.table = compare(*self.arguments, on_run=self._on_run, **self.options)
+        except _StopRaceError:
+            self._show("stopped", f"{self.curves.runs} runs are kept. Start goes on with the next.")
+        except Exception as error:  # it would end the thread unseen; wait() raises it
+            self.error = error
+            self._show("failed", f"{type(error).__name__}: {error}")
+        else:
+            self._show("finished", f"All {self.curves.runs} runs are done.")
+
+    def _on_run(self, rows: list[dict]) -> None:
+        self.curves.add(rows)
+        self._move(("pausing",), "paused", f"{self.curves.runs} runs are done. Start goes on with the next.")
+        with self._changed:
+            self._changed.wait_for(lambda: self.state != "paused")
+        if self.state == "stopping":
+            raise _StopRaceError
+
+    def _move(self, before: Sequence[str], state: str, words: str) -> bool:
+        """Whether the race was in one of the states `before`, which it then leaves."""
+        with self._changed:
+            if moved := self.state in before:
+                self._show(state, words)
+                self._changed.notify_all()
+        return moved
+
+    def _show(self, state: str, words: str) -> None:
+        self.state = state
+        self.sentence.value = f"{state.capitalize()}. {words}"
+        moving = state in ("running", "pausing", "stopping")
+        self.buttons["start"].disabled = state in ("running", "stopping", "finished")
+        self.buttons["pause"].disabled = state != "running"
+        self.buttons["stop"].disabled = not (moving or state == "paused") or state == "stopping"

@@ -1,0 +1,27 @@
+"""A person as the oracle: labels that are saved as they are given, compared, merged, and carried to other programs.
+
+answers.py says what an answer is; store.py holds LabelStore, the file of answers; agreement.py compares and merges
+labellers; csv_files.py and label_studio.py carry selections out and answers in. An image has one class, or none yet.
+"""
+
+from lalib.labelling.agreement import Agreement, agreement, merge
+from lalib.labelling.answers import Answer
+from lalib.labelling.csv_files import read_csv, write_csv, write_selection
+from lalib.labelling.label_studio import label_studio_config, read_label_studio, write_label_studio
+from lalib.labelling.store import Imported, LabelStore, Progress
+
+__all__ = [
+    "Agreement",
+    "Answer",
+    "Imported",
+    "LabelStore",
+    "Progress",
+    "agreement",
+    "label_studio_config",
+    "merge",
+    "read_csv",
+    "read_label_studio",
+    "write_csv",
+    "write_label_studio",
+    "write_selection",
+]

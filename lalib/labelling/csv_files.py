@@ -1,0 +1,102 @@
+"""Labels and selections as CSV files, for spreadsheets and people: UTF-8 with a byte-order mark, as Excel wants it."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lalib._files import written_whole
+from lalib.data import ImageSet
+from lalib.labelling.answers import Answer, check_answer, now
+from lalib.labelling.store import Imported, LabelStore
+
+__all__ = ["read_csv", "write_csv", "write_selection"]
+
+
+def write_selection(path: str | Path, images: ImageSet, index: torch.Tensor | Sequence[int]) -> Path:
+    """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and an
+    empty column "class". Once that is filled in, read_csv reads it."""
+    chosen = images.subset(index)
+    files = chosen.files or [""] * len(chosen)
+    rows = zip(torch.as_tensor(index).tolist(), files, chosen.hashes, [""] * len(chosen), strict=True)
+    return _write(path, ("index", "file", "image", "class"), rows)
+
+
+def write_csv(store: LabelStore, path: str | Path) -> Path:
+    """All answers that count, of all labellers: labeller, time, image (the hash), kind ("class", "unsure" or "skip"),
+    class. What was replaced or undone stays behind."""
+    answers = [answer for name in store.labellers for answer in store.answers(name).values()]
+    return _write(path, ("labeller", "time", "image", "kind", "class"), answers)
+
+
+def _write(path: str | Path, header: Sequence[str], rows: Iterable) -> Path:
+    with written_whole(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([header, *rows])
+    return Path(path)
+
+
+def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None) -> Imported:
+    """Add the answers of a CSV file to the store: all lines that make sense, at once; the others are named by number.
+
+    Columns, in any order and separated by commas, semicolons or tabs: image (the hash) and class; labeller (else the
+    store's own), time (else now) and kind (else "class") if they are there; others are passed over. A line with neither
+    class nor kind is unanswered. Answers that are in the store give way to those of a later time only. Of two lines of
+    one labeller on one image that differ, the first counts and the second is bad. images: if given, lines of other
+    images are bad.
+    Raises ValueError for a file that is not there or lacks these columns, LalibError where the store does.
+    """
+    path, read_at = Path(path), now()
+    if not path.is_file():
+        raise ValueError(f"path must be a CSV file, got {str(path)!r}, which is not there")
+    known = None if images is None else set(images.hashes)
+    answers: dict[tuple[str, str], tuple[int, Answer]] = {}  # the line and what it says, by labeller and image
+    bad, unanswered = [], 0
+    for line, cells in _lines(path):
+        try:
+            row = cells()
+            if not row.get("kind") and not row["class"]:
+                unanswered += 1
+                continue
+            kind = (row.get("kind") or "class").lower()
+            who, when = row.get("labeller") or store.labeller, row.get("time") or read_at
+            answer = check_answer(Answer(who, when, row["image"], kind, row["class"] or None), store.class_names)
+            if known is not None and answer.image not in known:
+                raise ValueError(f"image {answer.image} is none of the {len(images)} images")
+            first, said = answers.setdefault((answer.labeller, answer.image), (line, answer))
+            if said[3:] != answer[3:]:
+                raise ValueError(f"line {first} has another answer of {answer.labeller!r} to this image")
+        except (ValueError, csv.Error) as error:
+            bad.append(f"line {line}: {error}")
+    done = store.add(answer for _, answer in answers.values())
+    return replace(done, unanswered=unanswered, bad=tuple(bad))
+
+
+def _lines(path: Path) -> Iterator:
+    """(number, a function that gives its cells by column) of each line that is not empty, below the header.
+
+    Lines are parsed one by one, so that a quotation mark too many spoils its own line only.
+    """
+    lines = re.split(r"\r\n|\r|\n", path.read_bytes().decode("utf-8-sig", "replace"))
+    delimiter = max(",;\t", key=lines[0].count)
+    header = [name.strip().lower() for name in next(csv.reader([lines[0]], delimiter=delimiter), [])]
+    counts = Counter(header)
+    if any(counts[name] != 1 for name in ("image", "class")) or any(
+        counts[name] > 1 for name in ("labeller", "time", "kind")
+    ):
+        raise ValueError(f"{path} must have the columns image and class once in its first line, got {header}")
+
+    def cells(line: str) -> dict[str, str]:
+        if "\ufffd" in line:
+            raise ValueError("is not UTF-8 text")
+        row = next(csv.reader([line], delimiter=delimiter, strict=True))
+        if len(row) != len(header):
+            raise ValueError(f"has {len(row)} cells, the first line has {len(header)}")
+        return dict(zip(header, map(str.strip, row), strict=True))
+
+    for number, line in enumerate(lines[1:], start=2):
+        if line.strip(" " + delimiter):
+            yield number, lambda line=line: cells(line)

@@ -1,0 +1,166 @@
+"""Selections as tasks for Label Studio, and its annotations back [LabelStudio].
+
+A task's data carries the image's hash, which Label Studio keeps and exports: this is how answers find their image.
+
+[LabelStudio] Label Studio task format, https://labelstud.io/guide/task_format
+"""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import torch
+
+from lalib._checks import LalibError
+from lalib._files import written_whole
+from lalib.data import ImageSet
+from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_class_names, now
+from lalib.labelling.store import Imported, LabelStore
+
+__all__ = ["UNSURE_CHOICE", "label_studio_config", "read_label_studio", "write_label_studio"]
+
+SHOWN = 5  # tasks named in a message
+
+
+def label_studio_config(class_names: Sequence[str]) -> str:
+    """The labelling interface of a project, to be pasted under Settings > Labeling Interface > Code: one choice per
+    class, and UNSURE_CHOICE. Its Skip button is "skip" here."""
+    names = (*check_class_names(class_names), UNSURE_CHOICE)
+    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in names)
+    return (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        '  <Choices name="class" toName="image" choice="single" showInline="true">\n'
+        f"{choices}\n  </Choices>\n</View>\n"
+    )
+
+
+def write_label_studio(
+    path: str | Path, images: ImageSet, index: torch.Tensor | Sequence[int], *, url: str | None = None
+) -> Path:
+    """The images at `index` (n,) as tasks of a Label Studio project (Import > JSON): image, sha256, index, file.
+
+    url: what stands before the file names, where Label Studio finds the files: "https://server/photos/", or
+    "/data/local-files/?d=photos/" for its local storage. None: the images themselves, as PNG inside the file, which
+    needs no server but suits small images only.
+    Raises ValueError for `url` if the images have no file names.
+    """
+    chosen = images.subset(index)
+    if url is not None and not chosen.files:
+        raise ValueError("url needs images with file names, as from_folder gives them; url=None puts the images inside")
+    where = [url + quote(file) for file in chosen.files] if url is not None else map(_data_uri, chosen.images)
+    rows = zip(where, chosen.hashes, torch.as_tensor(index).tolist(), chosen.files or [""] * len(chosen), strict=True)
+    tasks = [{"data": dict(zip(("image", "sha256", "index", "file"), row, strict=True))} for row in rows]
+    with written_whole(Path(path)) as temporary:
+        temporary.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
+    return Path(path)
+
+
+def _data_uri(image: torch.Tensor) -> str:
+    """The image (C, H, W) as a PNG inside a URL."""
+    from PIL import Image
+
+    pixels, file = image.permute(1, 2, 0).numpy(), io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def read_label_studio(
+    store: LabelStore, path: str | Path, images: ImageSet, labellers: Mapping[int | str, str] | None = None
+) -> Imported:
+    """Add the annotations of Label Studio's export (Export > JSON, not JSON-MIN) to the store, of all annotators.
+
+    Skipped tasks (cancelled annotations) become "skip", UNSURE_CHOICE "unsure". Tasks without annotation are
+    unanswered; annotations without a choice or with several are bad, and named. Drafts and predictions are passed over.
+    labellers: names here of Label Studio's annotators, by e-mail or number; by default the e-mail address, or
+    "label-studio-7" for number 7 where the export has no more.
+    Raises ValueError for a file that is not there, LalibError for one that is no such export, or that of another
+    project: tasks without a hash or with that of other images, choices that are no class here. Nothing is added then.
+    """
+    tasks = _tasks(Path(path))
+    _check_project(Path(path), tasks, images, store)
+    answers, bad, unanswered = [], [], 0
+    for name, task in tasks:
+        for annotation in task["annotations"]:
+            try:
+                answers.append(_answer(annotation, task["data"]["sha256"], labellers or {}, store.class_names))
+            except ValueError as error:
+                bad.append(f"{name}: {error}")
+        unanswered += not task["annotations"]
+    return replace(store.add(answers), unanswered=unanswered, bad=tuple(bad))
+
+
+def _tasks(path: Path) -> list[tuple[str, dict]]:
+    """The tasks, each with a name for messages; LalibError unless all have the form of an export."""
+    if not path.is_file():
+        raise ValueError(f"path must be a JSON file, got {str(path)!r}, which is not there")
+    try:
+        tasks = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise LalibError(f"{path} is damaged, it is not JSON: {error}") from error
+    if not isinstance(tasks, list) or not all(map(_is_task, tasks)):
+        raise LalibError(f"{path} is no export of Label Studio with tasks and annotations: choose JSON, not JSON-MIN")
+    return [(f"task {task.get('id', f'at place {place}')}", task) for place, task in enumerate(tasks, start=1)]
+
+
+def _is_task(task) -> bool:
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        return False
+    annotations = task.get("annotations")
+    return isinstance(annotations, list) and all(
+        isinstance(annotation, dict)
+        and isinstance(annotation.get("result"), list)
+        and all(isinstance(result, dict) for result in annotation["result"])
+        for annotation in annotations
+    )
+
+
+def _check_project(path: Path, tasks: list[tuple[str, dict]], images: ImageSet, store: LabelStore) -> None:
+    hashes, classes = set(images.hashes), {*store.class_names, UNSURE_CHOICE}
+    found = [(name, task["data"].get("sha256")) for name, task in tasks]
+    strange = [name for name, image in found if not isinstance(image, str) or image not in hashes]
+    if strange:
+        raise LalibError(
+            f"{path} is of another project: {len(strange)} of {len(tasks)} tasks are of none of the {len(images)} "
+            f"images by their data.sha256: {_listed(strange)}"
+        )
+    said = {choice for _, task in tasks for a in task["annotations"] for choice in _choices(a)}
+    if said - classes:
+        raise LalibError(
+            f"{path} is of another project: it has the choices {_listed(sorted(map(repr, said - classes)))}; "
+            f"allowed are {', '.join(map(repr, store.class_names))}"
+        )
+
+
+def _choices(annotation: dict) -> list[str]:
+    values = (result.get("value") for result in annotation["result"] if result.get("type") == "choices")
+    lists = (value.get("choices") for value in values if isinstance(value, dict))
+    return [str(choice) for choices in lists if isinstance(choices, list) for choice in choices]
+
+
+def _answer(annotation: dict, image: str, labellers: Mapping[int | str, str], class_names: tuple[str, ...]) -> Answer:
+    choices = _choices(annotation)
+    if annotation.get("was_cancelled"):
+        kind, class_name = "skip", None
+    elif len(choices) != 1:
+        raise ValueError(f"has {len(choices)} choices ({_listed(choices) or 'none'}), one is needed")
+    else:
+        kind, class_name = ("unsure", None) if choices == [UNSURE_CHOICE] else ("class", choices[0])
+    time = annotation.get("updated_at") or annotation.get("created_at") or now()
+    return check_answer(Answer(_labeller(annotation, labellers), time, image, kind, class_name), class_names)
+
+
+def _labeller(annotation: dict, labellers: Mapping[int | str, str]) -> str:
+    """The name of who completed the annotation; exports tell a number, or a record of the user."""
+    who = annotation.get("completed_by")
+    number, email = (who.get("id"), who.get("email")) if isinstance(who, dict) else (who, None)
+    names = {str(key): name for key, name in labellers.items()}
+    return names.get(str(email)) or names.get(str(number)) or email or f"label-studio-{number}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,0 +1,256 @@
+"""LabelStore: who labelled which image as what, and when, in one SQLite file; every answer is on disk when put returns.
+
+The file is self-explaining to any SQLite program: `SELECT * FROM answers`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from lalib._checks import LalibError, check_choice, check_int
+from lalib.data import ImageSet
+from lalib.labelling._sqlite import check_file, transaction
+from lalib.labelling.answers import KINDS, Answer, check_answer, check_class_names, check_hash, check_name, now
+from lalib.networks import UNKNOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Imported", "LabelStore", "Progress"]
+
+SHOWN = 5  # images or lines named in a message
+
+
+class Progress(NamedTuple):
+    """How many different images are labelled, answered with "not sure", skipped, and not answered at all."""
+
+    labelled: int
+    unsure: int
+    skipped: int
+    left: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.labelled} of {sum(self)} labelled, {self.unsure} not sure, {self.skipped} skipped, {self.left} left"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Imported:
+    """What became of the answers in a file: added; known, here already; unanswered in the file; bad, and why.
+
+    older: how many of those added do not count, because the labeller has answered here since.
+    """
+
+    added: int
+    known: int
+    older: int
+    unanswered: int = 0
+    bad: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        older = f" ({self.older} older than the answers here, which stand)" if self.older else ""
+        counts = f"{self.added} answers added{older}, {self.known} known, {self.unanswered} unanswered"
+        more = [f"and {len(self.bad) - SHOWN} more in .bad"] if len(self.bad) > SHOWN else []
+        return "\n".join([f"Imported: {counts}, {len(self.bad)} bad", *self.bad[:SHOWN], *more])
+
+
+class LabelStore:
+    """Labels of images in the SQLite file `path`, given by `labeller`; made if it is not there, else gone on with.
+
+        store = LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
+        store.put(images.hashes[17], "dog")
+
+    class_names: in the order of the class numbers; those of the file if None. labeller: who answers through this
+    object. The file may hold several labellers and may be open in several kernels; there is nothing to close.
+    Images are told apart by their pixels (ImageSet.hashes), so that renaming files or sorting them anew loses nothing,
+    and copies of an image have one label. Load them the same way every time: another size has other pixels.
+    What is added is never deleted: undo and a second answer keep the first one in `history`.
+    Network drives without working file locks are no place for a file that two kernels use.
+    Raises TypeError and ValueError for wrong names; LalibError, here and in every method, for a file that is damaged,
+    foreign, of other classes, write-protected, locked for long, or on a full disk: what is then said was not saved.
+    """
+
+    def __init__(self, path: str | Path, class_names: Sequence[str] | None = None, *, labeller: str):
+        self.path = Path(path).absolute()
+        self.labeller = check_name("labeller", labeller)
+        if not self.path.parent.is_dir():
+            raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
+        self.class_names = check_file(self.path, None if class_names is None else check_class_names(class_names))
+
+    def __repr__(self) -> str:
+        return f"LabelStore({str(self.path)!r}, {len(self.class_names)} classes, labeller={self.labeller!r})"
+
+    @property
+    def labellers(self) -> tuple[str, ...]:
+        """All who have a standing answer in the file, in alphabetical order."""
+        with transaction(self.path) as connection:
+            return tuple(row[0] for row in connection.execute("SELECT DISTINCT labeller FROM answers ORDER BY 1"))
+
+    # Answering
+
+    def put(self, image: str, label: str | int) -> None:
+        """Label an image: `image` is its hash, `label` a class name or number. It replaces an earlier answer."""
+        if isinstance(label, str):
+            check_choice("label", label, self.class_names)
+        else:
+            label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
+        self._say(image, "class", label)
+
+    def unsure(self, image: str) -> None:
+        """Answer "not sure": looked at, but without a class."""
+        self._say(image, "unsure")
+
+    def skip(self, image: str) -> None:
+        """Leave an image for later: it comes last in `remaining`."""
+        self._say(image, "skip")
+
+    def _say(self, image, kind, class_name=None):
+        answer = Answer(self.labeller, now(), check_hash(image), kind, class_name)
+        with transaction(self.path, write=True) as connection:
+            last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
+            _insert(connection, answer._replace(time=max(answer.time, last or "")))  # a clock that was set back
+
+    def undo(self) -> Answer:
+        """Take back this labeller's last answer that stands, and return it; the answer before it to that image counts
+        again, if there was one. Repeat it to go further back, into earlier sessions as well.
+
+        Raises LalibError if there is nothing to take back.
+        """
+        with transaction(self.path, write=True) as connection:
+            last = connection.execute(
+                "SELECT id, labeller, time, image, kind, class FROM standing WHERE labeller = ?"
+                " ORDER BY time DESC, id DESC LIMIT 1",
+                (self.labeller,),
+            ).fetchone()
+            if last is None:
+                raise LalibError(f"{self.labeller!r} has no answer in {self.path} to undo")
+            answer = Answer(*last[1:])
+            event = (self.labeller, max(now(), answer.time), answer.image, "undo", last[0])
+            connection.execute("INSERT INTO events (labeller, time, image, kind, undone) VALUES (?, ?, ?, ?, ?)", event)
+        return answer
+
+    def add(self, answers: Iterable[Answer]) -> Imported:
+        """Answers from elsewhere, of any labeller, all at once or (if the disk is full, say) none.
+
+        Of two answers of a labeller to an image the one with the later time counts, and of equal times the one added
+        last. Known, and not added, is one that says what counts already, or that was here at that very time (and may
+        have been undone). Raises ValueError for an answer that the store could not have given.
+        """
+        answers = [check_answer(answer, self.class_names) for answer in answers]
+        added = older = 0
+        with transaction(self.path, write=True) as connection:
+            for answer in sorted(answers, key=lambda answer: answer.time):
+                stands = connection.execute(
+                    "SELECT kind, class, time FROM standing WHERE labeller = ? AND image = ?"
+                    " ORDER BY time DESC, id DESC LIMIT 1",
+                    (answer.labeller, answer.image),
+                ).fetchone()
+                was_here = connection.execute(
+                    "SELECT 1 FROM events WHERE labeller = ? AND time = ? AND image = ? AND kind = ? AND class IS ?",
+                    answer,
+                ).fetchone()
+                if was_here or (stands and stands[:2] == answer[3:]):
+                    continue
+                _insert(connection, answer)
+                added += 1
+                older += stands is not None and stands[2] > answer.time
+        return Imported(added, len(answers) - added, older)
+
+    # Reading
+
+    def answers(self, labeller: str | None = None) -> dict[str, Answer]:
+        """What counts: the last standing answer to each image, by hash in the order of answering.
+
+        labeller: whose; by default this store's own.
+        """
+        labeller = self._known(labeller)
+        with transaction(self.path) as connection:
+            rows = connection.execute(
+                "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id",
+                (labeller,),
+            )
+            return {answer.image: answer for answer in map(Answer._make, rows)}
+
+    def labels(self, images: ImageSet, labeller: str | None = None) -> torch.Tensor:
+        """(N,) int64 class numbers of all images, -1 where the labeller gave no class: what la.M2 and others take.
+
+        Warns if there are answers, but to none of these images: they may have been loaded in another size.
+        """
+        answers = self.answers(labeller)
+        if answers and answers.keys().isdisjoint(images.hashes):
+            warnings.warn(
+                f"{self.path} holds answers to {len(answers)} images, but to none of these {len(images)} of shape "
+                f"{images.image_shape}: were they loaded with another size?",
+                stacklevel=2,
+            )
+        number = {name: position for position, name in enumerate(self.class_names)}
+        given = (answers.get(image) for image in images.hashes)
+        return torch.tensor([number.get(a.class_name, UNKNOWN) if a else UNKNOWN for a in given], dtype=torch.int64)
+
+    def labelled(self, images: ImageSet, labeller: str | None = None) -> ImageSet:
+        """Those of the images that have a class, with it. Raises LalibError if none has."""
+        labels = self.labels(images, labeller)
+        index = torch.nonzero(labels != UNKNOWN)[:, 0]
+        if not len(index):
+            raise LalibError(f"none of the {len(images)} images is labelled in {self.path}")
+        bare = replace(images, labels=None, class_names=self.class_names)
+        return replace(bare.subset(index), labels=labels[index])
+
+    def oracle(self, images: ImageSet, labeller: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The person behind a pool: Pool(store.oracle(images), size=len(images)) buys labels that were put here.
+
+        It reads the file when it is asked, and raises LalibError for images that have no class yet, naming them.
+        """
+
+        def ask(index: torch.Tensor) -> torch.Tensor:
+            labels = self.labels(images, labeller)[index]
+            missing = index[labels == UNKNOWN].tolist()
+            if missing:
+                more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+                listed = ", ".join(map(str, missing[:SHOWN]))
+                raise LalibError(f"{len(missing)} of {len(index)} images have no label yet: {listed}{more}")
+            return labels
+
+        return ask
+
+    def progress(self, images: ImageSet) -> Progress:
+        """How far this labeller is with these images; copies count once."""
+        answers = self.answers()
+        kinds = [answers[image].kind if image in answers else None for image in set(images.hashes)]
+        return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
+
+    def remaining(self, images: ImageSet) -> torch.Tensor:
+        """Indices (M,) of the images that this labeller should still see, copies once: the unanswered ones, in order,
+        then those skipped."""
+        answers = self.answers()
+        first = {image: index for index, image in reversed(list(enumerate(images.hashes)))}
+        unanswered = sorted(index for image, index in first.items() if image not in answers)
+        skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
+        return torch.tensor(unanswered + skipped, dtype=torch.int64)
+
+    def history(self) -> "pd.DataFrame":
+        """Everything that ever happened to the file, the oldest first: labeller, time, image, kind ("undo" as well),
+        class, undone (whether it was taken back later)."""
+        import pandas as pd
+
+        with transaction(self.path) as connection:
+            rows = connection.execute(
+                "SELECT labeller, time, image, kind, class, id IN (SELECT undone FROM events WHERE kind = 'undo')"
+                " FROM events ORDER BY time, id"
+            ).fetchall()
+        columns = ["labeller", "time", "image", "kind", "class", "undone"]
+        return pd.DataFrame(rows, columns=columns).astype({"undone": bool})
+
+    def _known(self, labeller):
+        return (
+            self.labeller if labeller in (None, self.labeller) else check_choice("labeller", labeller, self.labellers)
+        )
+
+
+def _insert(connection, answer):
+    connection.execute("INSERT INTO events (labeller, time, image, kind, class) VALUES (?, ?, ?, ?, ?)", answer)
