@@ -19,6 +19,7 @@ from lalib.conditional import ConditionalVAE
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
+from lalib.generation import GenerativeAugmentation, ImageGenerator
 from lalib.labelling import LabelStore
 from lalib.latent import (
     class_balance,
@@ -62,7 +63,9 @@ __all__ = [
     "ContrastiveEncoder",
     "EncoderClassifier",
     "FixMatch",
+    "GenerativeAugmentation",
     "History",
+    "ImageGenerator",
     "ImageSet",
     "LabelStore",
     "LalibError",

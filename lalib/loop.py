@@ -123,12 +123,11 @@ def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):
 
 
 def _together(runs, data, seeds, device):
-    starts = [None] * len(runs)
+    models = [None] * len(runs)
     for round, bought in enumerate(zip(*runs, strict=True)):
         started = time.perf_counter()
-        models = train_together(data, bought, seeds=seeds, round=round, starts=starts, device=device)
+        models = train_together(data, bought, seeds=seeds, round=round, last=models, device=device)
         share = (time.perf_counter() - started) / len(runs)
-        starts = [model.classifier for model in models]
         yield [run.send((model, share)) for run, model in zip(runs, models, strict=True)]
 
 

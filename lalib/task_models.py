@@ -17,10 +17,12 @@ from torch import Tensor
 from lalib._checks import LalibError
 from lalib.adversarial import TAVAAL, VAAL
 from lalib.classifiers import Classifier, last_features, mc_dropout_proba, predict_proba
+from lalib.generation import Generated
 from lalib.latent import encode
 from lalib.loss_prediction import DETACH, LossPredictor
 from lalib.networks import Trainable, in_blocks
 from lalib.seeds import child_seed
+from lalib.strategies.uncertainty import mutual_information
 from lalib.tasks import TaskData
 from lalib.together import fit_together
 from lalib.training import fit_fully
@@ -47,16 +49,16 @@ def train(
     *,
     seed: int,
     round: int = 0,
-    start: Classifier | None = None,
+    last: "TaskModel | None" = None,
     device: str = "auto",
 ) -> "TaskModel":
     """The task model of a round, trained on the images at `index` (M,) with their labels.
 
-    start: the classifier of the last round, which is trained on if the task says warm_start. The seed draws weights,
-    batches and noise, alike for every strategy.
+    last: that of the last round, whose classifier is trained on if the task says warm_start, and whose generator is if
+    the task wants generated images. The seed draws weights, batches and noise, alike for every strategy.
     """
     bought = [(index, labels)]
-    return train_together(data, bought, seeds=[seed], round=round, starts=[start], device=device)[0]
+    return train_together(data, bought, seeds=[seed], round=round, last=[last], device=device)[0]
 
 
 def train_together(
@@ -65,32 +67,48 @@ def train_together(
     *,
     seeds: Sequence[int],
     round: int = 0,
-    starts: Sequence[Classifier | None],
+    last: Sequence["TaskModel | None"],
     device: str = "auto",
 ) -> list["TaskModel"]:
-    """`train` for several runs of equally many labels at once: of each (index (M,), labels), seed and start.
+    """`train` for several runs of equally many labels at once: of each (index (M,), labels), seed and last.
 
     What comes out is that of `train` up to rounding, which depends on how many train together.
     """
     warm = data.task.warm_start
     classifiers = [
-        copy.deepcopy(start) if warm and start is not None else data.classifier(seed)
-        for start, seed in zip(starts, seeds, strict=True)
+        copy.deepcopy(before.classifier) if warm and before is not None else data.classifier(seed)
+        for before, seed in zip(last, seeds, strict=True)
     ]
-    _fit(classifiers, data, bought, seeds, round, device)
+    examples = [
+        (*part, _generated(data, *part, seed, round, before, device))
+        for part, seed, before in zip(bought, seeds, last, strict=True)
+    ]
+    _fit(classifiers, data, examples, seeds, round, device)
     return [
         TaskModel(data, *part, seed, round, device, classifier)
-        for part, seed, classifier in zip(bought, seeds, classifiers, strict=True)
+        for part, seed, classifier in zip(examples, seeds, classifiers, strict=True)
     ]
 
 
-def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], seeds, round: int, device: str) -> None:
-    """Train each model on its (index, labels) with its seed."""
-    task, points = data.task, data.epoch_size(len(bought[0][0]))
+def _generated(data, index, labels, seed, round, before, device) -> Generated | None:
+    """The generated images of a round, if the task wants any; before: the task model of the last round or None."""
+    if data.task.generated is None:
+        return None
+    settings = {"seed": seed, "round": round, "device": device}
+    if before is not None:
+        settings["last"] = before.generated.model
+        if data.task.generated.share < 1:
+            settings["information"] = mutual_information(before.passes(data.inputs[index]))
+    return data.task.generated.generate(data.images, index, labels, **settings)
+
+
+def _fit(models: Sequence[Trainable], data: TaskData, examples: Sequence[tuple], seeds, round, device) -> None:
+    """Train each model on its (index, labels, generated images or None) with its seed."""
+    task, points = data.task, data.epoch_size(len(_origin(*examples[0])))
     same = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
     settings = {name: getattr(task, name) for name in same}
     settings |= {"epochs": task.n_epochs(points, round), "device": device}
-    parts = [data.labelled(*part) for part in bought]
+    parts = [data.labelled(*part) for part in examples]
     if len(models) > 1 and task.together:
         fit_together(models, parts, seeds=seeds, **settings)
     else:
@@ -98,17 +116,26 @@ def _fit(models: Sequence[Trainable], data: TaskData, bought: Sequence[tuple], s
             fit_fully(model, part, seed=seed, **settings)
 
 
+def _origin(index: Tensor, labels: Tensor, generated: Generated | None) -> Tensor:
+    """The images of the pool (K,) that training examples are or were generated from."""
+    return index if generated is None else torch.cat([index, generated.index])
+
+
 class TaskModel:
     """A trained classifier, and what a strategy may ask of it about every image of the pool."""
 
-    def __init__(self, data, index, labels, seed, round, device, classifier):
-        self.data, self.index, self.labels = data, index, labels
+    def __init__(self, data, index, labels, generated, seed, round, device, classifier):
+        self.data, self.index, self.labels, self.generated = data, index, labels, generated
         self.seed, self.round, self.device = seed, round, device
         self.classifier = classifier
 
+    @property
+    def _examples(self) -> tuple[Tensor, Tensor, Generated | None]:
+        return self.index, self.labels, self.generated
+
     def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
-        """Train further models on the labels of this one."""
-        _fit(models, self.data, [(self.index, self.labels)] * len(models), seeds, self.round, self.device)
+        """Train further models on the examples of this one."""
+        _fit(models, self.data, [self._examples] * len(models), seeds, self.round, self.device)
 
     def sources(self) -> dict[str, Callable[[], Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks."""
@@ -141,13 +168,22 @@ class TaskModel:
 
     def mc_probs(self) -> Tensor:
         """Class probabilities (T, N, C): of the task model and T - 1 like it from other seeds, or of dropout."""
+        return self.passes(self.data.inputs)
+
+    def passes(self, inputs: Tensor) -> Tensor:
+        """The same (T, n, C) of any inputs (n, ...)."""
         task = self.data.task
         if task.mc == "dropout":
-            return mc_dropout_proba(self.classifier, self.data.inputs, task.passes, seed=self.seed)
-        seeds = [child_seed(self.seed, "member", m) for m in range(1, task.passes)]
+            return mc_dropout_proba(self.classifier, inputs, task.passes, seed=self.seed)
+        return torch.stack([predict_proba(member, inputs) for member in (self.classifier, *self._members)])
+
+    @functools.cached_property
+    def _members(self) -> list[Classifier]:
+        """The other members of the ensemble."""
+        seeds = [child_seed(self.seed, "member", m) for m in range(1, self.data.task.passes)]
         members = [self.data.classifier(seed) for seed in seeds]
         self._fit(members, seeds)
-        return torch.stack([predict_proba(member, self.data.inputs) for member in (self.classifier, *members)])
+        return members
 
     def predicted_losses(self) -> Tensor:
         """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019]."""
@@ -159,14 +195,14 @@ class TaskModel:
 
     def _losses(self, codes: Tensor | None) -> Tensor:
         self.data.task.check_serves("learning-loss")
-        task, points = self.data.task, len(self.index)
-        batches = task.n_batches(points) * task.n_epochs(points, self.round)
-        predictor = self._predictor(batches, None if codes is None else codes[self.index])
+        task, origin = self.data.task, _origin(*self._examples)
+        batches = task.n_batches(len(origin)) * task.n_epochs(len(origin), self.round)
+        predictor = self._predictor(batches, None if codes is None else codes[origin])
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
     def _predictor(self, batches: int, codes: Tensor | None = None) -> LossPredictor:
-        """A new head for expected losses on a new task model; batches: of its training; codes: of labelled images."""
+        """A new head for expected losses on a new task model; batches: of its training; codes: of its examples."""
         return LossPredictor(
             self.data.classifier(self.seed),
             self.data.inputs[:1],

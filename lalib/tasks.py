@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from lalib._checks import (
@@ -29,6 +30,7 @@ from lalib.classifiers import (
 )
 from lalib.conditional import ConditionalVAE
 from lalib.data import ImageSet
+from lalib.generation import Generated, GenerativeAugmentation
 from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
@@ -95,6 +97,8 @@ class Task:
     fit. warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
     learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
     RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
+    generated: which further training images a class-conditional model draws around the labelled ones in every round;
+    for "cnn" and "resnet18" only; None for none.
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
     "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
     of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
@@ -114,6 +118,7 @@ class Task:
     schedule: str = "constant"
     warm_start: bool = False
     views: Mapping[str, float] | None = None
+    generated: GenerativeAugmentation | None = None
     mc: str = "ensemble"
     passes: int = 5
     loss_weight: float = 1.0
@@ -150,6 +155,14 @@ class Task:
                 raise TypeError(f"encoder must be a RoundEncoder, got {type(self.encoder).__name__}")
             if not self.on_pixels:
                 raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
+        if self.generated is not None:
+            if not isinstance(self.generated, GenerativeAugmentation):
+                raise TypeError(f"generated must be a GenerativeAugmentation, got {type(self.generated).__name__}")
+            if not self.on_pixels or self.partly_labelled:
+                raise ValueError(
+                    "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and "
+                    f"'resnet18', got {self.model!r}"
+                )
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
@@ -222,6 +235,8 @@ class TaskData:
         if self.task.encoder is not None and self.multi_label:
             raise LalibError("a round's encoder needs one label per image; these images may have several")
         object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
+        if self.task.generated is not None and self.multi_label:
+            raise LalibError("generated images need one label per image; these images may have several")
 
     @property
     def inputs(self) -> Tensor:
@@ -251,10 +266,18 @@ class TaskData:
         """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
         return partly_labelled(len(self.images), index, labels)
 
-    def labelled(self, index: Tensor, labels: Tensor) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
-        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them."""
+    def labelled(
+        self, index: Tensor, labels: Tensor, generated: Generated | None = None
+    ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
+        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them.
+
+        generated: images that come after those, if there are any.
+        """
         if self.task.partly_labelled:
             return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:
             return self.codes[index], labels
-        return ImageSet(self.images.images[index], labels, self.images.class_names, "labelled")
+        images = self.images.images[index]
+        if generated is not None:
+            images, labels = torch.cat([images, generated.images]), torch.cat([labels, generated.labels])
+        return ImageSet(images, labels, self.images.class_names, "labelled")

@@ -193,8 +193,8 @@ def test_dropout_instead_of_an_ensemble(digits):
 def test_a_warm_start_goes_on_and_leaves_the_old_model(digits):
     first = _train(_data(digits))
     before = _weights(first.classifier)
-    warm = _train(_data(digits, warm_start=True), start=first.classifier)
-    cold = _train(_data(digits), start=first.classifier)
+    warm = _train(_data(digits, warm_start=True), last=first)
+    cold = _train(_data(digits), last=first)
     assert torch.equal(_weights(first.classifier), before)
     assert torch.equal(_weights(cold.classifier), before)
     assert not torch.equal(_weights(warm.classifier), before)

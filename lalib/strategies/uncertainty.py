@@ -27,7 +27,16 @@ from lalib.geometry import knn
 from lalib.pool import PoolView, Selection
 from lalib.strategies.ranking import largest, nearest_distance, pick, ranks
 
-__all__ = ["bald", "batchbald", "class_probs", "entropy", "least_confidence", "margin", "uncertainty"]
+__all__ = [
+    "bald",
+    "batchbald",
+    "class_probs",
+    "entropy",
+    "least_confidence",
+    "margin",
+    "mutual_information",
+    "uncertainty",
+]
 
 BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
@@ -101,7 +110,12 @@ def bald(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
 
     Several labels per image: the sum of that of each label.
     """
-    return largest(view, _information(_passes(view)).sum(dim=-1), n)
+    return largest(view, mutual_information(_passes(view)).sum(dim=-1), n)
+
+
+def mutual_information(passes_T_M_C: torch.Tensor) -> torch.Tensor:
+    """H[mean p] - mean H[p] over T passes, in nats, (M, ...), of class probabilities (T, M, ..., C): BALD."""
+    return _entropy(passes_T_M_C.mean(dim=0)) - _entropy(passes_T_M_C).mean(dim=0)
 
 
 def batchbald(
@@ -128,7 +142,7 @@ def batchbald(
             "use 'bald', which adds up the information of each label"
         )
     passes_T_M_C = _passes(view).squeeze(2)
-    single = _information(passes_T_M_C)
+    single = mutual_information(passes_T_M_C)
     best = single.argsort(descending=True, stable=True)[: _how_many(candidates, n)].sort().values
     check_int("configurations", configurations, low=1)
     rows, gains = _greedy(passes_T_M_C[:, best], n, configurations, generator)
@@ -179,11 +193,6 @@ def _expected_entropy(passes_T_M_C, log_T_K, enumerated):
     posterior_K_T = log_T_K[:, possible].softmax(dim=0).T
     blocks = passes_T_M_C.split(max(1, BLOCK // (len(posterior_K_T) * passes_T_M_C.shape[2])), dim=1)
     return torch.cat([weight[possible] @ _entropy(torch.einsum("kt,tmc->kmc", posterior_K_T, b)) for b in blocks])
-
-
-def _information(passes_T_M_C):
-    """Mutual information between label and model, (M,) or (M, labels)."""
-    return _entropy(passes_T_M_C.mean(dim=0)) - _entropy(passes_T_M_C).mean(dim=0)
 
 
 def _binary(p: torch.Tensor) -> torch.Tensor:
