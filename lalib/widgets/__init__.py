@@ -3,12 +3,14 @@
 from lalib.widgets.explorer import SamplingExplorer, options_of, sampling_explorer, selection_in_words
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.live import LiveCurves, Race
+from lalib.widgets.workbench import Workbench
 
 __all__ = [
     "Labeller",
     "LiveCurves",
     "Race",
     "SamplingExplorer",
+    "Workbench",
     "options_of",
     "sampling_explorer",
     "selection_in_words",
