@@ -37,6 +37,7 @@ from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
 from lalib.query_sets import compare_maps, compare_query_sets
 from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
+from lalib.spreading import spread_labels
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.task_models import evaluate
 from lalib.tasks import Task, TaskData
@@ -100,6 +101,7 @@ __all__ = [
     "reconstruction_errors",
     "save",
     "select",
+    "spread_labels",
     "stratified_split",
     "traversal",
     "trustworthiness",

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from test_browser import jupyter_lab, opened, run_all_cells
+from jupyter_lab import launch, open_notebook, run_all, serve
 
 import lalib as la
 
@@ -26,20 +26,19 @@ la.widgets.Labeller(images, store, range({IMAGES}), probs=lambda index: torch.ey
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, chromium):
-    with jupyter_lab(tmp_path_factory, {"label": CELL}) as served:
-        yield served
+    """(address, folder) of a JupyterLab that serves a notebook with the labeller."""
+    folder = tmp_path_factory.mktemp("lab")
+    with serve(folder, {"label": [CELL]}) as address:
+        yield address, folder
 
 
 @pytest.fixture(scope="module")
 def page(lab, chromium):
-    with opened(lab, chromium, "label") as page:
+    with launch(chromium) as browser:
+        page = open_notebook(browser, lab[0], "label")
         run_all(page)
+        page.wait_for_selector(".lalib-labeller")
         yield page
-
-
-def run_all(page):
-    run_all_cells(page)
-    page.wait_for_selector(".lalib-labeller")
 
 
 @pytest.fixture
@@ -129,6 +128,7 @@ def test_a_killed_kernel_loses_no_label(page, lab, box, store):
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     page.evaluate("document.querySelector('.lalib-labeller').remove()")  # the old one would be found first
     run_all(page)
+    page.wait_for_selector(".lalib-labeller")
     settled(page)
     left = int(box.get_attribute("data-left"))
     assert left == IMAGES - len(store.answers())

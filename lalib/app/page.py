@@ -84,6 +84,7 @@ def page() -> Workbench:
     """The widgets of the page, for the settings in the environment. Without a trained model there is a PCA map only."""
     settings = Settings.told()
     images = settings.load()
-    maps = {} if settings.model is None else {"VAE": encode(load_model(settings.model), images)}
+    model = None if settings.model is None else load_model(settings.model)
+    maps = {} if model is None else {"VAE": encode(model, images)}
     maps["PCA"] = project(images.images.flatten(1).float() / 255, "pca")
-    return Workbench(images, maps, settings.store(images))
+    return Workbench(images, maps, settings.store(images), model)

@@ -2,15 +2,18 @@
 
 from lalib.widgets.explorer import SamplingExplorer, options_of, sampling_explorer, selection_in_words
 from lalib.widgets.labeller import Labeller
+from lalib.widgets.latent_explorer import LatentExplorer, latent_explorer
 from lalib.widgets.live import LiveCurves, Race
 from lalib.widgets.workbench import Workbench
 
 __all__ = [
     "Labeller",
+    "LatentExplorer",
     "LiveCurves",
     "Race",
     "SamplingExplorer",
     "Workbench",
+    "latent_explorer",
     "options_of",
     "sampling_explorer",
     "selection_in_words",
