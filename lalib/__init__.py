@@ -19,7 +19,7 @@ from lalib.conditional import ConditionalVAE
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
-from lalib.labelling import LabelStore
+from lalib.labelling import LabellingLoop, LabelStore
 from lalib.latent import (
     class_balance,
     decode,
@@ -63,6 +63,7 @@ __all__ = [
     "History",
     "ImageSet",
     "LabelStore",
+    "LabellingLoop",
     "LalibError",
     "MLPClassifier",
     "Pool",
