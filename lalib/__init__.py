@@ -20,7 +20,7 @@ from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
 from lalib.generation import GenerativeAugmentation, ImageGenerator
-from lalib.labelling import LabelStore
+from lalib.labelling import LabellingLoop, LabelStore
 from lalib.latent import (
     class_balance,
     decode,
@@ -68,6 +68,7 @@ __all__ = [
     "ImageGenerator",
     "ImageSet",
     "LabelStore",
+    "LabellingLoop",
     "LalibError",
     "MLPClassifier",
     "Pool",

@@ -277,6 +277,8 @@ class FixMatch(PartlyLabelled, Classifier):
         self.image_shape = check_shape(image_shape)
         self.threshold = check_number("threshold", threshold, low=0, high=1)
         self.weight = check_number("weight", weight, low=0)
+        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "threshold": self.threshold}
+        self.config |= {"weight": self.weight, "width": width, "dropout": dropout}
         encoder = ContrastiveEncoder(self.image_shape, width=width, seed=seed)
         self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=seed)
 
