@@ -7,16 +7,19 @@ ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CON
 VENV := $(or $(ACTIVE),.venv)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.lalib-installed
+APP := IMAGES CLASSES LABELS LABELLER SIZE PORT
 STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill"
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab notebooks bench strip install venv chromium
+.PHONY: help demo test lab app notebooks bench strip install venv chromium
 
 help:
 	@echo 'make demo       set up, run the guided tour, say where its pictures and table are'
 	@echo 'make test       set up, then ruff, the tests and the notebooks'
 	@echo 'make lab        set up, open JupyterLab'
+	@echo 'make app        set up, serve the explorer and the labeller as a page for this machine alone; of your own images:'
+	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=64 PORT=8866)'
 	@echo 'make notebooks  run every notebook at small size and replay it'
 	@echo 'make bench      the measurements of tests/benchmarks'
 	@echo 'make strip      remove the outputs of the notebooks before a commit'
@@ -48,8 +51,12 @@ lab: install
 	$(PY) -m jupyterlab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 	    $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Says the address of the page, with the token without which nothing answers.
+app: install
+	$(PY) -m lalib.app $(foreach name,$(APP),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z)='$($(name))'))
+
 strip: install
-	$(PY) $(STRIP) notebooks/*.ipynb
+	$(PY) $(STRIP) notebooks/*.ipynb lalib/app/*.ipynb
 
 install: $(STAMP)
 

@@ -20,7 +20,7 @@ from lalib.contrastive import ContrastiveEncoder
 from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
 from lalib.experiments import compare
 from lalib.generation import GenerativeAugmentation, ImageGenerator
-from lalib.labelling import LabelStore
+from lalib.labelling import LabellingLoop, LabelStore
 from lalib.latent import (
     class_balance,
     decode,
@@ -37,10 +37,11 @@ from lalib.latent import (
 from lalib.loop import active_learning, cold_start
 from lalib.pool import Pool, PoolView
 from lalib.query_sets import compare_maps, compare_query_sets
-from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
+from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, partly_labelled
+from lalib.spreading import spread_labels
 from lalib.strategies import STRATEGIES, Selection, select
 from lalib.task_models import evaluate
-from lalib.tasks import Task, TaskData
+from lalib.tasks import RoundEncoder, Task, TaskData
 from lalib.training import History, fit, load_model, save
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "VAAL",
     "VAE",
     "CNNClassifier",
+    "ClassPriorVAE",
     "ConditionalVAE",
     "ContrastiveEncoder",
     "EncoderClassifier",
@@ -66,11 +68,13 @@ __all__ = [
     "ImageGenerator",
     "ImageSet",
     "LabelStore",
+    "LabellingLoop",
     "LalibError",
     "MLPClassifier",
     "Pool",
     "PoolView",
     "ResNetClassifier",
+    "RoundEncoder",
     "Selection",
     "Task",
     "TaskData",
@@ -103,6 +107,7 @@ __all__ = [
     "reconstruction_errors",
     "save",
     "select",
+    "spread_labels",
     "stratified_split",
     "traversal",
     "trustworthiness",

@@ -4,8 +4,9 @@ Only raster formats are opened: Pillow hands some of the others (EPS) to program
 """
 
 import struct
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ BROKEN = (  # what Pillow's parsers raise on damaged files
     struct.error,
     Image.DecompressionBombError,
 )
+UNREADABLE = "cannot be read"
 SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
 
@@ -37,31 +39,43 @@ class _Header(NamedTuple):
     size: tuple[int, int]  # (H, W), after turning the image upright
     grey: bool
 
+    def in_pixels(self) -> str:
+        return f"{self.size[0]} x {self.size[1]} pixels"
 
-def read_folder(folder: Path, size: tuple[int, int] | None) -> tuple[torch.Tensor, torch.Tensor | None, tuple, tuple]:
+    def in_words(self) -> str:
+        return "grey" if self.grey else "in colour"
+
+
+def read_folder(
+    folder: Path, size: tuple[int, int] | None, skip: bool
+) -> tuple[torch.Tensor, torch.Tensor | None, tuple, tuple]:
     """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), in sorted order.
 
     All headers are read first, so that a mixed folder is refused before it fills the memory. Without `size` (H, W) all
     images must agree in size and in being grey or in colour; with it they are resized, and all become RGB if one is.
-    Raises ValueError, naming the files, for images that are unreadable or do not agree, and for a folder without any.
+    Images that are unreadable or do not agree are named: in a ValueError, or with `skip` in a warning that they are
+    left out. Raises ValueError for a folder without any image, or with none left.
     """
-    files = _image_files(folder)
-    names = [file.relative_to(folder).as_posix() for file in files]
-    headers, unreadable = _each(_header, files, "headers")
-    _refuse(unreadable, names, "cannot be read")
+    files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
+    headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
+    files = _settled(files, unreadable, UNREADABLE, skip)
     if size is None:
-        _check_alike([header.size for header in headers], names, lambda s: f"{s[0]} x {s[1]} pixels")
-        _check_alike([header.grey for header in headers], names, lambda grey: "grey" if grey else "in colour")
-    grey = all(header.grey for header in headers)
-    height, width = size or headers[0].size
+        for describe in (_Header.in_pixels, _Header.in_words):
+            files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    grey = all(headers[name].grey for name in files)
+    height, width = size or headers[next(iter(files))].size
     images = torch.empty((len(files), 1 if grey else 3, height, width), dtype=torch.uint8)
+    rows = dict(zip(files, images, strict=True))
 
-    def read(item: tuple[int, Path]) -> None:
-        images[item[0]] = torch.from_numpy(_pixels(item[1], grey, (height, width)))
+    def read(name: str) -> None:
+        rows[name].copy_(torch.from_numpy(_pixels(files[name], grey, (height, width))))
 
-    _, unreadable = _each(read, list(enumerate(files)), "images")
-    _refuse(unreadable, names, "cannot be read")
-    return images, *_classes(names), tuple(names)
+    _, unreadable = _each(read, files, "images")
+    kept = _settled(files, unreadable, UNREADABLE, skip)
+    if unreadable:  # those that are left are what they would have been without these, as labels are tied to pixels
+        colours = 1 if all(headers[name].grey for name in kept) else 3
+        images = images[[name in kept for name in files], :colours]
+    return images, *_classes(list(kept)), tuple(kept)
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -78,18 +92,18 @@ def _image_files(folder: Path) -> list[Path]:
     return images
 
 
-def _each(function, items: list, what: str) -> tuple[list, dict[int, str]]:
-    """function(item) for all items under a progress bar: the results, and the reasons of failures by position."""
+def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
+    """function(name) for all names under a progress bar: the results and the reasons of failures, by name."""
     from tqdm.auto import tqdm
 
-    results, failed = [], {}
-    for position, item in enumerate(tqdm(items, desc=what, unit="image", disable=len(items) < BIG)):
+    results, failed = {}, {}
+    for name in tqdm(names, desc=what, unit="image", disable=len(names) < BIG):
         try:
-            results.append(function(item))
+            results[name] = function(name)
         except UnidentifiedImageError:
-            failed[position] = "not an image"
+            failed[name] = "not an image"
         except BROKEN as error:
-            failed[position] = str(error) or type(error).__name__
+            failed[name] = str(error) or type(error).__name__
     return results, failed
 
 
@@ -121,21 +135,25 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _refuse(failed: dict[int, str], names: list[str], what: str) -> None:
-    if failed:
-        listed = _listed(f"{names[position]} ({reason})" for position, reason in failed.items())
-        raise ValueError(f"{len(failed)} of {len(names)} images {what}: {listed}")
+def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:
+    """What differs from what most are, by name, and that as a sentence."""
+    usual = Counter(values.values()).most_common(1)[0][0]
+    return {name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are"
 
 
-def _check_alike(values: list, names: list[str], describe) -> None:
-    """ValueError that names files that differ from what most are."""
-    usual = Counter(values).most_common(1)[0][0]
-    odd = [f"{name} ({describe(value)})" for name, value in zip(names, values, strict=True) if value != usual]
-    if odd:
-        raise ValueError(
-            f"the images must be alike: most are {describe(usual)}, but {len(odd)} of {len(names)} are not: "
-            f"{_listed(odd)}. Give size= to bring all to one size, and to RGB if any is in colour."
-        )
+def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool) -> dict[str, Path]:
+    """The files without the bad ones (name: reason), of which it warns; unless `skip`, ValueError if there are any."""
+    if not bad:
+        return files
+    named = _listed(f"{name} ({reason})" for name, reason in bad.items())
+    said = f"{len(bad)} of {len(files)} images {what}: {named}"
+    if not skip:
+        resize = "" if what == UNREADABLE else "size= brings all to one size, and to RGB if any is in colour; "
+        raise ValueError(f"{said}. {resize}bad_files='skip' leaves these out")
+    if len(bad) == len(files):
+        raise ValueError(f"{said}. None is left")
+    warnings.warn(f"{said}. They are left out", stacklevel=4)
+    return {name: file for name, file in files.items() if name not in bad}
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -5,6 +5,7 @@
 [Hesterberg2015] T. C. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69, 2015.
 [Holm1979] S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
 [Pratt1959] J. W. Pratt, Remarks on zeros and ties in the Wilcoxon signed rank procedures, JASA 54, 1959.
+[Wilson1927] E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "paired_p",
     "penalty",
     "pooled_spread",
+    "share_interval",
     "spread_interval",
     "upper",
 ]
@@ -45,6 +47,14 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
         raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
     half = stats.t.ppf(upper(confidence), len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return values.mean(), values.mean() - half, values.mean() + half
+
+
+def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """hits / n, low and high of the score interval for the probability of a hit [Wilson1927]; it stays in [0, 1]."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    return hits / n, float(found.low), float(found.high)
 
 
 def spread_interval(spread: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

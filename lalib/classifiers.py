@@ -127,6 +127,8 @@ class CNNClassifier(Classifier):
     ):
         super().__init__(n_classes, multi_label)
         self.image_shape = tuple(image_shape)
+        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "network": network}
+        self.config |= {"dropout": dropout, "multi_label": multi_label}
         with seeded(seed, "weights"):
             self.network = CNNS[check_choice("network", network, CNNS)](image_shape, self.n_classes, dropout)
 
@@ -189,7 +191,10 @@ class MLPClassifier(Classifier):
         seed: int = 0,
     ):
         super().__init__(n_classes, multi_label)
-        self.register_buffer("mean", torch.zeros(check_int("latent_dim", latent_dim, low=1)))
+        latent_dim = check_int("latent_dim", latent_dim, low=1)
+        self.config = {"latent_dim": latent_dim, "n_classes": self.n_classes, "hidden": list(hidden)}
+        self.config |= {"dropout": dropout, "multi_label": multi_label}
+        self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(()))
         with seeded(seed, "weights"):
             self.network = mlp(latent_dim, self.n_classes, hidden, dropout)

@@ -118,14 +118,15 @@ def from_npz(path: str | Path) -> ImageSet:
     return replace(images, source=str(path))
 
 
-def from_folder(path: str | Path, size: int | tuple[int, int] | None = None) -> ImageSet:
+def from_folder(path: str | Path, size: int | tuple[int, int] | None = None, *, bad_files: str = "refuse") -> ImageSet:
     """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
 
     Raster files that Pillow reads (PNG, JPEG, TIFF, ...); hidden ones and other files are passed over. Images are
     turned upright as their EXIF says and transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or
     (H, W) in pixels, or one number for both, to which all are resized (bilinear, aspect not kept); grey stays grey if
-    all are, else all become RGB.
-    Raises ValueError, naming the files, for unreadable images and, without `size`, for unequal sizes or colours.
+    all are, else all become RGB. bad_files: images that are unreadable or, without `size`, differ from most in size or
+    in being grey: "refuse", or "skip", which leaves them out with a warning that names them.
+    Raises ValueError, naming the files, for bad ones that are refused, and for a folder without images.
     """
     from lalib._folders import read_folder
 
@@ -134,7 +135,8 @@ def from_folder(path: str | Path, size: int | tuple[int, int] | None = None) -> 
         if len(size) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
         size = tuple(check_int("size", side, low=MIN_SIZE) for side in size)
-    images, labels, class_names, files = read_folder(Path(path), size)
+    skip = check_choice("bad_files", bad_files, ("refuse", "skip")) == "skip"
+    images, labels, class_names, files = read_folder(Path(path), size, skip)
     return ImageSet(images, labels, class_names, str(path), files)
 
 

@@ -69,6 +69,7 @@ def compare(
 
     encoder: what the strategies, and a task on codes, see: a model with encode, trained without labels, "pca" (32
     components of the pool's pixels), "pixels", or a pair of codes (N, L) of the pool and (M, L) of the test images.
+    With Task(encoder=...) strategies see the codes of the round instead, once there are labels.
     strategies: names in STRATEGIES, functions of that form or pool strategies of scikit-activeml (see peers), or
     {label: one of these, or a pair of one and a dict of its options}. task: "mlp" on codes, "cnn" or "resnet18" on
     pixels, or a Task.
@@ -86,7 +87,7 @@ def compare(
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
     (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the
     indices bought to reach the round), counts (their classes), confusion (C, C), and what a strategy records of its
-    selection (see strategies.adversarial). See results and figures.learning_curves for what it shows.
+    selection (see strategies.adversarial and learned). See results and figures.learning_curves for what it shows.
     """
     check_labelled(images, test)
     task = task if isinstance(task, Task) else Task(model=task)
@@ -222,7 +223,8 @@ def _check_given(strategies: dict, start: str | Mapping, encoder, images: ImageS
     if getattr(encoder, "partly_labelled", False):
         raise LalibError(
             f"a {type(encoder).__name__} has learned from labels, which stay hidden here until they are bought: "
-            "give the codes (pool, test) of one that has seen labels of other images only"
+            "give the codes (pool, test) of one that has seen labels of other images only, or a Task with "
+            "encoder=RoundEncoder(), which trains one on the labels bought so far"
         )
     used = {label: strategy for label, (strategy, _) in strategies.items()}
     if "reconstruction-error" in (*used.values(), start) and not isinstance(encoder, Autoencoder):
@@ -241,7 +243,8 @@ def _task_config(task: Task) -> dict:
     if options.get("weights") not in (None, "imagenet"):
         options["weights"] = file_digest(options["weights"], "sha256")
     views = None if task.views is None else asdict(RandomViews(**task.views))
-    return asdict(task) | {"options": options, "views": views}
+    encoder = task.encoder and asdict(task.encoder) | {"options": task.encoder.all_options()}
+    return asdict(task) | {"options": options, "views": views, "encoder": encoder}
 
 
 def _resolved(strategy: str | Strategy, options: dict) -> dict:

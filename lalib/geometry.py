@@ -119,20 +119,29 @@ class Neighbours:
             found = self.tree.query(queries.numpy(), k, **self._norm())
             return tuple(torch.from_numpy(part).view(-1, k) for part in found)
         if P_NORMS.get(self.metric) == 2:
-            blocks = self._by_product(queries, k)
-        else:
-            blocks = (distance.topk(k, dim=1, largest=False) for distance in self._blocks(queries))
+            return self._by_product(queries, k)
+        blocks = (distance.topk(k, dim=1, largest=False) for distance in self._blocks(queries))
         return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
 
-    def _by_product(self, queries, k) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """`lookup` under the Euclidean metric, a block of queries at a time."""
+    def _by_product(self, queries, k) -> tuple[torch.Tensor, torch.Tensor]:
+        """`lookup` under the Euclidean metric, a block of queries at a time.
+
+        Room for results and for a block is made once: what a block leaves between large pieces that come and go may
+        keep the C library from using these again, and 55,000 x 64 took 20 GB.
+        """
         left, right = factors(queries, self.codes)
         rows = max(1, BLOCK // max(len(self), k * self.codes.shape[1]))
-        for query, part in zip(queries.split(rows), left.split(rows), strict=True):
-            index = (part @ right.T).topk(k, dim=1, largest=False, sorted=False).indices
-            found = torch.cdist(query[:, None], self.codes[index], compute_mode="donot_use_mm_for_euclid_dist")
-            distance, order = found.squeeze(1).sort(dim=1)
-            yield distance, index.gather(1, order)
+        distances, room = queries.new_empty(len(queries), k), queries.new_empty(rows, len(self))
+        indices = torch.empty_like(distances, dtype=torch.int64)
+        for start in range(0, len(queries), rows):
+            block = slice(start, start + rows)
+            product = torch.mm(left[block], right.T, out=room[: len(left[block])])
+            index = product.topk(k, dim=1, largest=False, sorted=False).indices
+            near = self.codes[index]
+            found = torch.cdist(queries[block, None], near, compute_mode="donot_use_mm_for_euclid_dist")
+            distances[block], order = found.squeeze(1).sort(dim=1)
+            indices[block] = index.gather(1, order)
+        return distances, indices
 
     def within(self, queries: torch.Tensor, radius: float) -> list[torch.Tensor]:
         """For each query (M, L) the indices of the codes at distance <= radius, nearest first (equal: lowest first)."""

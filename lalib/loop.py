@@ -116,7 +116,7 @@ def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):
         yield Round(round, bought, model, selecting, training, record)
         if round < rounds:
             started = time.perf_counter()
-            view = pool.view(data.codes, **model.sources(), **given)
+            view = pool.view(model.codes, **model.sources(), **given)
             selection = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options)
             bought, record = selection.index, selection.record
             selecting = time.perf_counter() - started

@@ -1,7 +1,7 @@
 """What a strategy may see of the pool, and what it answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
 import torch
@@ -12,6 +12,7 @@ __all__ = ["Pool", "PoolView", "Selection"]
 
 # What a strategy may ask for beyond the codes: its shape, and how a user provides it.
 SOURCES = {
+    "codes": ("(N, L)", "codes=z"),
     "probs": ("(N, C)", "the task model's class probabilities, probs=p"),
     "mc_probs": ("(T, N, C)", "class probabilities of T stochastic passes, mc_probs=p"),
     "features": ("(N, F)", "the task model's last features, features=h"),
@@ -45,27 +46,38 @@ class PoolView:
     """The codes of all images, which of them are labelled and as what, and what a task model says of them.
 
     codes (N, L) float, finite, on any device; labeled (M,) distinct int64 indices, or None for none; labels (M,) or
-    (M, C) of 0 and 1 of those, or None; sources: for each name in SOURCES a tensor of its shape, or a function without
-    arguments that computes it: it is called at most once, when a strategy asks. Where an image may have several
-    classes, probabilities are independent, one per class.
+    (M, C) of 0 and 1 of those, or None; sources: for each further name in SOURCES a tensor of its shape. Codes and
+    sources may be functions without arguments that compute them: each is called at most once, when a strategy asks.
+    size: N, needed if the codes are a function. Where an image may have several classes, probabilities are independent,
+    one per class.
     """
 
-    codes: torch.Tensor
+    codes: InitVar[torch.Tensor | Callable[[], torch.Tensor]]
     labeled: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     sources: Mapping[str, torch.Tensor | Callable[[], torch.Tensor]] = field(default_factory=dict)
+    size: int | None = None
 
-    def __post_init__(self):
-        object.__setattr__(self, "codes", check_codes(self.codes).detach())
-        object.__setattr__(self, "labeled", _check_labeled(self.labeled, self.n_images))
-        object.__setattr__(self, "labels", _check_labels(self.labels, len(self.labeled)))
+    def __post_init__(self, codes):
+        size = check_int("size", self.size if callable(codes) else len(check_codes(codes)), low=1)
+        if self.size not in (None, size):
+            raise ValueError(f"codes must be those of the {self.size} images, got {size} rows")
         for name in self.sources:
-            check_choice("source", name, SOURCES)
+            check_choice("source", name, SOURCES.keys() - {"codes"})
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "labeled", _check_labeled(self.labeled, size))
+        object.__setattr__(self, "labels", _check_labels(self.labels, len(self.labeled)))
+        object.__setattr__(self, "sources", {"codes": codes, **self.sources})
 
     @property
     def n_images(self) -> int:
         """N, labelled or not."""
-        return len(self.codes)
+        return self.size
+
+    @cached_property
+    def codes(self) -> torch.Tensor:
+        """Codes (N, L), checked."""
+        return check_codes(self._source("codes"))
 
     @property
     def multi_label(self) -> bool:
@@ -223,6 +235,10 @@ class Pool:
         self._bought.append((index, labels))
         return labels
 
-    def view(self, codes: torch.Tensor, **sources: torch.Tensor | Callable[[], torch.Tensor]) -> PoolView:
+    def view(
+        self,
+        codes: torch.Tensor | Callable[[], torch.Tensor],
+        **sources: torch.Tensor | Callable[[], torch.Tensor],
+    ) -> PoolView:
         """What a strategy may see: the codes (N, L), what was bought, and what the task model says."""
-        return PoolView(codes, self.labeled, self.labels, sources)
+        return PoolView(codes, self.labeled, self.labels, sources, self.size)

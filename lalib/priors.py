@@ -78,9 +78,13 @@ class _Mixture(Prior):
         if self.components > len(x):
             raise ValueError(f"components must be at most one per image, got {self.components} for {len(x)} images")
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_joint(self, z: Tensor) -> Tensor:
+        """log of weight_k N(z; mean_k, exp(log_variance_k)) of codes (B, L), (B, K); softmax makes it p(k|z)."""
         log_weights, means, log_variances = self.parts()
-        return torch.logsumexp(log_weights - gaussian_nll(means, log_variances, z[:, None]), dim=1)
+        return log_weights - gaussian_nll(means, log_variances, z[:, None])
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return torch.logsumexp(self.log_joint(z), dim=1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         log_weights, means, log_variances = (part.to(generator.device) for part in self.parts())

@@ -1,4 +1,5 @@
-"""Models that learn from few labels and many images without one: M2, M2 on top of codes (M1+M2), and FixMatch.
+"""Models that learn from few labels and many images without one: M2, M2 on top of codes (M1+M2), FixMatch, and a VAE
+whose prior knows classes.
 
 References
 ----------
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
 from lalib.augment import LIMITS, RandomViews
-from lalib.autoencoders import check_shape
+from lalib.autoencoders import VAE, check_shape
 from lalib.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.contrastive import ContrastiveEncoder
 from lalib.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
@@ -24,7 +25,7 @@ from lalib.networks import PRESETS, UNKNOWN, Batch, Trainable, eval_mode, mlp, p
 from lalib.seeds import generator as child_generator
 from lalib.seeds import seeded
 
-__all__ = ["M1M2", "M2", "FixMatch", "PartlyLabelled", "partly_labelled"]
+__all__ = ["M1M2", "M2", "ClassPriorVAE", "FixMatch", "PartlyLabelled", "partly_labelled"]
 
 
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
@@ -276,6 +277,8 @@ class FixMatch(PartlyLabelled, Classifier):
         self.image_shape = check_shape(image_shape)
         self.threshold = check_number("threshold", threshold, low=0, high=1)
         self.weight = check_number("weight", weight, low=0)
+        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "threshold": self.threshold}
+        self.config |= {"weight": self.weight, "width": width, "dropout": dropout}
         encoder = ContrastiveEncoder(self.image_shape, width=width, seed=seed)
         self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=seed)
 
@@ -301,3 +304,42 @@ class FixMatch(PartlyLabelled, Classifier):
         with eval_mode(self.classifier):
             top, guess = torch.softmax(self(x).float(), dim=1).max(dim=1)
         return (top >= self.threshold).float(), guess
+
+
+class ClassPriorVAE(PartlyLabelled, VAE):
+    """VAE whose prior is a mixture of one Gaussian per class, so that the code z of an image x tells its class y.
+
+    With p(x,y,z) = p(y) p(z|y) p(x|z) the bound on -log p(x,y) is that on -log p(x), of a VAE with prior="mixture",
+    plus -log p(y|z), p(y|z) being the share of the class's Gaussian in the mixture at z. The loss is the bound of all
+    images and class_weight x -log p(y|z) of the labelled ones, in nats per image, each a mean over the batch.
+    Codes are those of q(z|x), which needs no class. `options` are VAE's, without the prior.
+    Differs: -log p(y|z) is taken at the mean code, and its weight is not the share of images with a label: so few nats
+    would not hold the classes apart, as in M2. Labelled images, `labeled_size` in every batch, count more than once.
+    """
+
+    batch_size = 64
+    labeled_size = 16
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        latent_dim: int = 2,
+        *,
+        class_weight: float = 10.0,
+        **options,
+    ):
+        self.n_classes = check_int("n_classes", n_classes, low=2)
+        super().__init__(image_shape, latent_dim, prior="mixture", components=self.n_classes, **options)
+        self.class_weight = check_number("class_weight", class_weight, low=0)
+        self.config |= {"n_classes": self.n_classes, "class_weight": self.class_weight}
+
+    def weights(self) -> dict[str, float]:
+        return {**super().weights(), "class": self.class_weight}
+
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, terms = super().terms(batch, generator)
+        known = batch.y != UNKNOWN
+        if known.any():
+            terms["class"] = F.cross_entropy(self.prior.log_joint(mean[known]), batch.y[known])
+        return mean, terms

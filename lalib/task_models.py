@@ -7,9 +7,9 @@ predicts losses or a discriminator, is trained beside it when asked for, so that
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from lalib._checks import LalibError
 from lalib.adversarial import TAVAAL, VAAL
 from lalib.classifiers import Classifier, last_features, mc_dropout_proba, predict_proba
 from lalib.generation import Generated
+from lalib.latent import encode
 from lalib.loss_prediction import DETACH, LossPredictor
 from lalib.networks import Trainable, in_blocks
 from lalib.seeds import child_seed
@@ -140,6 +141,19 @@ class TaskModel:
         """What PoolView and select take beside the codes, computed when a strategy asks."""
         return {name: getattr(self, name) for name in SOURCES}
 
+    def codes(self) -> Tensor:
+        """Codes (N, L): those of the data, or those of this round if the task has an encoder for it."""
+        return self.data.codes if self.data.task.encoder is None else self._round_codes
+
+    @functools.cached_property
+    def _round_codes(self) -> Tensor:
+        """Codes (N, L) of an encoder trained for this round; two images are at a root mean square distance of 1."""
+        encoder, images = self.data.encoder(self.seed), self.data.images
+        settings = self.data.task.encoder.training() | {"seed": self.seed, "device": self.device}
+        fit_fully(encoder, (images, self.data.partial(self.index, self.labels)), **settings)
+        codes = encode(encoder, images)
+        return codes / (2 * codes.var(dim=0, correction=0).sum()).sqrt()
+
     def probs(self) -> Tensor:
         """Class probabilities (N, C)."""
         return predict_proba(self.classifier, self.data.inputs)
@@ -163,7 +177,7 @@ class TaskModel:
             return mc_dropout_proba(self.classifier, inputs, task.passes, seed=self.seed)
         return torch.stack([predict_proba(member, inputs) for member in (self.classifier, *self._members)])
 
-    @cached_property
+    @functools.cached_property
     def _members(self) -> list[Classifier]:
         """The other members of the ensemble."""
         seeds = [child_seed(self.seed, "member", m) for m in range(1, self.data.task.passes)]
@@ -177,7 +191,7 @@ class TaskModel:
 
     def predicted_losses_with_codes(self) -> Tensor:
         """The same with the codes beside the hidden blocks, as task-agnostic features."""
-        return self._losses(self.data.codes)
+        return self._losses(self.codes())
 
     def _losses(self, codes: Tensor | None) -> Tensor:
         self.data.task.check_serves("learning-loss")

@@ -28,12 +28,13 @@ from lalib.classifiers import (
     MLPClassifier,
     ResNetClassifier,
 )
+from lalib.conditional import ConditionalVAE
 from lalib.data import ImageSet
 from lalib.generation import Generated, GenerativeAugmentation
-from lalib.semisupervised import M1M2, M2, FixMatch, PartlyLabelled, partly_labelled
+from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
 from lalib.training import OPTIMIZERS, SCHEDULES
 
-__all__ = ["TASKS", "Task", "TaskData"]
+__all__ = ["TASKS", "RoundEncoder", "Task", "TaskData"]
 
 TASKS = {
     "mlp": MLPClassifier,
@@ -44,9 +45,45 @@ TASKS = {
     "fixmatch": FixMatch,
     "m2-vaal": M2VAAL,
 }
+ROUND_ENCODERS = {"conditional-vae": ConditionalVAE, "class-prior-vae": ClassPriorVAE}
 ON_CODES = ("mlp", "m1m2")
 MC = ("ensemble", "dropout")
 LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundEncoder:
+    """An encoder that every round trains afresh, on all images of the pool and the labels bought so far.
+
+    model: "conditional-vae", or "class-prior-vae", whose codes tell the class. options: further keywords of that class.
+    epochs, batch_size, learning_rate, weight_decay: as in fit; None for the model's own.
+    """
+
+    model: str = "conditional-vae"
+    latent_dim: int = 10
+    options: Mapping = field(default_factory=dict)
+    epochs: int = 20
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        check_choice("encoder", self.model, ROUND_ENCODERS)
+        check_int("epochs", self.epochs, low=1)
+        self.all_options()  # which builds a small one: bad options are not left to the first round
+
+    def build(self, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> ConditionalVAE | ClassPriorVAE:
+        """A new encoder with the weights of that seed."""
+        return ROUND_ENCODERS[self.model](image_shape, n_classes, self.latent_dim, seed=seed, **self.options)
+
+    def all_options(self) -> dict:
+        """The model's options with the defaults of those not given."""
+        config = self.build((1, 8, 8), 2, seed=0).config
+        return {name: value for name, value in config.items() if name not in ("image_shape", "n_classes")}
+
+    def training(self) -> dict:
+        """What fit is told."""
+        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +102,8 @@ class Task:
     mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
     "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
     of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
+    encoder: what gives strategies the codes of a round (the first labels are bought without it); None for codes that
+    stay the same.
     """
 
     model: str = "mlp"
@@ -85,6 +124,7 @@ class Task:
     loss_weight: float = 1.0
     vae_epochs: int = 20
     adversarial: float = 1.0
+    encoder: RoundEncoder | None = None
 
     def __post_init__(self):
         check_choice("task", self.model, TASKS)
@@ -110,6 +150,11 @@ class Task:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
             RandomViews(**self.views)
+        if self.encoder is not None:
+            if not isinstance(self.encoder, RoundEncoder):
+                raise TypeError(f"encoder must be a RoundEncoder, got {type(self.encoder).__name__}")
+            if not self.on_pixels:
+                raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
         if self.generated is not None:
             if not isinstance(self.generated, GenerativeAugmentation):
                 raise TypeError(f"generated must be a GenerativeAugmentation, got {type(self.generated).__name__}")
@@ -187,6 +232,8 @@ class TaskData:
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
         object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
+        if self.task.encoder is not None and self.multi_label:
+            raise LalibError("a round's encoder needs one label per image; these images may have several")
         object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
         if self.task.generated is not None and self.multi_label:
             raise LalibError("generated images need one label per image; these images may have several")
@@ -205,6 +252,10 @@ class TaskData:
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)
         return classifier
+
+    def encoder(self, seed: int) -> ConditionalVAE | ClassPriorVAE:
+        """A new encoder for the codes of a round."""
+        return self.task.encoder.build(self.images.image_shape, self.images.n_classes, seed)
 
     def epoch_size(self, labelled: int) -> int:
         """Inputs whose number decides how many minibatches an epoch has: see PartlyLabelled.batches."""

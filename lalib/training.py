@@ -22,10 +22,12 @@ from torch import Tensor
 from lalib._checks import LalibError, check_choice, check_codes, check_int, check_labels, check_number, resolve_device
 from lalib._files import written_whole
 from lalib.autoencoders import Autoencoder
+from lalib.classifiers import Classifier, CNNClassifier, MLPClassifier
 from lalib.contrastive import ENCODERS, ContrastiveEncoder
 from lalib.data import ImageSet
 from lalib.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
 from lalib.seeds import generator, seeded
+from lalib.semisupervised import FixMatch
 
 __all__ = ["OPTIMIZERS", "History", "checked_pair", "digest", "fit", "fit_fully", "load_model", "save"]
 
@@ -34,6 +36,7 @@ SCHEDULES = {  # share of the learning rate by the share of the epochs that are 
     "constant": lambda done: 1.0,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
+REBUILT = ENCODERS | {model.__name__: model for model in (CNNClassifier, MLPClassifier, FixMatch)}  # from numbers alone
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": functools.partial(torch.optim.SGD, momentum=0.9)}
 
 
@@ -259,26 +262,27 @@ class _Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
 
 
-def save(model: Autoencoder | ContrastiveEncoder, path: str | Path) -> None:
-    """Write an encoder's weights and configuration to a safetensors file, whole or not at all.
+def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path) -> None:
+    """Write the weights and the configuration of an encoder or a classifier to a safetensors file, whole or not at all.
 
+    What a classifier's classes are called is not written: keep it with the labels.
     Raises TypeError for a model that load_model could not rebuild.
     """
-    if type(model).__name__ not in ENCODERS:
-        raise TypeError(f"save takes one of {', '.join(ENCODERS)}, got {type(model).__name__}")
+    if type(model).__name__ not in REBUILT:
+        raise TypeError(f"save takes one of {', '.join(REBUILT)}, got {type(model).__name__}")
     _write(Path(path), {f"model.{name}": value for name, value in model.state_dict().items()}, _header(model))
 
 
-def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder:
-    """The encoder that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
+def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifier:
+    """The model that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
 
     Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
     """
     header, state = _read(Path(path))
-    if header.get("model") not in ENCODERS:
-        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(ENCODERS)}")
+    if header.get("model") not in REBUILT:
+        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(REBUILT)}")
     try:
-        model = ENCODERS[header["model"]](**header["config"])
+        model = REBUILT[header["model"]](**header["config"])
         model.load_state_dict(_part(state, "model."))
     except (RuntimeError, TypeError, ValueError) as error:
         raise LalibError(f"{path} is damaged: its weights do not fit its configuration ({error})") from error

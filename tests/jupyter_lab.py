@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 
-__all__ = ["launch", "open_notebook", "run_all", "serve", "wait_for"]
+__all__ = ["free_port", "launch", "open_notebook", "open_page", "private", "run_all", "serve", "wait_for"]
 
 TIMEOUT = 120_000  # ms: the first plot under software rendering may take a minute
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -41,12 +41,12 @@ def serve(folder: Path, notebooks: Mapping[str, Sequence[str]]) -> Iterator[str]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
         nbformat.write(notebook, folder / f"{name}.ipynb")
-    address = f"http://127.0.0.1:{(port := _free_port())}"
+    address = f"http://127.0.0.1:{(port := free_port())}"
     options = [f"--port={port}", "--no-browser", "--ip=127.0.0.1", "--allow-root", f"--ServerApp.root_dir={folder}"]
     options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, open(Path(home) / "log", "wb") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, env=_private(Path(home)), stdout=log, stderr=log)
+        server = subprocess.Popen(command, env=private(Path(home)), stdout=log, stderr=log)
         try:
             wait_for(lambda: urllib.request.urlopen(f"{address}/api", timeout=5).status == 200, "JupyterLab")
             yield address
@@ -55,13 +55,14 @@ def serve(folder: Path, notebooks: Mapping[str, Sequence[str]]) -> Iterator[str]
             server.wait(timeout=60)
 
 
-def _free_port():
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
-def _private(home):
+def private(home: Path) -> dict[str, str]:
     """An environment in which Jupyter reads and writes below `home`, and does not look for news and updates."""
     places = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
     places += ["JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"]
@@ -83,13 +84,19 @@ def launch(chromium: str) -> Iterator:
         browser.close()
 
 
-def open_notebook(browser, address: str, name: str):
-    """A page with a notebook, its kernel ready; page.outside lists requests that were about to leave the machine."""
+def open_page(browser, address: str):
+    """A page; page.outside lists requests that were about to leave the machine."""
     page = browser.new_page(viewport={"width": 1500, "height": 1400})
     page.set_default_timeout(TIMEOUT)
     page.outside = []
     page.route(lambda url: urlsplit(url).hostname not in ("127.0.0.1", None), lambda route: _keep_in(page, route))
-    page.goto(f"{address}/lab/workspaces/auto-{name}/tree/{name}.ipynb?reset")
+    page.goto(address)
+    return page
+
+
+def open_notebook(browser, address: str, name: str):
+    """A page with a notebook, its kernel ready."""
+    page = open_page(browser, f"{address}/lab/workspaces/auto-{name}/tree/{name}.ipynb?reset")
     page.wait_for_selector("text='Python 3 (ipykernel) | Idle'")  # earlier, Run asks for a kernel
     return page
 

@@ -25,4 +25,14 @@ SMALL = {
         "m2_epochs": 1,
     },
     "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
+    "13_label_your_own_images": {
+        "n_photos": 400,
+        "held_out": 40,
+        "rounds": 2,
+        "epochs": 1,
+        "classifier_steps": 5,
+        "artificial": 20,
+        "random_rounds": 3,
+        "seeds": 2,
+    },
 }

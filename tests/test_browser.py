@@ -260,6 +260,8 @@ def test_keyboard_alone_suffices(latent, lab):
     codes = torch.load(folder / "codes.pt")
     nearest = int((codes - torch.tensor(held["code"])).norm(dim=1).argmin())
     kernel(folder, lambda now: nearest in now["selection"])
+    x, y = (f"{part:.3g}" for part in held["place"])
+    latent.wait_for_selector(f".lalib-sentence:has-text('Cursor at {x} across, {y} upwards')")  # the sliders know, too
     latent.keyboard.press("Tab")  # the first slider
     latent.keyboard.press("Home")
     lowest = float(np.quantile(codes[:, 0], 0.005))

@@ -555,18 +555,56 @@ def test_mixed_sizes_are_named(tmp_path):
     for i in range(7):
         write(tmp_path, f"x{i}.png", grey(i, (10, 12)))
     with pytest.raises(
-        ValueError, match=r"most are 9 x 12 pixels, but 7 of 16 are not: x0.png \(10 x 12 pixels\), x1"
+        ValueError, match=r"7 of 16 images are not 9 x 12 pixels, as most are: x0.png \(10 x 12 pixels\), x1"
     ) as e:
         la.from_folder(tmp_path)
-    assert "x4.png (10 x 12 pixels) and 2 more. Give size=" in str(e.value)
+    assert "x4.png (10 x 12 pixels) and 2 more. size= brings all to one size" in str(e.value)
 
 
 def test_mixed_modes_are_named(tmp_path):
     for i in range(3):
         write(tmp_path, f"{i}.png", grey(i))
     write(tmp_path, "x.png", colour(1))
-    with pytest.raises(ValueError, match=r"most are grey, but 1 of 4 are not: x.png \(in colour\). Give size="):
+    with pytest.raises(ValueError, match=r"1 of 4 images are not grey, as most are: x.png \(in colour\). size= brings"):
         la.from_folder(tmp_path)
+
+
+def test_bad_files_are_left_out_with_a_warning(tmp_path):
+    """Unreadable, of another size, in colour: what is left is as if they had never been there."""
+    for i in range(4):
+        write(tmp_path / "good", f"{i}.png", grey(i))
+    alone = la.from_folder(tmp_path / "good")
+    write(tmp_path / "good", "big.png", grey(5, (10, 12)))
+    write(tmp_path / "good", "red.png", colour(6))
+    (tmp_path / "good" / "text.png").write_text("no image")
+    with pytest.warns(UserWarning, match="left out") as said:
+        images = la.from_folder(tmp_path / "good", bad_files="skip")
+    assert [str(w.message) for w in said] == [
+        "1 of 7 images cannot be read: text.png (not an image). They are left out",
+        "1 of 6 images are not 9 x 12 pixels, as most are: big.png (10 x 12 pixels). They are left out",
+        "1 of 5 images are not grey, as most are: red.png (in colour). They are left out",
+    ]
+    assert {w.filename for w in said} == {__file__}
+    assert (images.files, images.hashes) == (alone.files, alone.hashes)
+
+
+def test_a_damaged_photo_in_colour_leaves_grey_ones_grey(tmp_path):
+    write(tmp_path, "good.png", RNG.integers(0, 256, (99, 99), dtype=np.uint8))
+    alone = la.from_folder(tmp_path, size=32)
+    write(tmp_path, "whole.png", RNG.integers(0, 256, (99, 99, 3), dtype=np.uint8))
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:5000])
+    (tmp_path / "whole.png").unlink()
+    with pytest.warns(UserWarning, match=r"1 of 2 images cannot be read: half.png \(.*truncated"):
+        images = la.from_folder(tmp_path, size=32, bad_files="skip")
+    assert images.hashes == alone.hashes
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 1 images cannot be read: half.png \(.*truncated.*None is left"):
+        la.from_folder(tmp_path, size=32, bad_files="skip")
+
+
+def test_unknown_choice_for_bad_files(tmp_path):
+    with pytest.raises(ValueError, match="bad_files must be one of 'refuse', 'skip', got 'ignore'"):
+        la.from_folder(tmp_path, bad_files="ignore")
 
 
 def test_images_beside_class_folders(tmp_path):

@@ -14,7 +14,7 @@ import lalib as la
 from lalib.experiments import compare
 from lalib.loop import cold_start
 from lalib.pool import Selection
-from lalib.tasks import Task
+from lalib.tasks import RoundEncoder, Task
 
 TASK = Task(steps=5, passes=2)
 COLUMNS = ["strategy", "seed", "round", "labels", "accuracy", "confusion", "train_seconds", "select_seconds"]
@@ -176,6 +176,26 @@ def test_another_configuration_is_another_run(digits, held_out, tmp_path):
     assert len(list(tmp_path.iterdir())) == len(changes) + 3
     _compare(digits, held_out, tmp_path, **{**options, "seeds": [0]})
     assert len(list(tmp_path.iterdir())) == len(changes) + 3
+
+
+def test_an_encoder_of_the_round(digits, held_out, tmp_path):
+    """Only a strategy that looks at V depends on it; its scales are in the table."""
+    small = digits.subset(range(60)), held_out.subset(range(20))
+    strategies = {"core-set": "core-set", "core-set + V": ("core-set", {"space": "both", "alpha": 9.0})}
+    options = {"strategies": strategies, "seeds": 1, "rounds": 1}
+    encoder = RoundEncoder(latent_dim=3, epochs=1)
+    spelt = RoundEncoder(latent_dim=3, epochs=1, options={"label_dropout": 0.1, "preset": "light"})
+    other = dataclasses.replace(encoder, options={"label_dropout": 0.2})
+    task = Task(model="cnn", steps=3)
+    tables = [
+        _compare(*small, tmp_path, task=dataclasses.replace(task, encoder=encoder), **options)
+        for encoder in (None, encoder, spelt, other)
+    ]
+    assert len(list(tmp_path.iterdir())) == 2 * 3  # defaults that are spelt out are no other run
+    assert tables[0]["picked"][1] == tables[1]["picked"][1]
+    assert tables[0]["picked"][3] != tables[1]["picked"][3]
+    assert tables[1]["code_spread"].fillna(0).tolist() == pytest.approx([0, 0, 0, 9], rel=1e-5)
+    assert tables[1]["task_spread"][3] == tables[0]["task_spread"][3] > 0
 
 
 def test_defaults_are_part_of_the_configuration(digits, held_out, tmp_path):

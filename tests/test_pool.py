@@ -40,6 +40,33 @@ def test_sources_are_computed_once_and_only_when_asked():
     assert view.features.shape == (5, 4)
 
 
+def test_codes_may_be_computed_when_asked_for():
+    calls = []
+    view = PoolView(lambda: calls.append(1) or CODES, labeled=[3], size=5)
+    assert view.n_images == 5
+    assert view.unlabeled.tolist() == [0, 1, 2, 4]
+    assert not calls
+    assert torch.equal(view.codes, CODES)
+    assert view.codes is view.codes
+    assert calls == [1]
+    assert Pool(LABELS).view(lambda: CODES).codes.shape == (5, 2)
+
+
+def test_codes_that_are_computed_are_checked():
+    with pytest.raises(TypeError, match="size must be a whole number, got None"):
+        PoolView(lambda: CODES)
+    with pytest.raises(ValueError, match="codes must be those of the 4 images, got 5 rows"):
+        PoolView(CODES, size=4)
+    for codes, error, message in (
+        (CODES[:4], ValueError, r"codes must have shape \(N, L\) with N = 5, got \(4, 2\)"),
+        (CODES / 0, ValueError, "codes must be finite"),
+        (CODES.long(), TypeError, "codes must be floating point"),
+    ):
+        view = PoolView(lambda codes=codes: codes, size=5)
+        with pytest.raises(error, match=message):
+            _ = view.codes
+
+
 def test_views_do_not_change_and_do_not_carry_gradients():
     view = PoolView(CODES.clone().requires_grad_())
     assert not view.codes.requires_grad
@@ -66,6 +93,7 @@ def test_a_missing_source_says_how_to_give_it(name):
         ({"labeled": [True, False]}, TypeError, "labeled must hold whole numbers"),
         ({"labeled": [1], "labels": [1, 2]}, ValueError, "labels must be those of the 1 labelled images"),
         ({"labels": [1]}, ValueError, "labels must be those of the 0 labelled images"),
+        ({"sources": {"codes": CODES}}, ValueError, "source must be one of .*'errors'.*, got 'codes'"),
         ({"sources": {"error": CODES}}, ValueError, "source must be one of .*'error'.*Did you mean 'errors'"),
     ],
 )

@@ -8,7 +8,7 @@ from torch import distributions as D
 import lalib as la
 from lalib.losses import gaussian_nll, m2_unlabelled
 from lalib.networks import UNKNOWN, Batch
-from lalib.semisupervised import M1M2, M2, FixMatch, partly_labelled
+from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, partly_labelled
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -216,3 +216,51 @@ def test_bad_arguments(digits):
         la.fit(la.CNNClassifier(digits.image_shape, 10), (digits, labelled_digits(digits)), progress=False)
     with pytest.raises(ValueError, match="labels must lie in 0 to 9, got 10 to 10"):
         model.generate(torch.tensor([10]))
+
+
+# A prior with a Gaussian per class
+
+
+def test_the_class_term_by_hand():
+    """-log p(y|z) by Bayes' rule from torch's densities; all else is the loss of a VAE with that mixture as a prior."""
+    x, _ = some(6)
+    x, y = x.float(), torch.tensor([2, UNKNOWN, 0, UNKNOWN, 1, 2])
+    model = ClassPriorVAE(SHAPE, CLASSES, 2, class_weight=3.0, beta=0.5, seed=1).eval()
+    with torch.no_grad():
+        model.prior.logits.copy_(torch.tensor([0.3, -1.0, 0.5]))
+        model.prior.log_variances.normal_(generator=torch.Generator().manual_seed(0))
+    plain = la.VAE(SHAPE, 2, prior="mixture", components=CLASSES, beta=0.5, seed=1).eval()
+    plain.load_state_dict(model.state_dict())
+    expected = plain.loss(Batch(x), generator=torch.Generator().manual_seed(3))
+    terms = model.loss(Batch(x, y), generator=torch.Generator().manual_seed(3))
+    parts = D.Normal(model.prior.means, (model.prior.log_variances / 2).exp())
+    joint = parts.log_prob(model.encode(x)[:, None]).sum(2).exp() * model.prior.logits.softmax(0)
+    share = joint / joint.sum(1, keepdim=True)
+    by_hand = -sum(share[i, y[i]].log() for i in (0, 2, 4, 5)) / 4
+    torch.testing.assert_close(terms["class"], by_hand)
+    torch.testing.assert_close(terms["loss"], expected["loss"] + 3 * by_hand)
+    assert "class" not in model.loss(Batch(x, torch.full((6,), UNKNOWN)), generator=torch.Generator().manual_seed(3))
+
+
+def test_its_codes_tell_the_class(digits):
+    """Of images whose labels it has not seen, better than those of a VAE with as many Gaussians and epochs."""
+    few = digits.subset(range(400))
+    labels = partly_labelled(400, torch.arange(60), few.labels[:60])
+    settings = {"epochs": 15, "device": "cpu", "progress": False}
+    model = ClassPriorVAE(few.image_shape, 10, 4, seed=0)
+    plain = la.VAE(few.image_shape, 4, prior="mixture", components=10, seed=0)
+    la.fit(model, (few, labels), **settings)
+    la.fit(plain, few, batch_size=64, **settings)
+    errors = [la.one_nn_error(la.encode(m, few)[60:], few.labels[60:]) for m in (model, plain)]
+    assert errors[0] < errors[1] - 0.1
+    assert errors[0] < 0.4
+
+
+def test_a_class_prior_needs_labels_and_a_prior_of_its_own(digits):
+    few = digits.subset(range(80))
+    with pytest.raises(la.LalibError, match="ClassPriorVAE needs labelled images, got 80 without a label"):
+        la.fit(ClassPriorVAE(few.image_shape, 10), la.from_arrays(few.images), epochs=1, progress=False)
+    with pytest.raises(ValueError, match="class_weight must be at least 0, got -1"):
+        ClassPriorVAE(few.image_shape, 10, class_weight=-1)
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'prior'"):
+        ClassPriorVAE(few.image_shape, 10, prior="vamp")

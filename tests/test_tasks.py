@@ -12,9 +12,10 @@ from lalib.classifiers import MLPClassifier
 from lalib.loss_prediction import LossPredictor
 from lalib.losses import pair_loss
 from lalib.networks import Batch
+from lalib.pool import Pool
 from lalib.seeds import child_seed, generator
 from lalib.task_models import evaluate, train
-from lalib.tasks import Task, TaskData
+from lalib.tasks import RoundEncoder, Task, TaskData
 
 QUICK = {"steps": 20, "passes": 3, "vae_epochs": 1}
 FROM_LABELS_ALONE = ("mlp", "cnn", "resnet18")
@@ -273,6 +274,90 @@ def test_predicted_losses_follow_the_true_ones(digits):
     assert losses[200:][hard[200:]].mean() > losses[200:][~hard[200:]].mean() + losses[200:].std()
 
 
+# The encoder of a round
+
+
+ENCODER = RoundEncoder(model="class-prior-vae", latent_dim=3, epochs=1, learning_rate=0.002)
+
+
+def test_the_codes_of_a_round_by_hand(digits):
+    few, index = digits.subset(range(80)), torch.arange(40)
+    data = _data(few, model="cnn", steps=2, encoder=ENCODER)
+    state = train(data, index, few.labels[index], seed=3, device="cpu")
+    model = la.ClassPriorVAE(few.image_shape, 10, 3, seed=3)
+    partly = la.partly_labelled(80, index, few.labels[index])
+    la.fit(model, (few, partly), epochs=1, learning_rate=0.002, seed=3, device="cpu", progress=False)
+    codes = la.encode(model, few)
+    assert torch.allclose(state.codes(), codes / torch.pdist(codes).square().sum().mul(2 / 80**2).sqrt(), atol=1e-5)
+    assert torch.equal(_data(few).codes, _train(_data(few), 40).codes())
+
+
+@pytest.mark.parametrize("model", ["conditional-vae", "class-prior-vae"])
+def test_the_codes_of_a_round_know_the_labels_bought_and_no_others(model, digits):
+    few, index = digits.subset(range(80)), torch.arange(40)
+    encoder = dataclasses.replace(ENCODER, model=model)
+    hidden = dataclasses.replace(few, labels=torch.cat([few.labels[:40], few.labels[40:].flip(0)]))
+    same, other = few.labels[:40], few.labels[:40].flip(0)
+    states = [
+        train(_data(images, model="cnn", steps=2, encoder=encoder), index, labels, seed=0, device="cpu")
+        for images, labels in ((few, same), (hidden, same), (few, other))
+    ]
+    assert torch.equal(states[0].codes(), states[1].codes())
+    assert not torch.equal(states[0].codes(), states[2].codes())
+
+
+def test_an_encoder_is_trained_once_and_when_asked_for(digits, monkeypatch):
+    trained, seen = [], []
+    fit_fully = task_models.fit_fully
+    monkeypatch.setattr(
+        task_models,
+        "fit_fully",
+        lambda model, *a, **kw: trained.append(type(model).__name__) or fit_fully(model, *a, **kw),
+    )
+    predict = LossPredictor.predict
+    monkeypatch.setattr(
+        LossPredictor,
+        "predict",
+        lambda self, x, codes=None: seen.append((self.codes, codes)) or predict(self, x, codes),
+    )
+    few = digits.subset(range(80))
+    state = _train(_data(few, model="cnn", steps=2, encoder=ENCODER), 40)
+    pool = Pool(few.labels)
+    pool.buy(state.index)
+    view = pool.view(state.codes, **state.sources())
+    la.strategies.run_strategy("core-set", view, 3, generator=generator(0))
+    assert trained == ["CNNClassifier"]
+    selection = la.strategies.run_strategy("core-set", view, 3, generator=generator(0), space="both", alpha=2.0)
+    la.strategies.run_strategy("learning-loss", view, 3, generator=generator(0), space="both")
+    assert trained == ["CNNClassifier", "ClassPriorVAE", "LossPredictor"]
+    assert torch.equal(seen[0][0], state.codes()[:40])
+    assert torch.equal(seen[0][1], state.codes())
+    assert selection.record["code_spread"] == pytest.approx(2, abs=1e-5)
+    spread = torch.pdist(state.features().double()).square().sum().mul(2 / 80**2).sqrt()
+    assert selection.record["task_spread"] == pytest.approx(float(spread))
+
+
+def test_an_encoder_for_one_label_per_image(digits):
+    several = dataclasses.replace(digits, labels=torch.eye(10, dtype=torch.int64)[digits.labels])
+    with pytest.raises(LalibError, match="a round's encoder needs one label per image; these images may have several"):
+        _data(several, model="cnn", encoder=ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": "vae"}, ValueError, "encoder must be one of 'conditional-vae', 'class-prior-vae', got 'vae'"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"latent_dim": 0}, ValueError, "latent_dim must be at least 1, got 0"),
+        ({"options": {"label_dropout": 2}}, ValueError, "label_dropout must be at most 1, got 2"),
+        ({"options": {"label_drop": 0.1}}, TypeError, "unexpected keyword argument 'label_drop'"),
+    ],
+)
+def test_an_encoder_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        RoundEncoder(**options)
+
+
 # Evaluation
 
 
@@ -321,6 +406,12 @@ def test_several_labels_per_image(digits):
         ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0, got -1"),
         ({"optimizer": "lbfgs"}, ValueError, "optimizer must be one of 'adam', 'sgd', got 'lbfgs'"),
         ({"mc": "laplace"}, ValueError, "mc must be one of 'ensemble', 'dropout', got 'laplace'"),
+        (
+            {"encoder": ENCODER},
+            ValueError,
+            "a round's encoder changes codes: give it to a task on pixels, such as 'cnn'",
+        ),
+        ({"model": "cnn", "encoder": "vae"}, TypeError, "encoder must be a RoundEncoder, got str"),
         ({"views": {}}, ValueError, "views augment images: give them to a task on pixels"),
         ({"model": "cnn", "views": {"shift": 2}}, ValueError, "shift must be at most 1, got 2"),
     ],

@@ -466,13 +466,41 @@ def test_files_that_are_no_checkpoints(saved, tmp_path):
         la.load_model(saved)
 
 
-def test_only_autoencoders_are_saved(digits, tmp_path):
-    with pytest.raises(TypeError, match=r"save takes one of CAE, VAE, .* got CNNClassifier"):
-        la.save(la.CNNClassifier(SHAPE, 10), tmp_path / "model")
-    path = tmp_path / "run"
-    _fit(la.CNNClassifier(SHAPE, 10), digits, epochs=1, checkpoint=path)
-    with pytest.raises(la.LalibError, match="holds a 'CNNClassifier'"):
-        la.load_model(path)
+@pytest.mark.parametrize(
+    "model",
+    [
+        la.CNNClassifier(SHAPE, 10, network="residual", dropout=0.2, seed=1),
+        la.CNNClassifier(SHAPE, 3, multi_label=True),
+        la.FixMatch(SHAPE, 10, threshold=0.5, width=8),
+    ],
+    ids=["residual", "several labels", "FixMatch"],
+)
+def test_save_and_load_a_classifier(model, digits, tmp_path):
+    la.save(model, tmp_path / "model")
+    loaded = la.load_model(tmp_path / "model")
+    assert type(loaded) is type(model)
+    assert (loaded.config, loaded.multi_label) == (model.config, model.multi_label)
+    assert torch.equal(la.predict_proba(loaded, digits), la.predict_proba(model, digits))
+
+
+def test_save_and_load_a_classifier_on_codes(digits, tmp_path):
+    """With the mean and the scale of the codes that it was trained on; a checkpoint is loaded alike."""
+    codes, labels = _codes(digits)
+    model = la.MLPClassifier(64, 10, hidden=(30,), dropout=0.3)
+    _fit(model, (codes, labels), epochs=1, checkpoint=tmp_path / "run")
+    la.save(model, tmp_path / "model")
+    for file in ("model", "run"):
+        loaded = la.load_model(tmp_path / file)
+        assert torch.equal(la.predict_proba(loaded, codes), la.predict_proba(model, codes))
+
+
+def test_models_that_cannot_be_rebuilt_are_not_saved(digits, tmp_path):
+    model = la.EncoderClassifier(la.CAE(SHAPE), 10)
+    with pytest.raises(TypeError, match=r"save takes one of CAE, VAE, .*CNNClassifier.* got EncoderClassifier"):
+        la.save(model, tmp_path / "model")
+    _fit(model, digits, epochs=1, checkpoint=tmp_path / "run")
+    with pytest.raises(la.LalibError, match="holds a 'EncoderClassifier'"):
+        la.load_model(tmp_path / "run")
 
 
 CHANGES = {

@@ -1,13 +1,15 @@
-"""A person as the oracle: labels that are saved as they are given, compared, merged, and carried to other programs.
+"""A person as the oracle: labels that are saved as they are given, learnt from, compared, merged, carried elsewhere.
 
-answers.py says what an answer is; store.py holds LabelStore, the file of answers; agreement.py compares and merges
-labellers; csv_files.py and label_studio.py carry selections out and answers in. An image has one class, or none yet.
+answers.py says what an answer is; store.py holds LabelStore, the file of answers; loop.py learns from them and says
+what to label next; agreement.py compares and merges labellers; csv_files.py and label_studio.py carry selections out
+and answers in. An image has one class, or none yet.
 """
 
 from lalib.labelling.agreement import Agreement, agreement, merge
 from lalib.labelling.answers import Answer
 from lalib.labelling.csv_files import read_csv, write_csv, write_selection
 from lalib.labelling.label_studio import label_studio_config, read_label_studio, write_label_studio
+from lalib.labelling.loop import LabellingLoop, Snapshot
 from lalib.labelling.store import Imported, LabelStore, Progress
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "Answer",
     "Imported",
     "LabelStore",
+    "LabellingLoop",
     "Progress",
+    "Snapshot",
     "agreement",
     "label_studio_config",
     "merge",

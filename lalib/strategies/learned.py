@@ -9,7 +9,9 @@ core-set and medal, and those of distances and norms, measure Euclidean distance
 
 space: "features" h (default: view.features), "codes" z (view.codes), "both", which is [h, alpha z], or "latents"
 (view.latents), the latent codes of a task model that has some.
-alpha: weight >= 0 of the codes in "both", default 1. It depends on the scale of both parts.
+alpha: weight >= 0 of the codes in "both", default 1. It depends on the scale of both parts, so core-set and medal
+record it with the round: task_spread and code_spread, the root mean square distance between two images in h and in
+alpha z.
 """
 
 import torch
@@ -51,7 +53,7 @@ def core_set(
         scores.append(near[picked[-1]].clone())
         near = torch.minimum(near, nearest_distance(points, points[picked[-1:]]))
         near[picked[-1]] = -torch.inf
-    return pick(view, torch.tensor(picked), torch.stack(scores))
+    return pick(view, torch.tensor(picked), torch.stack(scores), **_spreads(view, space, alpha))
 
 
 def medal(
@@ -81,7 +83,7 @@ def medal(
         scores.append(distance[best] if count else distance.new_tensor(torch.inf))
         free[best] = False
         mean, spread, count = _with(points[best], mean, spread, count)
-    return pick(view, rows[picked], torch.stack(scores))
+    return pick(view, rows[picked], torch.stack(scores), **_spreads(view, space, alpha))
 
 
 def _moments(points):
@@ -121,6 +123,13 @@ def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tenso
     else:
         points = torch.cat([view.features.double(), alpha * view.codes.to(view.features.device).double()], dim=1)
     return points[view.labeled.to(points.device)], points[view.unlabeled.to(points.device)]
+
+
+def _spreads(view, space, alpha):
+    if space != "both":
+        return {}
+    spreads = [(2 * part.double().var(dim=0, correction=0).sum()).sqrt() for part in (view.features, view.codes)]
+    return {"task_spread": float(spreads[0]), "code_spread": alpha * float(spreads[1])}
 
 
 def class_labels(view: PoolView, n_classes: int | None = None) -> torch.Tensor:

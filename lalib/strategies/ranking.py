@@ -12,9 +12,9 @@ __all__ = ["draw_candidates", "largest", "nearest_distance", "pick", "ranks", "t
 BLOCK = 2**21  # distances at once: 16 MB
 
 
-def pick(view: PoolView, rows: torch.Tensor, score: torch.Tensor | None = None) -> Selection:
+def pick(view: PoolView, rows: torch.Tensor, score: torch.Tensor | None = None, **record: float) -> Selection:
     """The Selection of the unlabelled images numbered `rows` (n,) among the unlabelled, with the score of each (n,)."""
-    return Selection(view.unlabeled[rows.cpu()], None if score is None else score.cpu().float())
+    return Selection(view.unlabeled[rows.cpu()], None if score is None else score.cpu().float(), record)
 
 
 def largest(view: PoolView, values: torch.Tensor, n: int) -> Selection:

@@ -4,6 +4,7 @@ from lalib.widgets.explorer import SamplingExplorer, options_of, sampling_explor
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import LatentExplorer, latent_explorer
 from lalib.widgets.live import LiveCurves, Race
+from lalib.widgets.workbench import Workbench
 
 __all__ = [
     "Labeller",
@@ -11,6 +12,7 @@ __all__ = [
     "LiveCurves",
     "Race",
     "SamplingExplorer",
+    "Workbench",
     "latent_explorer",
     "options_of",
     "sampling_explorer",

@@ -22,7 +22,9 @@ from lalib.figures.images import canvas, captions_of, wrap
 from lalib.geometry import median_nn_distance, ward
 from lalib.strategies import LABEL_FREE, STRATEGIES, select
 from lalib.strategies.matching import default_threshold
+from lalib.widgets._names import Names
 from lalib.widgets._parts import LABEL, Sentence
+from lalib.widgets._plot import Plot
 
 __all__ = ["SamplingExplorer", "options_of", "sampling_explorer", "selection_in_words"]
 
@@ -107,7 +109,7 @@ class SamplingExplorer(ipywidgets.VBox):
         self.pictures = ipywidgets.HBox(pictures, layout={"flex_flow": "row wrap"})
         panel = ipywidgets.VBox(list(controls.values()), layout={"width": "340px"})
         top = ipywidgets.HBox([panel, self.map], layout={"flex_flow": "row wrap"})
-        super().__init__([top, self.sentence, self.pictures])
+        super().__init__([top, self.sentence, self.pictures, Names()])
         for name, control in controls.items():
             control.observe(self._move_map if name == "autoencoder" else self._update, names="value")
         self._update()
@@ -241,7 +243,7 @@ def _map(images, codes):
         kind(x=[], y=[], marker=scale | {"showscale": False}, **hover),
         kind(x=[], y=[], marker=ring, **hover),
     ]
-    fig = go.FigureWidget(data)
+    fig = Plot(data)
     fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
     fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
     return apply_layout(fig, "", width=620, height=480)
@@ -266,7 +268,7 @@ def _scale(images):
 
 
 def _histogram(images):
-    fig = go.FigureWidget(figures.class_histogram(images, torch.arange(len(images))))
+    fig = Plot(figures.class_histogram(images, torch.arange(len(images))))
     return fig.update_layout(width=540, height=400)
 
 

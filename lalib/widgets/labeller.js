@@ -177,6 +177,13 @@ function render({ model, el }) {
     draw();
   });
   draw();
+  if (model.get("focused")) {
+    new ResizeObserver((_, observer) => { // once it is on the page
+      observer.disconnect();
+      root.focus();
+      root.scrollIntoView({ block: "nearest" });
+    }).observe(root);
+  }
 }
 
 export default { render };

@@ -32,7 +32,7 @@ class Labeller(anywidget.AnyWidget):
     the classes, u not sure, s skip, z undo, the arrows to move, v for a sheet of 25; m tells what the model says, if
     there is one: probs, class probabilities (N, C) of all images, or a function from an index (1,) to (1, C), is asked
     for no earlier than that. view: "single" or "sheet". on_answer: called with (image's index, Answer, or None after an
-    undo) when it has been saved.
+    undo) when it has been saved. focused: take the keys as soon as it is shown.
     What the page says is saved is on the disk. What cannot be saved is said in red, and the image shown again.
     """
 
@@ -43,6 +43,7 @@ class Labeller(anywidget.AnyWidget):
     answers = traitlets.List(traitlets.Int()).tag(sync=True)
     sheet = traitlets.Int(1).tag(sync=True)
     suggests = traitlets.Bool(False).tag(sync=True)
+    focused = traitlets.Bool(False).tag(sync=True)
     _esm = Path(__file__).with_name("labeller.js")
     _css = Path(__file__).with_name("labeller.css")
 
@@ -54,6 +55,7 @@ class Labeller(anywidget.AnyWidget):
         *,
         probs: torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None = None,
         view: str = "single",
+        focused: bool = False,
         on_answer: Callable[[int, Answer | None], None] | None = None,
     ):
         self.images, self.store, self.probs = images, store, probs
@@ -73,6 +75,7 @@ class Labeller(anywidget.AnyWidget):
             answers=self._answers(),
             sheet=VIEWS[check_choice("view", view, VIEWS)],
             suggests=probs is not None,
+            focused=focused,
         )
         self.on_msg(self._hear)
 

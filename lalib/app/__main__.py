@@ -1,0 +1,60 @@
+"""The command line of the app: `make app` calls it."""
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from lalib._checks import LalibError
+from lalib.app.page import Settings, prepare
+from lalib.app.server import server
+
+PORT = 8866
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
+    made = argparse.ArgumentParser("python -m lalib.app", description="Explore images and label them in a browser.")
+    made.add_argument("--images", default=Settings.images, help="a folder, or a data set's name (%(default)s)")
+    made.add_argument("--classes", default="", help="to label with, such as cat,dog; by default those of the images")
+    made.add_argument("--labels", help="the file that takes the labels (runs/labels-IMAGES.sqlite)")
+    made.add_argument("--labeller", default=Settings.labeller, help="who labels (%(default)s)")
+    made.add_argument(
+        "--size", type=int, default=Settings.size, help="pixels to which photos are brought (%(default)s)"
+    )
+    made.add_argument("--port", type=int, default=PORT, help="the first port to try (%(default)s)")
+    return made
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings, paths absolute: a kernel may start in another folder."""
+    folder = Path(options.images).expanduser()
+    images = str(folder.resolve()) if folder.is_dir() else options.images
+    labels = Path(options.labels or f"runs/labels-{Path(images).name}.sqlite").expanduser().resolve()
+    classes = tuple(name.strip() for name in options.classes.split(",") if name.strip())
+    return Settings(images, classes, str(labels), options.labeller, options.size)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare, then serve until Ctrl-C."""
+    settings = settings_of(options := parser().parse_args(arguments))
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "vae.safetensors")
+        print(f"Learning a map of the images ({settings.images}) ...", flush=True)
+        try:
+            prepare(settings, model)
+        except (LalibError, ValueError, TypeError) as error:
+            sys.exit(f"error: {error}")
+        replace(settings, model=str(model)).tell(os.environ)
+        print(f"Labels go to {settings.labels}")
+        server(Path(__file__).with_name("page.ipynb"), options.port, secrets.token_urlsafe(32)).start()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")

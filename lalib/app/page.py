@@ -1,0 +1,90 @@
+"""What the page shows: Settings say which images and which file of labels, `page` puts the widgets together."""
+
+import json
+import os
+from collections.abc import MutableMapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lalib._checks import LalibError
+from lalib.autoencoders import VAE
+from lalib.data import DATASETS, ImageSet, from_folder, load
+from lalib.labelling import LabelStore
+from lalib.latent import encode, project
+from lalib.training import fit, load_model, save
+from lalib.widgets import Workbench
+
+__all__ = ["Settings", "page", "prepare"]
+
+VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
+PASSES = 30_000  # images that the map's autoencoder sees in training: some 20 seconds on two cores at 28 x 28 pixels
+MAX_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file.
+
+    labels: the file that takes the answers; labeller: who gives them; size: pixels to which a folder's images are
+    brought, (size, size); model: the file of the autoencoder that draws the map, from `prepare`.
+    """
+
+    images: str = "fashion-mnist-mini"
+    classes: tuple[str, ...] = ()
+    labels: str = "runs/labels.sqlite"
+    labeller: str = "me"
+    size: int = 64
+    model: str | None = None
+
+    def load(self) -> ImageSet:
+        """The images. Raises ValueError if there are none."""
+        if self.images in DATASETS:
+            return load(self.images)
+        folder = Path(self.images).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
+        return from_folder(folder, self.size)
+
+    def store(self, images: ImageSet) -> LabelStore:
+        """The file of labels, made if it is not there. Raises LalibError if it is not one, or of other classes."""
+        path = Path(self.labels).expanduser()
+        classes = self.classes or images.class_names or None
+        if classes is None and not path.exists():
+            raise LalibError("the images lie in no class folders: say which classes there are, such as cat,dog")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return LabelStore(path, classes, labeller=self.labeller)
+
+    def tell(self, environment: MutableMapping[str, str]) -> None:
+        """Leave these settings for kernels that are started in this environment."""
+        environment[VARIABLE] = json.dumps(asdict(self))
+
+    @classmethod
+    def told(cls) -> "Settings":
+        """The settings that were left in the environment; the defaults if there are none."""
+        settings = json.loads(os.environ.get(VARIABLE, "{}"))
+        return cls(**settings | {"classes": tuple(settings.get("classes", ()))})
+
+
+def prepare(settings: Settings, model: Path) -> None:
+    """Check images and labels, and train the map's autoencoder into the file `model`, with a progress bar.
+
+    It is a light VAE that sees about 30,000 images, so that nobody waits for minutes. Ctrl-C ends it. Raises ValueError
+    and LalibError for settings that lead nowhere.
+    """
+    images = settings.load()
+    settings.store(images)
+    vae = VAE(images.image_shape, latent_dim=2, seed=0)
+    epochs = min(max(PASSES // len(images), 1), MAX_EPOCHS)
+    if fit(vae, images, epochs=epochs, seed=0).interrupted:
+        raise KeyboardInterrupt
+    save(vae, model)
+
+
+def page() -> Workbench:
+    """The widgets of the page, for the settings in the environment. Without a trained model there is a PCA map only."""
+    settings = Settings.told()
+    images = settings.load()
+    model = None if settings.model is None else load_model(settings.model)
+    maps = {} if model is None else {"VAE": encode(model, images)}
+    maps["PCA"] = project(images.images.flatten(1).float() / 255, "pca")
+    return Workbench(images, maps, settings.store(images), model)

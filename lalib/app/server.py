@@ -1,0 +1,91 @@
+"""Voila for one notebook: on the loopback address only, every route closed to all who do not have the token.
+
+Voila's own --token leaves static files open, among them pictures in the notebook's folder, and answers to any Host.
+"""
+
+from pathlib import Path
+
+import tornado.ioloop
+from jupyter_core.utils import ensure_async
+from jupyter_server.base.handlers import JupyterHandler
+from tornado.web import HTTPError, RequestHandler
+from traitlets.config import Config
+from voila.app import Voila
+
+__all__ = ["Server", "TokenOnly", "server"]
+
+ADDRESS = "127.0.0.1"
+IDLE = 600  # seconds after which a kernel that has neither a page nor anything to do is shut down
+# The browser itself sends no request anywhere else, whatever the page or Voila's templates ask for.
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; base-uri 'self'; form-action 'self'"
+POLICY += "; frame-ancestors 'none'"
+TORNADO = {"allow_remote_access": False, "headers": {"Content-Security-Policy": POLICY}}
+CLOSED = "This page needs its token: open the whole address that was printed when it was started.\n"
+
+
+class TokenOnly(JupyterHandler):
+    """Before anything else of a handler: 403 without the token or its cookie, and to a Host that is not this machine.
+
+    Whoever comes with the token is given the cookie, which the page's further requests carry.
+    """
+
+    async def prepare(self) -> None:
+        """Refuse, or let the handler go on."""
+        if not self.check_host() or await ensure_async(self.identity_provider.get_user(self)) is None:
+            raise HTTPError(403)
+        await ensure_async(super().prepare())
+        _ = self.xsrf_token  # sets the cookie without which the page, when it closes, could not end its kernel
+
+    def write_error(self, status_code: int, **error) -> None:
+        """In words, instead of a page with links to more."""
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        RequestHandler.finish(self, CLOSED if status_code == 403 else f"{status_code} {self._reason}\n")
+
+
+class Server(Voila):
+    """Voila with TokenOnly in front of every handler. It prints its address, with the token, once it listens."""
+
+    def init_handlers(self) -> list:
+        """Voila's routes, those that are added to it in future, too."""
+        return [(pattern, closed(handler), *options) for pattern, handler, *options in super().init_handlers()]
+
+    def start(self) -> None:
+        """Serve until Ctrl-C or a signal to end."""
+        tornado.ioloop.IOLoop.current().add_callback(self.announce)
+        super().start()
+
+    def announce(self) -> None:
+        """Print the address."""
+        print(f"\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    {self.address}\n", flush=True)
+
+    @property
+    def address(self) -> str:
+        """Where the page is, with the token."""
+        return f"http://{ADDRESS}:{self.port}/?token={self.token}"
+
+
+def closed(handler: type) -> type:
+    """The handler with TokenOnly in front."""
+    return type(f"TokenOnly{handler.__name__}", (TokenOnly, handler), {})
+
+
+def server(notebook: Path, port: int, token: str) -> Server:
+    """A Server for the notebook; port: the first to try. The user's configuration of Voila stays out of it."""
+    config = Config(
+        VoilaConfiguration={"file_allowlist": [], "allow_template_override": "NO", "allow_theme_override": "NO"},
+        MappingKernelManager={"cull_idle_timeout": IDLE, "cull_interval": 60},
+        KernelManager={"transport": "ipc"},  # not TCP, whose output channel every user of the machine may read
+    )
+    made = Server(
+        ip=ADDRESS,
+        port=port,
+        token=token,
+        notebook_path=str(notebook),
+        open_browser=False,
+        log_level="ERROR",
+        config_file_paths=[],
+        tornado_settings=TORNADO,
+        config=config,
+    )
+    made.initialize([])
+    return made

@@ -1,0 +1,91 @@
+"""The explorers and the labeller together: choose images on a map, label them below it."""
+
+from collections.abc import Mapping
+
+import ipywidgets
+import torch
+
+from lalib._checks import LalibError
+from lalib.autoencoders import Autoencoder
+from lalib.data import ImageSet
+from lalib.labelling import LabelStore
+from lalib.widgets._parts import LABEL, Sentence
+from lalib.widgets.explorer import sampling_explorer
+from lalib.widgets.labeller import Labeller
+from lalib.widgets.latent_explorer import latent_explorer
+
+__all__ = ["Workbench"]
+
+N = 100  # images picked at first
+STRATEGY, HAND = "a strategy", "I, on the map"
+
+
+class Workbench(ipywidgets.VBox):
+    """The sampling explorer or the latent explorer, and a button that opens the labeller on what is selected there.
+
+        store = la.LabelStore("labels.sqlite", images.class_names, labeller="me")
+        la.widgets.Workbench(images, {"VAE": codes}, store, model)
+
+    codes: autoencoder's name -> its codes (N, 2), as for sampling_explorer, which checks them; the latent
+    explorer shows the first of them. model: the autoencoder that made those, if they are to be decoded. store: where
+    the answers go.
+    `explorer` and, once the button was pressed, `labeller` are the widgets inside; `who` chooses the explorer.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        codes: Mapping[str, torch.Tensor],
+        store: LabelStore,
+        model: Autoencoder | None = None,
+    ):
+        self.images, self.codes, self.store, self.model = images, codes, store, model
+        self.labeller, self._explorers = None, {}
+        self.who = ipywidgets.Dropdown(options=[STRATEGY, HAND], description="who chooses", style=LABEL)
+        self.place, self.sentence = ipywidgets.VBox(), Sentence()
+        self.button = ipywidgets.Button(icon="tags", button_style="primary", layout={"width": "240px"})
+        self.bench = ipywidgets.VBox()
+        super().__init__([self.who, self.place, self.button, self.sentence, self.bench])
+        self.button.on_click(lambda _: self.label())
+        self.who.observe(self._turn, names="value")
+        self._turn()
+
+    @property
+    def explorer(self):
+        """The explorer that is shown."""
+        return self._explorers[self.who.value]
+
+    def label(self) -> None:
+        """Open the labeller on the explorer's selection, in place of an earlier one."""
+        index, earlier = self.explorer.selection, self.labeller
+        try:
+            self.labeller = Labeller(self.images, self.store, index, focused=True)
+            known = self.store.progress(self.images.subset(index)).labelled
+        except (LalibError, ValueError) as error:
+            self.sentence.value = f"Nothing to label: {error}"
+            return
+        self.sentence.value = (
+            f"{len(index)} images, {known} of them labelled already. "
+            f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
+        )
+        self.bench.children = [self.labeller]
+        if earlier is not None:
+            earlier.close()
+
+    def _turn(self, _=None):
+        """Show the explorer that was chosen; it is made when that is first so, as a map in no place has no size."""
+        if self.who.value not in self._explorers:
+            made = self._explorers[self.who.value] = self._explore()
+            made.sentence.observe(self._count, names="value")
+        self.place.children = [self.explorer]
+        self._count()
+
+    def _explore(self):
+        if self.who.value == STRATEGY:
+            return sampling_explorer(self.images, self.codes, n=min(N, len(self.images)))
+        return latent_explorer(self.images, next(iter(self.codes.values())), self.model)
+
+    def _count(self, _=None):
+        count = len(self.explorer.selection)
+        self.button.description = f"Label {'this image' if count == 1 else f'these {count:,} images'}"
+        self.button.disabled = not count
