@@ -1,27 +1,17 @@
-"""The sampling explorer in a real JupyterLab: a reader moves the controls, and kernel and pictures follow."""
+"""The explorers in a real JupyterLab: a reader moves the controls, and kernel and pictures follow."""
 
-import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from urllib.parse import urlsplit
 
-import nbformat
+import numpy as np
 import pytest
+import torch
+from jupyter_lab import launch, open_notebook, run_all, serve, wait_for
 
 import lalib as la
 
 pytestmark = pytest.mark.browser
 
-TIMEOUT = 120_000  # ms: the first plot under software rendering may take a minute
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
-CELL = """
+SAMPLING = """
 import json, pathlib
 import lalib as la
 
@@ -36,81 +26,66 @@ explorer.sentence.observe(write, "value")
 write()
 explorer
 """
+LATENT = """
+import json, pathlib
+import torch
+import lalib as la
 
+images = la.load("digits").subset(range(300))
+model = la.CAE(images.image_shape, latent_dim=3, seed=0)
+la.fit(model, images, epochs=10, seed=0, progress=False)
+codes = la.encode(model, images)
+torch.save(codes, "codes.pt")
+explorer = la.widgets.latent_explorer(images, codes, model, errors=torch.linspace(0, 1, 300))
+moves = 0
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def write(change=None):
+    global moves
+    moves += change is not None and change.owner is explorer.pictures
+    state = {"selection": explorer.selection.tolist(), "code": explorer.code.tolist(), "moves": moves}
+    state |= {"groups": explorer.map.plot.points[:, 2].tolist(), "place": explorer.place}
+    pathlib.Path("latent.json").write_text(json.dumps(state))
 
-
-def wait_for(ready, what, seconds=90):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError, urllib.error.URLError, json.JSONDecodeError):
-            if result := ready():
-                return result
-        time.sleep(0.2)
-    raise TimeoutError(f"{what} not within {seconds} s")
+for widget in (explorer.sheet, explorer.pictures, explorer.table):
+    widget.observe(write, "value")
+write()
+explorer
+"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, chromium):
-    """(address, folder) of a JupyterLab that serves a notebook with the explorer and nothing of the user's."""
-    folder, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("home")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "explorer.ipynb")
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    options = [f"--port={port}", "--no-browser", "--ip=127.0.0.1", "--allow-root", f"--ServerApp.root_dir={folder}"]
-    options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
-    with open(home / "log", "wb") as log:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, env=private(home), stdout=log, stderr=log)
-        try:
-            wait_for(lambda: urllib.request.urlopen(f"{address}/api", timeout=5).status == 200, "JupyterLab")
-            yield address, folder
-        finally:
-            server.terminate()  # which shuts its kernels down
-            server.wait(timeout=60)
-
-
-def private(home):
-    """An environment in which Jupyter reads and writes below `home`, and does not look for news and updates."""
-    places = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
-    places += ["JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"]
-    settings = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
-    return os.environ | {place: str(home / place.lower()) for place in places}
+    """(address, folder) of a JupyterLab that serves notebooks with the explorers."""
+    folder = tmp_path_factory.mktemp("lab")
+    with serve(folder, {"sampling": [SAMPLING], "latent": [LATENT]}) as address:
+        yield address, folder
 
 
 @pytest.fixture(scope="module")
-def page(lab, chromium):
-    """The notebook after Run All Cells; page.outside lists requests that were about to leave the machine."""
-    from playwright.sync_api import sync_playwright
-
-    address, _ = lab
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1400})
-        page.set_default_timeout(TIMEOUT)
-        page.outside = []
-        page.route(lambda url: urlsplit(url).hostname not in ("127.0.0.1", None), lambda route: keep_in(page, route))
-        page.goto(f"{address}/lab/workspaces/auto-x/tree/explorer.ipynb?reset")
-        page.wait_for_selector("text='Python 3 (ipykernel) | Idle'")  # earlier, Run asks for a kernel
-        page.click("text=Run >> nth=0")
-        page.click("text='Run All Cells'")
-        page.wait_for_selector(".lalib-sentence:has-text('picked by')")
-        page.wait_for_selector(".js-plotly-plot .scatterlayer .trace >> nth=2", state="attached")
-        yield page
-        browser.close()
+def browser(chromium):
+    with launch(chromium) as browser:
+        yield browser
 
 
-def keep_in(page, route):
-    page.outside.append(route.request.url)
-    route.abort()
+@pytest.fixture(scope="module")
+def page(lab, browser):
+    """The sampling explorer."""
+    page = open_notebook(browser, lab[0], "sampling")
+    run_all(page)
+    page.wait_for_selector(".lalib-sentence:has-text('picked by')")
+    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace >> nth=2", state="attached")
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def latent(lab, browser):
+    """The latent explorer."""
+    page = open_notebook(browser, lab[0], "latent")
+    run_all(page)
+    page.wait_for_selector(".lalib-cross", state="attached")
+    yield page
+    page.close()
 
 
 def state(page, folder):
@@ -175,3 +150,150 @@ def test_no_plot_offers_to_share_its_data(page):
 
 def test_no_request_leaves_the_machine(page):
     assert page.outside == []
+
+
+DOMAINS = """() => { const plot = document.querySelector(".lalib-map canvas").parentElement.parentElement.api;
+    return [...plot.get("xScale").domain(), ...plot.get("yScale").domain()]; }"""
+
+
+def kernel(folder, ready=bool):
+    """What the latent explorer's kernel holds, as soon as `ready` says yes to it."""
+
+    def read():
+        held = json.loads((folder / "latent.json").read_text())
+        return held if ready(held) else None
+
+    return wait_for(read, "the kernel's answer", seconds=60)
+
+
+def on_map(page, across, down):
+    """Pixels on the page of a place on the map, given in shares of its width and height."""
+    box = page.locator(".lalib-map canvas >> nth=0").bounding_box()
+    return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+def test_lasso_reaches_the_kernel(latent, lab):
+    folder = lab[1]
+    latent.locator(".widget-dropdown:has-text('pointer') select").select_option("draws a lasso")
+    corners = [(0.25, 0.25), (0.7, 0.25), (0.7, 0.65), (0.25, 0.65), (0.25, 0.26)]
+    latent.mouse.move(*on_map(latent, *corners[0]))
+    latent.mouse.down()
+    for corner in corners[1:]:
+        latent.mouse.move(*on_map(latent, *corner), steps=4)
+        latent.wait_for_timeout(40)
+    latent.mouse.up()
+    picked = kernel(folder, lambda held: held["selection"])["selection"]
+
+    left, right, bottom, top = latent.evaluate(DOMAINS)
+    points = torch.load(folder / "codes.pt")[:, :2].numpy()
+    share = (points - [left, bottom]) / [right - left, top - bottom] * [1, -1] + [0, 1]
+    inside = np.minimum(share - [0.25, 0.25], [0.7, 0.65] - share).min(1)  # how far, in shares of the map
+    assert set(np.flatnonzero(inside > 0.03)) <= set(picked) <= set(np.flatnonzero(inside > -0.03))
+    assert (
+        latent.locator(".lalib-sentence", has_text="images selected").inner_text().startswith(f"{len(picked)} of 300")
+    )
+    shown = latent.locator("figure:not(.lalib-tip) figcaption").all_inner_texts()
+    assert {int(caption.split()[0]) for caption in shown if caption[0].isdigit()} == set(picked[:60])
+
+
+def test_menu_recolours_in_kernel_and_table(latent, lab):
+    latent.locator(".widget-dropdown:has-text('colour by') select").select_option("error")
+    latent.wait_for_selector("th:has-text('error')")
+    groups = kernel(lab[1], lambda held: len(set(held["groups"])) == 8)["groups"]
+    assert groups == sorted(groups)  # as the errors are
+
+
+def test_pointer_and_click_move_the_cursor(latent, lab):
+    folder, decoded = lab[1], latent.locator("img[alt^=decoded]")
+    latent.locator(".widget-dropdown:has-text('pointer') select").select_option("moves the map")
+    before, source = kernel(folder), decoded.get_attribute("src")
+    latent.mouse.move(*on_map(latent, 0.6, 0.4))
+    latent.mouse.down()
+    latent.mouse.up()
+    left, right, bottom, top = latent.evaluate(DOMAINS)
+    place = left + 0.6 * (right - left), top - 0.4 * (top - bottom)
+    near = {"abs": (right - left) / 100}
+    held = kernel(folder, lambda held: held["place"] == pytest.approx(place, **near))
+    assert held["code"][2] == before["code"][2]
+    latent.wait_for_function("old => document.querySelector('img[alt^=decoded]').src !== old", arg=source)
+    words = ", ".join(f"{part:.3g}" for part in held["code"])
+    assert decoded.get_attribute("alt") == f"decoded at {words}"
+
+    latent.mouse.move(*on_map(latent, 0.5, 0.5))  # a look elsewhere, without a click
+    kernel(folder, lambda now: now["place"] != pytest.approx(place, **near))
+    latent.mouse.move(*on_map(latent, 0.5, 1.3))
+    kernel(folder, lambda now: now["place"] == held["place"])
+
+
+def test_pointer_on_a_point_shows_its_image(latent, lab):
+    left, right, bottom, top = latent.evaluate(DOMAINS)
+    rest, codes = kernel(lab[1])["place"], torch.load(lab[1] / "codes.pt")
+    alone = torch.cdist(codes[:, :2], codes[:, :2]).fill_diagonal_(9).min(1).values.argmax()  # no other one near
+    x, y = codes[alone, :2].tolist()
+    latent.mouse.move(*on_map(latent, (x - left) / (right - left), (top - y) / (top - bottom)))
+    tip = latent.locator(".lalib-tip")
+    tip.wait_for(state="visible")
+    assert tip.inner_text().startswith(f"image {alone}\nclass: ")
+    assert tip.locator("img").evaluate("image => image.naturalWidth") >= 80
+    latent.mouse.move(5, 5)
+    tip.wait_for(state="hidden")
+    kernel(lab[1], lambda now: now["place"] == rest)
+
+
+def test_keyboard_alone_suffices(latent, lab):
+    folder = lab[1]
+    latent.locator(".widget-dropdown:has-text('colour by') select").focus()
+    reached = []
+    for _ in range(30):
+        latent.keyboard.press("Tab")
+        reached.append(latent.evaluate("document.activeElement.className"))
+        if "lalib-map" in reached[-1]:
+            break
+    assert "lalib-map" in reached[-1], reached
+    assert latent.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    before = kernel(folder)
+    latent.keyboard.press("Shift+ArrowRight")
+    latent.keyboard.press("ArrowDown")
+    held = kernel(folder, lambda now: now["place"][1] < before["place"][1])
+    assert held["place"][0] > before["place"][0]
+    latent.keyboard.press("Enter")
+    codes = torch.load(folder / "codes.pt")
+    nearest = int((codes - torch.tensor(held["code"])).norm(dim=1).argmin())
+    kernel(folder, lambda now: nearest in now["selection"])
+    latent.keyboard.press("Tab")  # the first slider
+    latent.keyboard.press("Home")
+    lowest = float(np.quantile(codes[:, 0], 0.005))
+    kernel(folder, lambda now: now["code"] == pytest.approx([lowest, *held["code"][1:]], abs=1e-6))
+    assert latent.locator(".jp-Cell").count() == 1  # no key was a command of JupyterLab
+
+    latent.locator("input[placeholder^=numbers]").focus()
+    latent.keyboard.type("3, 17-20\n")
+    kernel(folder, lambda now: now["selection"] == [3, 17, 18, 19, 20])
+
+
+def test_a_fast_slider_leaves_no_queue(latent, lab):
+    before = kernel(lab[1])["moves"]
+    last = latent.evaluate("""() => {
+        const slider = document.querySelector(".lalib-coordinates input");
+        for (let step = 0; step <= 100; step++) {
+            slider.value = Number(slider.min) + step / 100 * (slider.max - slider.min);
+            slider.dispatchEvent(new Event("input"));
+        }
+        return Number(slider.value);
+    }""")
+    held = kernel(lab[1], lambda now: now["code"][0] == pytest.approx(last, abs=1e-6))
+    assert held["moves"] - before < 10  # of 101
+
+
+def test_every_control_has_a_name(latent):
+    unnamed = """all => all.filter(e => !(e.getAttribute("aria-label") || e.textContent.trim()
+        || [...(e.labels || [])].some(label => label.textContent.trim()))).map(e => e.outerHTML)"""
+    controls = latent.locator(".jp-OutputArea-output").locator("select, input, button, [tabindex='0']")
+    assert controls.count() >= 12
+    assert controls.evaluate_all(unnamed) == []
+    images = latent.locator(".jp-OutputArea-output img:visible")
+    assert images.evaluate_all("all => all.filter(image => !image.alt)") == []
+
+
+def test_no_request_of_the_latent_explorer_leaves_the_machine(latent):
+    assert latent.outside == []

@@ -52,7 +52,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def store(folder):
-    return la.LabelStore(folder / "labels.sqlite", CLASSES, labeller="anna")
+    return la.LabelStore(folder / "labels.sqlite", CLASSES, labeller="alpha")
 
 
 def _as(store, labeller):
@@ -101,7 +101,7 @@ def test_answers_become_labels(store):
 def test_undo_goes_back_across_sessions_and_history_stays(store):
     _put(store, {0: "dog", 1: "cat"})
     store.put(HASHES[0], "cat")
-    resumed = _as(store, "anna")
+    resumed = _as(store, "alpha")
     assert resumed.class_names == CLASSES
     assert resumed.undo()[2:] == (HASHES[0], "class", "cat")
     assert resumed.labels(IMAGES)[:2].tolist() == [1, 0]  # the answer before it counts again
@@ -109,7 +109,7 @@ def test_undo_goes_back_across_sessions_and_history_stays(store):
     resumed.skip(HASHES[1])
     assert resumed.undo().kind == "skip"
     assert store.undo().class_name == "dog"
-    with pytest.raises(la.LalibError, match=r"'anna' has no answer in .*labels.sqlite to undo"):
+    with pytest.raises(la.LalibError, match=r"'alpha' has no answer in .*labels.sqlite to undo"):
         store.undo()
     assert (store.labels(IMAGES) == -1).all()
     history = store.history()
@@ -120,10 +120,10 @@ def test_undo_goes_back_across_sessions_and_history_stays(store):
 
 def test_undo_leaves_other_labellers_alone(store):
     store.put(HASHES[0], "cat")
-    _as(store, "ben").put(HASHES[0], "dog")
+    _as(store, "beta").put(HASHES[0], "dog")
     store.undo()
-    assert store.labels(IMAGES, "ben")[0] == 1
-    assert store.labellers == ("ben",)
+    assert store.labels(IMAGES, "beta")[0] == 1
+    assert store.labellers == ("beta",)
 
 
 def test_a_clock_set_back_does_not_hide_the_new_answer(store, monkeypatch):
@@ -164,13 +164,13 @@ import sys
 import lalib as la
 
 shared, own, *hashes = sys.argv[1:]
-store = la.LabelStore(shared, labeller="ben")
+store = la.LabelStore(shared, labeller="beta")
 print("ready", flush=True)
 sys.stdin.readline()
 for image in hashes:
     store.put(image, "dog")
 print("done", flush=True)
-store = la.LabelStore(own, ["cat", "dog"], labeller="ben")
+store = la.LabelStore(own, ["cat", "dog"], labeller="beta")
 while True:
     for image in hashes:
         store.put(image, "cat")
@@ -197,8 +197,8 @@ def test_two_kernels_at_once_and_one_that_is_killed(store, tmp_path):
         finally:
             child.send_signal(signal.SIGKILL)
         saved += child.stdout.read().split()  # each line is written after its answer, and is short
-    assert [len(store.answers(name)) for name in ("anna", "ben")] == [len(hashes)] * 2
-    kept = la.LabelStore(own, labeller="ben")
+    assert [len(store.answers(name)) for name in ("alpha", "beta")] == [len(hashes)] * 2
+    kept = la.LabelStore(own, labeller="beta")
     assert set(saved) <= set(kept.answers())
     assert len(saved) <= len(kept.history()) <= len(saved) + 1
     kept.put(hashes[0], "dog")
@@ -241,7 +241,7 @@ def test_bad_files_are_refused_and_left_alone(store, kind, message):
     _break(store.path, kind)
     before = store.path.read_bytes()
     with pytest.raises(la.LalibError, match=message):
-        la.LabelStore(store.path, CLASSES, labeller="anna")
+        la.LabelStore(store.path, CLASSES, labeller="alpha")
     assert store.path.read_bytes() == before
 
 
@@ -259,7 +259,7 @@ def test_an_answer_that_cannot_be_saved_is_an_error(store, monkeypatch, pragma, 
         patch.setattr(_sqlite, "SETTINGS", (*_sqlite.SETTINGS, f"PRAGMA {pragma}"))
         assert store.labels(IMAGES)[0] == 0
         with pytest.raises(la.LalibError, match=message):
-            store.add([la.labelling.Answer("anna", "2020-01-01", f"{i:064x}", "class", "dog") for i in range(1000)])
+            store.add([la.labelling.Answer("alpha", "2020-01-01", f"{i:064x}", "class", "dog") for i in range(1000)])
     assert len(store.history()) == 1
     store.put(HASHES[1], "dog")
 
@@ -278,7 +278,7 @@ def test_a_used_up_quota_loses_nothing_saved(store):
             fill()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert len(_as(store, "anna").answers()) == len(saved) > 20
+    assert len(_as(store, "alpha").answers()) == len(saved) > 20
     store.put(HASHES[0], "cat")
 
 
@@ -312,18 +312,18 @@ def test_a_deleted_or_locked_file_is_an_error(store, monkeypatch):
 )
 def test_bad_class_names(store, names, error, message):
     with pytest.raises(error, match=message):
-        la.LabelStore(store.path, names, labeller="anna")
+        la.LabelStore(store.path, names, labeller="alpha")
 
 
 def test_bad_arguments(store, folder):
-    for labeller in ("", " anna", "an\nna"):
+    for labeller in ("", " alpha", "al\npha"):
         with pytest.raises(ValueError, match="labeller must be printable text"):
             _as(store, labeller)
     with pytest.raises(la.LalibError, match=r"new.sqlite is not there: a new file of labels needs class_names"):
-        la.LabelStore(folder / "new.sqlite", labeller="anna")
+        la.LabelStore(folder / "new.sqlite", labeller="alpha")
     assert not (folder / "new.sqlite").exists()
     with pytest.raises(ValueError, match="path must lie in a folder that is there"):
-        la.LabelStore(folder / "no" / "new.sqlite", CLASSES, labeller="anna")
+        la.LabelStore(folder / "no" / "new.sqlite", CLASSES, labeller="alpha")
     with pytest.raises(ValueError, match=r"label must be one of 'cat', 'dog', 'Käfer', got 'cta'. Did you mean 'cat'"):
         store.put(HASHES[0], "cta")
     with pytest.raises(ValueError, match="label must be at most 2, got 3"):
@@ -333,62 +333,62 @@ def test_bad_arguments(store, folder):
     with pytest.raises(ValueError, match="image must be a hash of 64 characters"):
         store.skip("set a/0.png")
     with pytest.raises(ValueError, match="labeller must be one of"):
-        store.labels(IMAGES, "ben")
+        store.labels(IMAGES, "beta")
     with pytest.raises(la.LalibError, match="none of the 10 images is labelled"):
         store.labelled(IMAGES)
 
 
 # Two labellers
 
-PAIRS = {("cat", "cat"): 3, ("cat", "dog"): 2, ("dog", "dog"): 3, ("dog", "cat"): 1}  # of anna and ben on 9 images
+PAIRS = {("cat", "cat"): 3, ("cat", "dog"): 2, ("dog", "dog"): 3, ("dog", "cat"): 1}  # of alpha and beta on 9 images
 
 
 def test_kappa_by_hand(store):
     """Agreement 6/9, by chance 5/9 * 4/9 + 4/9 * 5/9 = 40/81: kappa = (54 - 40) / (81 - 40)."""
-    ben, pairs = _as(store, "ben"), [pair for pair, count in PAIRS.items() for _ in range(count)]
+    beta, pairs = _as(store, "beta"), [pair for pair, count in PAIRS.items() for _ in range(count)]
     for image, (a, b) in zip(sorted(set(HASHES)), pairs, strict=True):
         store.put(image, a)
-        ben.put(image, b)
-    assert la.labelling.agreement(store, "anna", "ben") == pytest.approx((14 / 41, 6 / 9, 9))
+        beta.put(image, b)
+    assert la.labelling.agreement(store, "alpha", "beta") == pytest.approx((14 / 41, 6 / 9, 9))
 
 
 def test_agreement_counts_shared_classes_only(store):
-    ben = _as(store, "ben")
+    beta = _as(store, "beta")
     _put(store, {0: "cat", 1: "cat", 2: "dog"})
-    ben.put(HASHES[3], "cat")
-    ben.unsure(HASHES[2])
-    with pytest.raises(la.LalibError, match="'anna' and 'ben' must have labelled the same images"):
-        la.labelling.agreement(store, "anna", "ben")
-    _put(ben, {0: "cat", 1: "cat"})
-    kappa, share, n = la.labelling.agreement(store, "anna", "ben")
+    beta.put(HASHES[3], "cat")
+    beta.unsure(HASHES[2])
+    with pytest.raises(la.LalibError, match="'alpha' and 'beta' must have labelled the same images"):
+        la.labelling.agreement(store, "alpha", "beta")
+    _put(beta, {0: "cat", 1: "cat"})
+    kappa, share, n = la.labelling.agreement(store, "alpha", "beta")
     assert np.isnan(kappa)
     assert (share, n) == (1, 2)
-    with pytest.raises(ValueError, match=r"labeller must be one of 'anna', 'ben', got 'bne'. Did you mean 'ben'"):
-        la.labelling.agreement(store, "anna", "bne")
+    with pytest.raises(ValueError, match=r"labeller must be one of 'alpha', 'beta', got 'bata'. Did you mean 'beta'"):
+        la.labelling.agreement(store, "alpha", "bata")
 
 
 def test_merge(store):
-    ben, carl = _as(store, "ben"), _as(store, "carl")
+    beta, carl = _as(store, "beta"), _as(store, "carl")
     _put(store, {0: "cat", 1: "cat", COPY: "dog", 3: "dog"})
-    _put(ben, {0: "cat", 1: "dog", COPY: "cat", 2: "dog"})
-    ben.unsure(HASHES[3])
+    _put(beta, {0: "cat", 1: "dog", COPY: "cat", 2: "dog"})
+    beta.unsure(HASHES[3])
     carl.put(HASHES[1], "cat")
     labels, table = la.labelling.merge(store, IMAGES)
     assert labels.tolist() == [0, -1, 1, 1, -1, -1, -1, -1, -1, -1]
-    expected = {"anna": ["cat", "dog", "dog"], "ben": ["dog", "cat", "cat"], "carl": ["cat", None, None]}
+    expected = {"alpha": ["cat", "dog", "dog"], "beta": ["dog", "cat", "cat"], "carl": ["cat", None, None]}
     expected = pd.DataFrame(expected, index=pd.Index([1, COPY, N - 1], name="image"), dtype=object)
     pd.testing.assert_frame_equal(table, expected)
-    assert la.labelling.merge(store, IMAGES, prefer="anna")[0].tolist() == [0, 0, 1, 1, -1, -1, -1, 1, -1, 1]
+    assert la.labelling.merge(store, IMAGES, prefer="alpha")[0].tolist() == [0, 0, 1, 1, -1, -1, -1, 1, -1, 1]
     labels, table = la.labelling.merge(store, IMAGES, prefer="carl")
     assert labels.tolist() == [0, 0, 1, 1, -1, -1, -1, -1, -1, -1]  # carl has no say on the others
     assert len(table) == 3
-    labels, table = la.labelling.merge(store, IMAGES, ["anna", "carl"])
+    labels, table = la.labelling.merge(store, IMAGES, ["alpha", "carl"])
     assert labels.tolist() == [0, 0, -1, 1, -1, -1, -1, 1, -1, 1]
     assert len(table) == 0
-    with pytest.raises(ValueError, match="prefer must be one of 'anna', 'carl', got 'ben'"):
-        la.labelling.merge(store, IMAGES, ["anna", "carl"], prefer="ben")
-    with pytest.raises(TypeError, match="labellers must be a list of names, got 'anna'"):
-        la.labelling.merge(store, IMAGES, "anna")
+    with pytest.raises(ValueError, match="prefer must be one of 'alpha', 'carl', got 'beta'"):
+        la.labelling.merge(store, IMAGES, ["alpha", "carl"], prefer="beta")
+    with pytest.raises(TypeError, match="labellers must be a list of names, got 'alpha'"):
+        la.labelling.merge(store, IMAGES, "alpha")
 
 
 # CSV
@@ -401,18 +401,18 @@ def _rows(path):
 def test_csv_round_trip(store, folder):
     _put(store, {0: "Käfer", 1: "cat"})
     store.unsure(HASHES[2])
-    ben = _as(store, "ben")
-    ben.skip(HASHES[0])
+    beta = _as(store, "beta")
+    beta.skip(HASHES[0])
     path = la.labelling.write_csv(store, folder / "labels.csv")
     other = la.LabelStore(folder / "other.sqlite", CLASSES, labeller="carl")
     done = la.labelling.read_csv(other, path, IMAGES)
     assert done == la.labelling.Imported(added=4, known=0, older=0)
-    assert {name: other.answers(name) for name in other.labellers} == {s.labeller: s.answers() for s in (store, ben)}
+    assert {name: other.answers(name) for name in other.labellers} == {s.labeller: s.answers() for s in (store, beta)}
     assert la.labelling.read_csv(other, path).known == 4
     store.put(HASHES[1], "dog")
     assert la.labelling.read_csv(store, path) == la.labelling.Imported(added=0, known=4, older=0)
     assert store.labels(IMAGES)[1] == 1  # the file is older than the second answer
-    late = la.LabelStore(folder / "late.sqlite", CLASSES, labeller="anna")
+    late = la.LabelStore(folder / "late.sqlite", CLASSES, labeller="alpha")
     late.put(HASHES[0], "dog")
     assert la.labelling.read_csv(late, path) == la.labelling.Imported(added=4, known=0, older=1)
     assert late.labels(IMAGES)[:3].tolist() == [1, 0, -1]
@@ -441,22 +441,22 @@ def test_a_selection_labelled_in_a_spreadsheet(store, folder):
 def test_nonsense_lines_are_named_and_the_rest_is_kept(store, folder):
     lines = [
         "labeller,time,image,kind,class",
-        f"anna,2024-05-01T10:00:00Z,{HASHES[0]},class,cat",
-        f"anna,2024-05-01T10:00:01Z,{HASHES[1]},class,cta",
-        f"anna,2024-05-01T10:00:01Z,{HASHES[1][:-1]},class,cat",
-        f"anna,yesterday,{HASHES[1]},class,cat",
-        f"anna,2999-01-01,{HASHES[1]},class,cat",
-        f'anna,2024-05-01T10:00:01Z,{HASHES[1]},class,"cat',
-        f"anna,2024-05-01T10:00:01Z,{HASHES[1]},class",
+        f"alpha,2024-05-01T10:00:00Z,{HASHES[0]},class,cat",
+        f"alpha,2024-05-01T10:00:01Z,{HASHES[1]},class,cta",
+        f"alpha,2024-05-01T10:00:01Z,{HASHES[1][:-1]},class,cat",
+        f"alpha,yesterday,{HASHES[1]},class,cat",
+        f"alpha,2999-01-01,{HASHES[1]},class,cat",
+        f'alpha,2024-05-01T10:00:01Z,{HASHES[1]},class,"cat',
+        f"alpha,2024-05-01T10:00:01Z,{HASHES[1]},class",
         "",
-        f"anna,2024-05-01T10:00:02Z,{HASHES[0]},class,dog",
-        f"anna,2024-05-01T10:00:02Z,{HASHES[3]},unsure,cat",
-        f"anna,2024-05-01T10:00:02Z,{HASHES[3]},maybe,",
-        f"anna,2024-05-01T10:00:02Z,{HASHES[3]},class,",
-        f"anna,2024-05-01T10:00:02Z,{'0' * 64},class,dog",
-        f"anna,2024-05-01T10:00:02Z,{HASHES[3]},class,K\xe4fer",  # not UTF-8
+        f"alpha,2024-05-01T10:00:02Z,{HASHES[0]},class,dog",
+        f"alpha,2024-05-01T10:00:02Z,{HASHES[3]},unsure,cat",
+        f"alpha,2024-05-01T10:00:02Z,{HASHES[3]},maybe,",
+        f"alpha,2024-05-01T10:00:02Z,{HASHES[3]},class,",
+        f"alpha,2024-05-01T10:00:02Z,{'0' * 64},class,dog",
+        f"alpha,2024-05-01T10:00:02Z,{HASHES[3]},class,K\xe4fer",  # not UTF-8
         f",,{HASHES[5]},,Käfer",
-        f"ben, 2024-05-01T12:00:00+02:00 ,{HASHES[0]},,dog",
+        f"beta, 2024-05-01T12:00:00+02:00 ,{HASHES[0]},,dog",
     ]
     path = folder / "edited.csv"
     path.write_bytes(b"\n".join(line.encode("latin-1" if i == 14 else "utf-8") for i, line in enumerate(lines)))
@@ -468,7 +468,7 @@ def test_nonsense_lines_are_named_and_the_rest_is_kept(store, folder):
         (6, "time must not lie in the future, got '2999-01-01'"),
         (7, "unexpected end of data"),
         (8, "has 4 cells, the first line has 5"),
-        (10, "line 2 has another answer of 'anna' to this image"),
+        (10, "line 2 has another answer of 'alpha' to this image"),
         (11, "an answer of kind 'unsure' has no class, got 'cat'"),
         (12, "kind must be one of 'class', 'unsure', 'skip', got 'maybe'"),
         (13, "class must be one of 'cat', 'dog', 'Käfer', got None"),
@@ -483,7 +483,7 @@ def test_nonsense_lines_are_named_and_the_rest_is_kept(store, folder):
     assert "Imported: 3 answers added, 0 known, 0 unanswered, 12 bad\nline 3: class" in repr(done)
     assert repr(done).endswith("and 7 more in .bad")
     assert {HASHES.index(image): a.class_name for image, a in store.answers().items()} == {0: "cat", 5: "Käfer"}
-    assert store.answers("ben")[HASHES[0]].time == "2024-05-01T10:00:00.000000+00:00"
+    assert store.answers("beta")[HASHES[0]].time == "2024-05-01T10:00:00.000000+00:00"
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "image;class;class\n", "image\n"])
@@ -569,7 +569,7 @@ def test_the_labelling_interface_names_all_classes():
 
 def test_label_studio_round_trip(store, folder):
     path = la.labelling.write_label_studio(folder / "tasks.json", IMAGES, range(8))
-    user = {"id": 9, "email": "ben@example.org", "first_name": "Ben", "last_name": ""}
+    user = {"id": 9, "email": "beta@example.org", "first_name": "Ben", "last_name": ""}
     annotations = [
         [_annotation("cat"), _annotation("dog", by=user)],
         [_annotation("(not sure)")],
@@ -581,19 +581,19 @@ def test_label_studio_round_trip(store, folder):
         [_annotation("dog", time=None, by=2)],
     ]
     path = _exported(path, annotations)
-    done = la.labelling.read_label_studio(store, path, IMAGES, labellers={1: "anna"})
+    done = la.labelling.read_label_studio(store, path, IMAGES, labellers={1: "alpha"})
     assert (done.added, done.unanswered) == (7, 1)
     assert done.bad == (
         "task 45: has 0 choices (none), one is needed",
         "task 46: has 2 choices (cat, dog), one is needed",
     )
-    assert store.labellers == ("anna", "ben@example.org", "label-studio-2")
+    assert store.labellers == ("alpha", "beta@example.org", "label-studio-2")
     assert store.labels(IMAGES).tolist() == [0, -1, -1, -1, -1, -1, 2, -1, -1, -1]
     assert [store.answers()[HASHES[i]].kind for i in (1, 2)] == ["unsure", "skip"]
     assert store.answers()[HASHES[0]].time == "2024-05-01T10:00:00.123456+00:00"
-    assert store.labels(IMAGES, "ben@example.org").tolist() == [1] + [-1] * 9
+    assert store.labels(IMAGES, "beta@example.org").tolist() == [1] + [-1] * 9
     assert store.answers("label-studio-2")[HASHES[7]].time == "2024-05-01T09:00:00.000000+00:00"
-    again = la.labelling.read_label_studio(store, path, IMAGES, labellers={1: "anna"})
+    again = la.labelling.read_label_studio(store, path, IMAGES, labellers={1: "alpha"})
     assert (again.added, again.known) == (0, 7)
 
 

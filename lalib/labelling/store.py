@@ -62,7 +62,7 @@ class Imported:
 class LabelStore:
     """Labels of images in the SQLite file `path`, given by `labeller`; made if it is not there, else gone on with.
 
-        store = LabelStore("labels.sqlite", ["cat", "dog"], labeller="anna")
+        store = LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
         store.put(images.hashes[17], "dog")
 
     class_names: in the order of the class numbers; those of the file if None. labeller: who answers through this

@@ -8,12 +8,10 @@ import html
 import inspect
 from collections.abc import Mapping, Sequence
 
-import anywidget
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
-import traitlets
 
 from lalib import figures
 from lalib._checks import LalibError, check_choice, check_codes, check_int
@@ -24,13 +22,13 @@ from lalib.figures.images import canvas, captions_of, wrap
 from lalib.geometry import median_nn_distance, ward
 from lalib.strategies import LABEL_FREE, STRATEGIES, select
 from lalib.strategies.matching import default_threshold
+from lalib.widgets._parts import LABEL, Sentence
 
 __all__ = ["SamplingExplorer", "options_of", "sampling_explorer", "selection_in_words"]
 
 THRESHOLDS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # in median distances to the nearest neighbour
 NO_THRESHOLD = "none"  # not None, which a SelectionSlider cannot hold
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
-LABEL = {"description_width": "92px"}
 MAX_N, MAX_CLUSTERS, MAX_SEED, THUMBNAILS = 1_000, 50, 99, 60
 
 
@@ -92,27 +90,6 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
         f"{text}: {classes_in_words(labels, images.n_classes)}. "
         f"Most often ({int(counts[most])}): {name[most]}; {rarest}: {name[least]}."
     )
-
-
-class Sentence(anywidget.AnyWidget):
-    """A line of text that screen readers announce when it changes.
-
-    The live region must outlast its text: ipywidgets.HTML replaces its content and stays silent in some readers.
-    """
-
-    value = traitlets.Unicode().tag(sync=True)
-    _esm = """
-    function render({ model, el }) {
-      el.classList.add("lalib-sentence");
-      el.setAttribute("role", "status");
-      el.setAttribute("aria-live", "polite");
-      const show = () => { el.textContent = model.get("value"); };
-      model.on("change:value", show);
-      show();
-    }
-    export default { render };
-    """
-    _css = ".lalib-sentence { font-size: 14px; line-height: 1.5; padding: 6px 4px; max-width: 70em; }"
 
 
 class SamplingExplorer(ipywidgets.VBox):

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from lalib import figures
 from lalib._checks import LalibError
 from lalib.experiments import compare
-from lalib.widgets.explorer import Sentence
+from lalib.widgets._parts import Sentence
 
 __all__ = ["LiveCurves", "Race"]
 
@@ -64,8 +64,8 @@ class Race(ipywidgets.VBox):
     """A comparison in the background, its curves, and buttons to start or go on, to pause and to stop.
 
     race = la.widgets.Race(images, test, strategies=["random", "margin"], out="runs/race")
-    display(race)
-    table = race.wait()
+    race
+    table = race.wait()  # in a cell of its own: the kernel hears no button while a cell runs, but Ctrl-C
 
     Arguments are those of `compare`; curves: those of LiveCurves. It begins at once unless autostart=False. Pause and
     Stop wait for the run in progress (the group of seeds that train together), so that no finished work is lost; Start

@@ -1,0 +1,160 @@
+"""The labeller: images one by one or in sheets, answered by keys or buttons; each answer is saved as it is given."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anywidget
+import torch
+import traitlets
+
+from lalib._checks import LalibError, check_choice
+from lalib.data import ImageSet
+from lalib.figures._style import check_index, pixels, png
+from lalib.labelling import Answer, LabelStore
+
+__all__ = ["Labeller"]
+
+NONE, UNSURE, SKIP = -1, -2, -3  # as in labeller.js; classes are 0, 1, ...
+OTHERS = {"unsure": UNSURE, "skip": SKIP}
+KEYS = "1234567890qwertyiopadfghjklxcbn"  # of the classes; the others stand for undo and so on
+MOST = 2_000  # images that are sent to the browser at once
+VIEWS = {"single": 1, "sheet": 25}
+
+
+class Labeller(anywidget.AnyWidget):
+    """A box that shows the images at `index`, takes a class for each, and puts it into the store at once.
+
+        store = la.LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
+        la.widgets.Labeller(images, store, query)
+
+    images: the pool; index (M,): the query set, at most 2,000, copies of an image once. It begins at the first image
+    that has no answer in the store, so that labelling goes on where it was, after a crash as well. Keys: 1, 2, ... for
+    the classes, u not sure, s skip, z undo, the arrows to move, v for a sheet of 25; m tells what the model says, if
+    there is one: probs, class probabilities (N, C) of all images, or a function from an index (1,) to (1, C), is asked
+    for no earlier than that. view: "single" or "sheet". on_answer: called with (image's index, Answer, or None after an
+    undo) when it has been saved.
+    What the page says is saved is on the disk. What cannot be saved is said in red, and the image shown again.
+    """
+
+    pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    shortcuts = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    answers = traitlets.List(traitlets.Int()).tag(sync=True)
+    sheet = traitlets.Int(1).tag(sync=True)
+    suggests = traitlets.Bool(False).tag(sync=True)
+    _esm = Path(__file__).with_name("labeller.js")
+    _css = Path(__file__).with_name("labeller.css")
+
+    def __init__(
+        self,
+        images: ImageSet,
+        store: LabelStore,
+        index: torch.Tensor | Sequence[int],
+        *,
+        probs: torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        view: str = "single",
+        on_answer: Callable[[int, Answer | None], None] | None = None,
+    ):
+        self.images, self.store, self.probs = images, store, probs
+        self.on_answer = on_answer or (lambda image, answer: None)
+        index = _distinct(images, check_index(index, len(images), "index"))
+        self.index, self._hashes = index, [images.hashes[image] for image in index]
+        self._place = {image: place for place, image in enumerate(self._hashes)}
+        if isinstance(probs, torch.Tensor):
+            self._check_probs(probs, len(images))
+        super().__init__(
+            pictures=[png(picture, side=1)[1] for picture in pixels(images.images[index])],
+            captions=[
+                Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in index.tolist()
+            ],
+            classes=list(store.class_names),
+            shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
+            answers=self._answers(),
+            sheet=VIEWS[check_choice("view", view, VIEWS)],
+            suggests=probs is not None,
+        )
+        self.on_msg(self._hear)
+
+    @property
+    def remaining(self) -> torch.Tensor:
+        """Those of `index` that this labeller has not answered, or skipped, (R,) int64."""
+        left = [place for place, answer in enumerate(self._answers()) if answer in (NONE, SKIP)]
+        return self.index[left]
+
+    def _answers(self) -> list[int]:
+        given = self.store.answers()
+        return [self._number(given.get(image)) for image in self._hashes]
+
+    def _number(self, answer: Answer | None) -> int:
+        if answer is None:
+            return NONE
+        return self.store.class_names.index(answer.class_name) if answer.class_name else OTHERS[answer.kind]
+
+    def _check_probs(self, probs: torch.Tensor, rows: int) -> torch.Tensor:
+        shape = (rows, len(self.store.class_names))
+        if tuple(probs.shape) != shape:
+            raise ValueError(f"probs must have shape {shape}, one column per class, got {tuple(probs.shape)}")
+        return probs
+
+    # Messages of labeller.js, and what it is told
+
+    def _hear(self, _, message: dict, buffers) -> None:
+        try:
+            reply = {"answer": self._answer, "undo": self._undo, "suggest": self._suggest}[message["kind"]](message)
+        except LalibError as error:
+            reply = {"kind": "refused", "why": str(error)}
+            if message["kind"] == "answer":  # the one before it stands
+                reply["answer"] = self.answers[message["image"]]
+        self.send(reply | {"number": message["number"]})
+        if reply["kind"] in ("saved", "undone"):
+            place = reply["image"]
+            self.on_answer(int(self.index[place]), self.store.answers().get(self._hashes[place]))
+
+    def _answer(self, message: dict) -> dict:
+        place, number = message["image"], message["answer"]
+        image = self._hashes[place]
+        if number == UNSURE:
+            self.store.unsure(image)
+        elif number == SKIP:
+            self.store.skip(image)
+        else:
+            self.store.put(image, number)
+        self._set(place, number)
+        return {"kind": "saved", "image": place}
+
+    def _undo(self, message: dict) -> dict:
+        answer = self.store.undo()
+        if answer.image not in self._place:
+            when = answer.time[:16].replace("T", " ")
+            return {"kind": "refused", "why": f"Taken back: an answer of {when} UTC to an image not shown here."}
+        place = self._place[answer.image]
+        number = self._number(self.store.answers().get(answer.image))
+        self._set(place, number)
+        return {"kind": "undone", "image": place, "answer": number}
+
+    def _set(self, place: int, number: int) -> None:
+        self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]
+
+    def _suggest(self, message: dict) -> dict:
+        place = message["image"]
+        index = self.index[place][None]
+        row = self.probs[index] if isinstance(self.probs, torch.Tensor) else self._check_probs(self.probs(index), 1)
+        top = row[0].topk(2)
+        first, second = (
+            f"{self.store.class_names[c]} ({p:.0%})"
+            for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        )
+        return {"kind": "suggestion", "image": place, "text": f"The model says {first}, then {second}."}
+
+
+def _distinct(images: ImageSet, index: torch.Tensor) -> torch.Tensor:
+    """The index without further copies of an image."""
+    if not len(index):
+        raise ValueError("index must hold at least one image to label, got none")
+    if len(index) > MOST:
+        raise ValueError(f"index must hold at most {MOST} images to label at a time, got {len(index)}")
+    first: dict[str, int] = {}
+    for image in index.tolist():
+        first.setdefault(images.hashes[image], image)
+    return torch.tensor(list(first.values()))

@@ -1,0 +1,353 @@
+"""The latent explorer: a map of codes by class, error, cluster or round; what lies where, and what the decoder draws.
+
+What is selected and how it is put into words are plain functions; LatentExplorer only wires them to controls and
+pictures.
+"""
+
+import ipywidgets
+import numpy as np
+import torch
+
+from lalib._checks import check_codes
+from lalib.autoencoders import Autoencoder
+from lalib.contrastive import ContrastiveEncoder
+from lalib.data import ImageSet
+from lalib.latent import decode
+from lalib.widgets._parts import LABEL, Coordinates, Sentence, counts_table, picture, source
+from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round
+from lalib.widgets.latent_map import LatentMap
+
+__all__ = ["LatentExplorer", "latent_explorer"]
+
+ALL = -1  # in place of a group's number
+PAGE = 60  # images of a selection that are shown at once
+SIDE = 132  # pixels of the pictures beside the map
+NAMES = 12  # groups that the sentence counts
+ONE = "nothing"  # to colour by, where nothing is known
+BUTTONS = ("select shown", "select none", "whole map")
+NOTHING = "No image is selected. Draw a lasso around points, click one, or type image numbers or a rectangle."
+
+
+def latent_explorer(
+    images: ImageSet,
+    codes: torch.Tensor,
+    model: Autoencoder | ContrastiveEncoder | None = None,
+    *,
+    view: torch.Tensor | None = None,
+    errors: torch.Tensor | None = None,
+    clusters: torch.Tensor | None = None,
+    rounds: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+) -> "LatentExplorer":
+    """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
+
+    codes: (N, L), one row per image. model: the autoencoder that made them; a model without a decoder, or none, leaves
+    the cursor with the nearest image. view (N, 2): places on the map, as from la.project(codes); by default the map
+    shows two coordinates of the codes, to be chosen if L > 2. On a view the cursor takes the nearest image's code.
+    Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);
+    clusters (N,), -1 outside of all; rounds (N,), -1 for images that were never picked.
+    The box tells `selection`, the indices (n,) int64 of the selected images, and `code` (L,), the cursor's; and
+    `controls`, a dict of widgets by name.
+    Raises ValueError or TypeError for what does not fit the images or the model.
+    """
+    codes = check_codes(codes).detach().cpu().float()
+    n = len(images)
+    if len(codes) != n:
+        raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
+    groups = {
+        "class": by_class(images, labels),
+        "error": None if errors is None else by_error(errors, n),
+        "cluster": None if clusters is None else by_cluster(clusters, n),
+        "round": None if rounds is None else by_round(rounds, n),
+    }
+    groups = {name: each for name, each in groups.items() if each is not None} or {ONE: Groups.one(n)}
+    return LatentExplorer(images, codes, _check_model(model, images, codes), _check_view(view, codes), groups)
+
+
+def indices_of(text: str, n: int) -> torch.Tensor:
+    """The numbers in a text such as "3, 17, 100-120", ascending, each once; ValueError if they are no images of n."""
+    chosen = set()
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f'images must be numbers and ranges such as "3, 17, 100-120", got {part!r}')
+        low, high = int(first), int(last or first)
+        if not low <= high < n:
+            raise ValueError(f"images must lie in 0 to {n - 1}, a range's smaller number first, got {part!r}")
+        chosen.update(range(low, high + 1))
+    return torch.tensor(sorted(chosen), dtype=torch.int64)
+
+
+def rectangle_of(text: str) -> tuple[float, ...]:
+    """The four numbers of a text such as "-1, 1, 0, 2.5": left, right, bottom, top; ValueError for anything else."""
+    try:
+        left, right, bottom, top = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        left, right, bottom, top = 1, 0, 0, 0
+    if not (left <= right and bottom <= top):
+        raise ValueError(f'rectangle must be "left, right, bottom, top", such as "-1, 1, 0, 2.5", got {text!r}')
+    return left, right, bottom, top
+
+
+def counts_in_words(names, counts) -> str:
+    """Groups that occur, the largest first: "Bag: 20, Coat: 7"."""
+    order = [g for g in (-counts).argsort(kind="stable") if counts[g]]
+    words = ", ".join(f"{names[g]}: {counts[g]:,}" for g in order[:NAMES])
+    return words if len(order) <= NAMES else f"{words} and {len(order) - NAMES} more groups"
+
+
+class LatentExplorer(ipywidgets.VBox):
+    """See latent_explorer, which checks the arguments."""
+
+    def __init__(self, images, codes, model, view, groups):
+        self.images, self.codes, self.model, self.view, self.groups = images, codes, model, view, groups
+        self.controls = _controls(list(groups), codes.shape[1] if view is None else 2)
+        self.sentence, self.cursor_sentence = Sentence(), Sentence()
+        self.table, self.sheet, self.pictures = (ipywidgets.HTML() for _ in range(3))
+        self.map = LatentMap(self.points, self._axis_names(), tell=self._tell, choose=self._choose)
+        self.code, self.place = codes[_nearest(codes, codes.median(dim=0).values)], None
+        low, high = np.quantile(codes, [0.005, 0.995], axis=0).tolist()
+        self.sliders = Coordinates(values=self.code.tolist(), low=low, high=high)
+        super().__init__(self._arranged())
+        self._observe()
+        self._recolour()
+        self._put(self.code, self._place_of(self.code))
+
+    def value(self, name: str):
+        """The value of a control."""
+        return self.controls[name].value
+
+    @property
+    def selection(self) -> torch.Tensor:
+        """The selected images (n,), int64, ascending."""
+        return self.map.selection
+
+    @property
+    def points(self) -> torch.Tensor:
+        """Where the images are on the map, (N, 2)."""
+        return self.codes[:, self._axes()] if self.view is None else self.view
+
+    @property
+    def shown(self) -> torch.Tensor:
+        """The images (n,) of the group that the map shows alone, or all."""
+        if self.value("show") == ALL:
+            return torch.arange(len(self.images))
+        return torch.from_numpy((self._coloured().index == self.value("show")).nonzero()[0])
+
+    def _arranged(self):
+        buttons = ipywidgets.HBox([self.controls[name] for name in BUTTONS])
+        choices = [control for name, control in self.controls.items() if name not in BUTTONS]
+        panel = ipywidgets.VBox([*choices, buttons, self.table], layout={"flex": "0 0 310px"})
+        beside = [self.pictures, self.cursor_sentence] + [self.sliders] * (self.model is not None)
+        beside = ipywidgets.VBox(beside, layout={"flex": "0 0 290px"})
+        self.map.layout = {"flex": "1 1 400px"}
+        top = ipywidgets.HBox([panel, self.map, beside], layout={"flex_flow": "row wrap"})
+        return [top, self.sentence, self.sheet]
+
+    def _observe(self):
+        acts = {
+            "colour by": self._recolour,
+            "show": lambda _: self.map.show(None if self.value("show") == ALL else self.shown),
+            "across": self._turn,
+            "upwards": self._turn,
+            "pointer": lambda change: setattr(self.map.plot, "mouse_mode", change.new),
+            "images": self._type_images,
+            "rectangle": self._type_rectangle,
+            "page": lambda _: self._show_sheet(),
+        }
+        for name in acts.keys() & self.controls.keys():
+            self.controls[name].observe(acts[name], names="value")
+        self.controls["select shown"].on_click(lambda _: self.map.select(self.shown))
+        self.controls["select none"].on_click(lambda _: self.map.select(self.selection[:0]))
+        self.controls["whole map"].on_click(lambda _: self.map.plot.reset_view())
+        self.map.plot.observe(self._show_selection, names="selection")
+        self.map.observe(self._follow, names="cursor")
+        self.sliders.observe(self._slide, names="values")
+
+    # what the map shows
+
+    def _coloured(self):
+        return self.groups[self.value("colour by")]
+
+    def _recolour(self, _=None):
+        groups = self._coloured()
+        counts = groups.counts().tolist()
+        each = [(f"{name} ({count:,})", g) for g, (name, count) in enumerate(zip(groups.names, counts, strict=True))]
+        self.controls["show"].options = [(f"all ({len(self.images):,})", ALL), *each]
+        self.map.colour(groups)
+        self._show_selection()
+
+    def _axes(self):
+        return [self.value("across"), self.value("upwards")] if "across" in self.controls else [0, 1]
+
+    def _axis_names(self):
+        if self.view is not None:
+            return ["first coordinate of the view", "second coordinate of the view"]
+        return [f"latent coordinate {axis + 1}" for axis in self._axes()]
+
+    def _turn(self, change):
+        """Other coordinates: if both are the same one now, the other direction takes what this one showed."""
+        if self.value("across") == self.value("upwards"):
+            other = "upwards" if change.owner is self.controls["across"] else "across"
+            self.controls[other].value = change.old  # which comes back here
+            return
+        self.map.move(self.points, self._axis_names())
+        self._put(self.code, self._place_of(self.code))
+
+    def _tell(self, image):
+        """A picture of the image under the pointer, and what is known of it, line by line."""
+        known = [f"{name}: {groups.names[groups.index[image]]}" for name, groups in self.groups.items() if name != ONE]
+        return source(self.images.images[image], 84), "\n".join([f"image {image}", *known])
+
+    # what is selected
+
+    def _type_images(self, change):
+        self._type(lambda: indices_of(change.new, len(self.images)))
+
+    def _type_rectangle(self, change):
+        def inside():
+            left, right, bottom, top = rectangle_of(change.new)
+            x, y = self.points[self.shown].T
+            return self.shown[(left <= x) & (x <= right) & (bottom <= y) & (y <= top)]
+
+        self._type(inside)
+
+    def _type(self, chosen):
+        try:
+            self.map.select(chosen())
+        except ValueError as error:
+            self.sentence.value = f"The selection stays as it is: {error}"
+
+    def _choose(self):
+        """Enter on the map: the image nearest to the cursor joins the selection."""
+        self.map.select(torch.cat([self.selection, self._near()[None]]).unique())
+
+    def _show_selection(self, _=None):
+        index, groups = self.selection, self._coloured()
+        title = "group" if self.value("colour by") == ONE else self.value("colour by")
+        self.table.value = counts_table(title, groups.names, groups.colours, groups.counts(), groups.counts(index))
+        self.sentence.value = self._selection_in_words(index)
+        self.controls["page"].max = max(-(-len(index) // PAGE), 1)
+        self.controls["page"].value = 1
+        self._show_sheet()
+
+    def _selection_in_words(self, index):
+        if not len(index):
+            return NOTHING
+        text = f"{len(index):,} of {len(self.images):,} images selected"
+        if "class" in self.groups:
+            groups = self.groups["class"]
+            return f"{text}: {counts_in_words(groups.names, groups.counts(index))}."
+        if self.images.multi_label:
+            counts = self.images.labels[index].sum(dim=0).numpy()
+            return f"{text}, of several classes each: {counts_in_words(self.images.class_names, counts)}."
+        return f"{text}. The images have no labels to count."
+
+    def _show_sheet(self):
+        index = self.selection
+        self.controls["page"].disabled = len(index) <= PAGE
+        first = (self.value("page") - 1) * PAGE
+        part = index[first : first + PAGE]
+        tiles = [picture(self.images.images[i], self._name(i), 56) for i in part.tolist()]
+        last = f" (page {self.value('page')} of {self.controls['page'].max})" if len(index) > PAGE else ""
+        head = f"<p>Images {first + 1:,} to {first + len(part):,} of {len(index):,} selected{last}</p>" if tiles else ""
+        self.sheet.value = f'{head}<div style="display:flex;flex-wrap:wrap">{"".join(tiles)}</div>'
+
+    def _name(self, image):
+        """Number of an image, and its class where that is known."""
+        groups = self.groups.get("class")
+        return f"{image}" if groups is None else f"{image} ({groups.names[groups.index[image]]})"
+
+    # the cursor
+
+    def _follow(self, change):
+        """The cursor was moved on the map."""
+        if change.new != self.place:
+            self._put(self._code_at(change.new), change.new)
+
+    def _slide(self, change):
+        """A slider was moved."""
+        if change.new != self.code.tolist():
+            code = torch.tensor(change.new)
+            self._put(code, self._place_of(code))
+
+    def _code_at(self, place):
+        if self.view is not None:
+            return self.codes[_nearest(self.view, torch.tensor(place))]
+        code = self.code.clone()
+        code[self._axes()] = torch.tensor(place)
+        return code
+
+    def _place_of(self, code):
+        return code[self._axes()].tolist() if self.view is None else self.view[_nearest(self.codes, code)].tolist()
+
+    def _near(self):
+        return _nearest(self.codes, self.code)
+
+    def _put(self, code, place):
+        """The cursor is at `place`, where the code is `code`: wherever it was moved, everything follows."""
+        self.code, self.place = code, place
+        self.map.cursor, self.sliders.values = place, code.tolist()
+        near = int(self._near())
+        distance = float((self.codes[near] - code).norm())
+        x, y = (f"{part:.3g}" for part in place)
+        tiles = [picture(self.images.images[near], f"nearest: image {self._name(near)}", SIDE)]
+        if self.model is not None:
+            words = f"decoded at {', '.join(f'{part:.3g}' for part in code.tolist())}"
+            tiles.insert(0, picture(decode(self.model, code[None])[0], "decoded", SIDE, words))
+        self.pictures.value = f'<div style="display:flex">{"".join(tiles)}</div>'
+        self.cursor_sentence.value = (
+            f"Cursor at {x} across, {y} upwards. The nearest is image {self._name(near)}, at distance {distance:.3g}."
+        )
+
+
+def _controls(groups, dims):
+    """The widgets by name; each has a description, which is also its label for screen readers."""
+    axes = [(f"coordinate {axis + 1}", axis) for axis in range(dims)]
+    typed = {"continuous_update": False, "style": LABEL}
+    choices = {
+        "colour by": ipywidgets.Dropdown(options=groups, description="colour by", style=LABEL),
+        "show": ipywidgets.Dropdown(options=[("all", ALL)], description="show", style=LABEL),
+        "across": ipywidgets.Dropdown(options=axes, description="across", style=LABEL),
+        "upwards": ipywidgets.Dropdown(options=axes, value=1, description="upwards", style=LABEL),
+        "pointer": ipywidgets.Dropdown(
+            options=[("moves the map", "panZoom"), ("draws a lasso", "lasso")], description="pointer", style=LABEL
+        ),
+        "images": ipywidgets.Text(description="images", placeholder="numbers: 3, 17, 100-120", **typed),
+        "rectangle": ipywidgets.Text(description="rectangle", placeholder="left, right, bottom, top", **typed),
+        "page": ipywidgets.BoundedIntText(value=1, min=1, max=1, description="page", style=LABEL),
+    }
+    if dims == 2:
+        del choices["across"], choices["upwards"]
+    return choices | {
+        name: ipywidgets.Button(description=name, layout={"flex": "1 0 auto", "width": "auto"}) for name in BUTTONS
+    }
+
+
+def _nearest(points, point):
+    """The index (), int64, of the row of points (N, L) nearest to point (L,)."""
+    return (points - point).square().sum(dim=1).argmin()
+
+
+def _check_model(model, images, codes):
+    """The model, if it can draw these codes; None if it has no decoder."""
+    if model is None or isinstance(model, ContrastiveEncoder):
+        return None
+    if not isinstance(model, Autoencoder):
+        raise TypeError(f"model must be an autoencoder, or a ContrastiveEncoder, got {type(model).__name__}")
+    if codes.shape[1] != model.latent_dim:
+        raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
+    if tuple(model.image_shape) != images.image_shape:
+        raise ValueError(f"the model draws images of shape {tuple(model.image_shape)}, got {images.image_shape}")
+    return model
+
+
+def _check_view(view, codes):
+    if view is None and codes.shape[1] < 2:
+        raise ValueError("codes of one coordinate make no map: give a view (N, 2)")
+    if view is None:
+        return None
+    view = check_codes(view, "view").detach().cpu().float()
+    if view.shape != (len(codes), 2):
+        raise ValueError(f"view must have shape ({len(codes)}, 2), one row per image, got {tuple(view.shape)}")
+    return view

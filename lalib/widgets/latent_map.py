@@ -1,0 +1,179 @@
+"""A map of many codes (jupyter-scatter) with a cursor, which follows the pointer and the arrow keys."""
+
+from collections.abc import Callable, Sequence
+
+import anywidget
+import numpy as np
+import torch
+import traitlets
+
+from lalib.widgets.groups import Groups
+
+__all__ = ["LatentMap"]
+
+HEIGHT = 500  # pixels
+KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
+
+
+class LatentMap(anywidget.AnyWidget):
+    """Points (N, 2) of which groups can be coloured, shown alone and selected, with one place marked by a cross.
+
+    cursor [x, y]: the place. The pointer moves it, a click leaves it there, otherwise it goes back when the pointer
+    leaves the map. plot: jupyter-scatter's widget, to be observed for its `selection`.
+    tell(i) gives a picture of point i (a data URI) and what is known of it; it is asked when the pointer is on the
+    point, so that none of N pictures is made before somebody looks. choose() is called when Enter is pressed.
+    """
+
+    plot = anywidget.WidgetTrait().tag(sync=True)
+    cursor = traitlets.List(traitlets.Float()).tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    told = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
+    _esm = """
+    async function render({ model, el, host }) {
+      el.classList.add("lalib-map");
+      el.tabIndex = 0;
+      el.setAttribute("role", "application");
+      el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
+      const name = () => el.setAttribute("aria-label", model.get("label"));
+      model.on("change:label", name);
+      name();
+
+      const child = await host.getWidget(model.get("plot"));
+      await child.render({ el: el.appendChild(document.createElement("div")) });
+      const canvas = el.querySelector("canvas");
+      const drawn = () => canvas.parentElement.parentElement.api; // there from the next frame on
+      while (!drawn()?.get("xScale")) await new Promise(requestAnimationFrame);
+      const plot = drawn();
+      const cross = document.createElement("div");
+      cross.className = "lalib-cross";
+      canvas.parentElement.append(cross);
+
+      const seen = () => [...plot.get("xScale").domain(), ...plot.get("yScale").domain()];
+      const place = () => {
+        const [[left, right, bottom, top], [x, y]] = [seen(), model.get("cursor")];
+        cross.style.left = `${(100 * (x - left)) / (right - left)}%`;
+        cross.style.top = `${(100 * (top - y)) / (top - bottom)}%`;
+      };
+      let [pinned, pressed, mine] = [model.get("cursor"), null, false];
+      const move = (x, y) => {
+        mine = true;
+        model.set("cursor", [x, y]);
+        mine = false;
+        model.save_changes(); // while the kernel is busy only the latest place is kept
+      };
+      const pin = () => { pinned = model.get("cursor"); };
+      model.on("change:cursor", () => { if (!mine) pin(); place(); });
+      for (const change of ["view", "draw"]) plot.subscribe(change, place);
+      new ResizeObserver(place).observe(canvas);
+      place();
+
+      const tip = document.createElement("figure");
+      tip.className = "lalib-tip";
+      const [image, words] = ["img", "figcaption"].map((tag) => tip.appendChild(document.createElement(tag)));
+      canvas.parentElement.append(tip);
+      const tell = () => {
+        const [source, text] = model.get("told");
+        tip.hidden = !source;
+        Object.assign(image, { src: source, alt: text });
+        words.textContent = text;
+      };
+      model.on("change:told", tell);
+      tell();
+
+      canvas.addEventListener("pointermove", (event) => {
+        const box = canvas.getBoundingClientRect();
+        const [across, down] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+        tip.style.inset = `${100 * down}% auto auto ${100 * across}%`;
+        const [aside, below] = [across, down].map((share) => (share < 0.5 ? "16px" : "calc(-100% - 16px)"));
+        tip.style.transform = `translate(${aside}, ${below})`;
+        if (event.buttons) return; // a lasso, or the map is moved
+        const [left, right, bottom, top] = seen();
+        move(left + across * (right - left), top - down * (top - bottom));
+      });
+      canvas.addEventListener("pointerdown", (event) => { pressed = [event.clientX, event.clientY]; });
+      canvas.addEventListener("click", (event) => {
+        el.focus({ preventScroll: true });
+        if (Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < 4) pin();
+      });
+      canvas.addEventListener("pointerleave", () => move(...pinned));
+      el.addEventListener("keydown", (event) => {
+        event.stopPropagation();
+        const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
+        if (steps) {
+          const [[left, right], [x, y]] = [seen(), model.get("cursor")];
+          const step = ((right - left) / 200) * (event.shiftKey ? 10 : 1);
+          move(x + step * steps[0], y + step * steps[1]);
+          pin();
+        } else if (event.key === "Enter") {
+          model.send("choose");
+        } else {
+          return;
+        }
+        event.preventDefault();
+      });
+    }
+    export default { render };
+    """
+    _css = """
+    .lalib-map { position: relative; padding: 4px; }
+    .lalib-map:focus { outline: 3px solid #0072B2; outline-offset: -3px; }
+    .lalib-tip { position: absolute; margin: 0; padding: 4px; width: 120px; background: #fff; border: 1px solid #555;
+      font-size: 12px; line-height: 1.3; text-align: center; pointer-events: none; white-space: pre-line; }
+    .lalib-tip[hidden] { display: none; }
+    .lalib-tip img { width: 84px; image-rendering: pixelated; }
+    .lalib-cross { position: absolute; width: 0; height: 0; pointer-events: none; }
+    .lalib-cross::before, .lalib-cross::after { content: ""; position: absolute; background: #222;
+      box-shadow: 0 0 0 1px #fff; }
+    .lalib-cross::before { left: -12px; top: -1px; width: 24px; height: 2px; }
+    .lalib-cross::after { left: -1px; top: -12px; width: 2px; height: 24px; }
+    """
+
+    def __init__(
+        self,
+        points: torch.Tensor,
+        axes: Sequence[str],
+        *,
+        tell: Callable[[int], tuple[str, str]],
+        choose: Callable[[], None],
+    ):
+        from jscatter import Scatter  # which imports matplotlib; the sampling explorer does without
+
+        size = 3 if len(points) > 5_000 else 6
+        self._scatter = Scatter(*points.T.numpy(), height=HEIGHT, size=size, axes_grid=True, tooltip=False)
+        super().__init__(plot=self._scatter.show(buttons=[]))  # its buttons have no names
+        self.move(points, axes)
+        self.plot.observe(lambda change: self._tell(change.new, tell), names="hovering")
+        self.on_msg(lambda *_: choose())
+
+    def _tell(self, image, tell):
+        self.told = ["", ""] if image is None else list(tell(image))
+
+    @property
+    def selection(self) -> torch.Tensor:
+        """The selected points (n,), int64, ascending."""
+        return torch.from_numpy(np.sort(self.plot.selection.astype(np.int64)))
+
+    def select(self, index: torch.Tensor) -> None:
+        """Select the points at `index` (n,) in place of those that are."""
+        self.plot.selection = index.numpy().astype(np.uint32)
+
+    def move(self, points: torch.Tensor, axes: Sequence[str]) -> None:
+        """Put the points elsewhere; axes: what the two directions are. One unit is as long in both."""
+        low, high = points.min(dim=0).values, points.max(dim=0).values
+        half = 1.05 * float((high - low).max()) / 2 or 1.0
+        scales = [(float(middle) - half, float(middle) + half) for middle in (low + high) / 2]
+        self._scatter.xy(*points.T.numpy(), *scales)
+        self._scatter.axes(labels=list(axes))
+        self.label = f"Map of {len(points):,} images; across: {axes[0]}, upwards: {axes[1]}. {KEYS}"
+
+    def colour(self, groups: Groups) -> None:
+        """Give every point its group's colour."""
+        import pandas as pd
+
+        there = np.unique(groups.index).tolist()
+        numbers = pd.Categorical.from_codes(groups.index, categories=range(len(groups.names)))
+        self._scatter.color(by=numbers, map={group: groups.colours[group] for group in there})
+
+    def show(self, index: torch.Tensor | None) -> None:
+        """Show the points at `index` (n,) only, or all."""
+        self._scatter.filter(None if index is None else index.numpy())

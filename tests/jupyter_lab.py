@@ -1,0 +1,105 @@
+"""A JupyterLab of its own and a headless chromium, for the browser tests and benchmarks."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+
+__all__ = ["launch", "open_notebook", "run_all", "serve", "wait_for"]
+
+TIMEOUT = 120_000  # ms: the first plot under software rendering may take a minute
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+
+
+def wait_for(ready: Callable, what: str, seconds: float = 90):
+    """What `ready` returns, as soon as that is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, urllib.error.URLError, json.JSONDecodeError):
+            if result := ready():
+                return result
+        time.sleep(0.2)
+    raise TimeoutError(f"{what} not within {seconds} s")
+
+
+@contextlib.contextmanager
+def serve(folder: Path, notebooks: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The address of a JupyterLab on `folder`: a notebook of these cells for every name, and nothing of the user's."""
+    for name, cells in notebooks.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    options = [f"--port={port}", "--no-browser", "--ip=127.0.0.1", "--allow-root", f"--ServerApp.root_dir={folder}"]
+    options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, open(Path(home) / "log", "wb") as log:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, env=_private(Path(home)), stdout=log, stderr=log)
+        try:
+            wait_for(lambda: urllib.request.urlopen(f"{address}/api", timeout=5).status == 200, "JupyterLab")
+            yield address
+        finally:
+            server.terminate()  # which shuts its kernels down
+            server.wait(timeout=60)
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _private(home):
+    """An environment in which Jupyter reads and writes below `home`, and does not look for news and updates."""
+    places = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
+    places += ["JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"]
+    settings = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    return os.environ | {place: str(home / place.lower()) for place in places}
+
+
+@contextlib.contextmanager
+def launch(chromium: str) -> Iterator:
+    """The browser at the path `chromium`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_notebook(browser, address: str, name: str):
+    """A page with a notebook, its kernel ready; page.outside lists requests that were about to leave the machine."""
+    page = browser.new_page(viewport={"width": 1500, "height": 1400})
+    page.set_default_timeout(TIMEOUT)
+    page.outside = []
+    page.route(lambda url: urlsplit(url).hostname not in ("127.0.0.1", None), lambda route: _keep_in(page, route))
+    page.goto(f"{address}/lab/workspaces/auto-{name}/tree/{name}.ipynb?reset")
+    page.wait_for_selector("text='Python 3 (ipykernel) | Idle'")  # earlier, Run asks for a kernel
+    return page
+
+
+def run_all(page) -> None:
+    """Start all cells."""
+    page.click("text=Run >> nth=0")
+    page.click("text='Run All Cells'")
+
+
+def _keep_in(page, route):
+    page.outside.append(route.request.url)
+    route.abort()
