@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lalib as la
-from lalib import task_models
+from lalib import task_models, tasks
 from lalib.data import ImageSet
 from lalib.labelling.answers import now
 
@@ -139,6 +139,14 @@ def test_tasks_on_pixels_and_on_unlabelled_images(start, digits):
         loop = start(task=la.Task(model=model, steps=3))
         assert loop.train().probs.shape == (310, 10)
         assert len(loop.ask("margin", 32)) == 2
+
+
+def test_codes_of_the_round(start, digits):
+    """Where the task trains an encoder in every round, all strategies see its codes, once there are labels."""
+    plain = labelled(start, digits)
+    encoder = tasks.RoundEncoder(latent_dim=2, epochs=1)
+    loop = start(task=la.Task(model="cnn", steps=1, encoder=encoder))
+    assert loop.ask("typiclust", 40).tolist() != plain.ask("typiclust", 40).tolist()
 
 
 def test_too_early(start, digits):

@@ -108,8 +108,11 @@ class LabellingLoop:
                 f"{strategy!r} needs labels, and the pool has none yet: begin with a strategy that needs none, "
                 "such as 'typiclust'"
             )
-        sources = {} if label_free or not len(labels) else self._task_model(data, labeled, labels).sources()
-        view = PoolView(data.codes, labeled, labels if len(labels) else None, sources)
+        if len(labels) and not (label_free and data.task.encoder is None):
+            model = self._task_model(data, labeled, labels)
+            view = PoolView(model.codes, labeled, labels, model.sources(), len(free))
+        else:
+            view = PoolView(data.codes, labeled, labels if len(labels) else None)
         draws = generator(self.seed, "select", len(index))
         return free[run_strategy(strategy, view, n, generator=draws, **options).index]
 
