@@ -34,10 +34,12 @@ demo: install
 	@echo 'Pictures as pages of their own, and table.csv, in:        $(CURDIR)/runs/start_here'
 	@echo 'The tour as a notebook, for make lab:                     $(CURDIR)/runs/00_start_here.ipynb'
 
+# A browser that draws without a graphics card wants the machine for itself.
 test: install chromium
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	$(PY) -m pytest -n $(WORKERS) --dist loadscope -m 'not notebook'
+	$(PY) -m pytest -n $(WORKERS) --dist loadscope -m 'not notebook and not browser'
+	$(PY) -m pytest -m browser --durations=0
 	$(MAKE) --no-print-directory notebooks
 
 notebooks: install

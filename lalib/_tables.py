@@ -132,8 +132,10 @@ def load(path: str | Path) -> "pd.DataFrame":
     path = _table_path(path)
     if path.suffix == ".csv":
         # The Python engine reads every float as it was written; and only numbers may be missing, not a strategy "NA".
-        names = {"dtype": {"strategy": str, "data": str}, "keep_default_na": False, "na_values": {"auc": [""]}}
-        table = pd.read_csv(path, engine="python", **names)
+        text = {"strategy": str, "data": str}
+        numbers = [c for c in pd.read_csv(path, nrows=0) if c not in text]
+        missing = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
+        table = pd.read_csv(path, engine="python", dtype=text, **missing)
         return table.assign(**{c: table[c].map(json.loads) for c in NESTED if c in table})
     import pyarrow.parquet
 

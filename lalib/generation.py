@@ -70,6 +70,8 @@ class GenerativeAugmentation:
     equal numbers: 1 for all images, as in [Tran2019]; fewer as in [Lee2019], in the first round all. noise: standard
     deviations of the code around an image. latent_dim, preset, learning_rate: of the ImageGenerator, which is trained
     on the pool with the labels bought so far: `epochs` in the first round, then from there `later_epochs` in each.
+    On mnist-mini (the small CNN, 64 to 160 random labels, five seeds) the defaults add 0.7 points of accuracy (95 %
+    interval -0.1 to 1.5), share=0.25 takes 2.0 away (1.2 to 2.8), and RandomViews add 4.5 (0.9 to 8.1).
     Differs: in [Tran2019] an adversarial generator beside a VAE learns jointly with the classifier and starts from the
     images just bought, and what it made stays; here a VAE that also sees the images without a label makes all anew in
     each round. Of [Lee2019] only a summary was at hand.

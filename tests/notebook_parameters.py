@@ -13,8 +13,8 @@ SMALL = {
     "06_sampling_strategies": {"epochs": 1, "repeats": 3},
     "07_query_sets_and_classifiers": {"epochs": 1, "live_epochs": 1, "live_seeds": 1, "steps": 20, "grid": 5},
     "08_uncertainty_in_latent_space": {"epochs": 1, "live_rounds": 1, "live_seeds": 1, "shown": 200},
-    "09_task_agnostic_features": {"live_size": [2, 1], "shown": [200, 200, 20]},
-    "10_semi_supervised_m2": {"epochs": 1, "stacked_epochs": 3},
+    "09_task_agnostic_features": {"live_size": [2, 1, 200, 1], "shown": [200, 200, 20]},
+    "10_semi_supervised_m2": {"epochs": 1, "stacked_epochs": 3, "generator_epochs": 1},
     "11_adversarial_selection": {
         "epochs": 1,
         "share": 0.04,

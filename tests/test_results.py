@@ -440,7 +440,8 @@ def test_confusion_is_summed_over_seeds():
 
 @pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
 def test_a_table_comes_back_equal(tmp_path, name):
-    table = learning({"random": 1 / 3, "NA": 2}, seeds=2, noise=0.1).assign(auc=[np.nan, *[1 / 3] * 59])
+    table = learning({"random": 1 / 3, "NA": 2}, seeds=2, noise=0.1)
+    table = table.assign(auc=[np.nan, *[1 / 3] * 59], recorded=[2 / 3, *[np.nan] * 59])
     path = results.save(table, tmp_path / name)
     assert path == tmp_path / name
     pd.testing.assert_frame_equal(results.load(path), table, check_exact=True)
