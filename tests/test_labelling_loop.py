@@ -169,8 +169,10 @@ def test_bad_arguments(start, digits):
     loop = labelled(start, digits)
     with pytest.raises(ValueError, match="answers must be at most 240, got 241"):
         loop.ask("random", 241)
-    with pytest.raises(ValueError, match="answers must be at most 30, got 31"):
+    with pytest.raises(la.LalibError, match="31 images of the pool are to be learnt from, 30 have an answer yet"):
         loop.train(31)
+    with pytest.raises(ValueError, match="answers must be at least 1, got 0"):
+        loop.train(0)
     with pytest.raises(ValueError, match=r"strategy must be one of .* Did you mean 'margin'"):
         loop.ask("margins", 40)
     with pytest.raises(ValueError, match="typiclust has no option 'size'"):

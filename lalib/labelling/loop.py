@@ -119,15 +119,15 @@ class LabellingLoop:
     def train(self, answers: int | None = None) -> Snapshot:
         """Train on the first `answers` answers (default all) to images of the pool, and test on the held-out ones.
 
-        Raises ValueError for more answers than there are, LalibError if none of them is a class, or while held-out
-        images lack an answer: accuracy on those that happen to have one could be anything.
+        Raises LalibError if there are fewer answers or none of them is a class, and while held-out images lack an
+        answer: accuracy on those that happen to have one could be anything.
         """
+        tested, truth = self._tested()
         index, labels = self.answered
         answered = torch.isin(self.pool, index)
-        if answers is not None:
-            answers = check_int("answers", answers, low=1, high=len(index))
+        if answers is not None and check_int("answers", answers, low=1) > len(index):
+            raise LalibError(f"{answers} images of the pool are to be learnt from, {len(index)} have an answer yet")
         index, labels = index[:answers], labels[:answers]
-        tested, truth = self._tested()
         _, data, labeled, known = self._usable(index, labels)
         if not len(known):
             raise LalibError(f"there is nothing to learn from: none of the pool's {len(index)} answers is a class")
