@@ -18,7 +18,7 @@ help:
 	@echo 'make demo       set up, run the guided tour, say where its pictures and table are'
 	@echo 'make test       set up, then ruff, the tests and the notebooks'
 	@echo 'make lab        set up, open JupyterLab'
-	@echo 'make app        set up, serve the explorer and the labeller as a page for this machine alone; of your own images:'
+	@echo 'make app        set up, serve the explorers and the labeller as a page for this machine alone; of your own images:'
 	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=64 PORT=8866)'
 	@echo 'make notebooks  run every notebook at small size and replay it'
 	@echo 'make bench      the measurements of tests/benchmarks'

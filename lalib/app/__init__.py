@@ -1,4 +1,4 @@
-"""The explorer and the labeller as a page in the browser: `make app`, or `python -m lalib.app --help`.
+"""The explorers and the labeller as a page in the browser: `make app`, or `python -m lalib.app --help`.
 
 __main__ reads the command line and prepares what takes time; server keeps the page closed to all but the holder of
 the token; page.ipynb, which Voila shows, calls `page`.
