@@ -32,7 +32,7 @@ import torch
 import lalib as la
 
 images = la.load("digits").subset(range(300))
-model = la.CAE(images.image_shape, latent_dim=3, seed=0)
+model = la.ConditionalVAE(images.image_shape, 10, latent_dim=3, seed=0)
 la.fit(model, images, epochs=10, seed=0, progress=False)
 codes = la.encode(model, images)
 torch.save(codes, "codes.pt")
@@ -43,7 +43,7 @@ def write(change=None):
     global moves
     moves += change is not None and change.owner is explorer.pictures
     state = {"selection": explorer.selection.tolist(), "code": explorer.code.tolist(), "moves": moves}
-    state |= {"groups": explorer.map.plot.points[:, 2].tolist(), "place": explorer.place}
+    state |= {"groups": explorer.map.plot.points[:, 2].tolist(), "place": explorer.place, "class": explorer.drawn_as}
     pathlib.Path("latent.json").write_text(json.dumps(state))
 
 for widget in (explorer.sheet, explorer.pictures, explorer.table):
@@ -217,12 +217,23 @@ def test_pointer_and_click_move_the_cursor(latent, lab):
     assert held["code"][2] == before["code"][2]
     latent.wait_for_function("old => document.querySelector('img[alt^=decoded]').src !== old", arg=source)
     words = ", ".join(f"{part:.3g}" for part in held["code"])
-    assert decoded.get_attribute("alt") == f"decoded at {words}"
+    assert decoded.get_attribute("alt") == f"decoded as {held['class']} at {words}"
 
     latent.mouse.move(*on_map(latent, 0.5, 0.5))  # a look elsewhere, without a click
     kernel(folder, lambda now: now["place"] != pytest.approx(place, **near))
     latent.mouse.move(*on_map(latent, 0.5, 1.3))
     kernel(folder, lambda now: now["place"] == held["place"])
+
+
+def test_menu_draws_the_cursor_as_another_class(latent, lab):
+    decoded = latent.locator("img[alt^=decoded]")
+    before, source = kernel(lab[1]), decoded.get_attribute("src")
+    other = str((before["class"] + 1) % 10)
+    latent.locator(".widget-dropdown:has-text('draw as') select").select_option(other)
+    latent.wait_for_selector(f"img[alt^='decoded as {other} at ']")
+    assert decoded.get_attribute("src") != source
+    held = kernel(lab[1], lambda now: now["class"] == int(other))
+    assert held["code"] == before["code"]
 
 
 def test_pointer_on_a_point_shows_its_image(latent, lab):
