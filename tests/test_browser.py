@@ -51,13 +51,14 @@ for widget in (explorer.sheet, explorer.pictures, explorer.table):
 write()
 explorer
 """
+AT_ONCE = 'explorer.controls["images"].value = "0-99"'  # of the latent explorer, before its map has been drawn
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, chromium):
     """(address, folder) of a JupyterLab that serves notebooks with the explorers."""
     folder = tmp_path_factory.mktemp("lab")
-    with serve(folder, {"sampling": [SAMPLING], "latent": [LATENT]}) as address:
+    with serve(folder, {"sampling": [SAMPLING], "latent": [LATENT, AT_ONCE]}) as address:
         yield address, folder
 
 
@@ -152,8 +153,8 @@ def test_no_request_leaves_the_machine(page):
     assert page.outside == []
 
 
-DOMAINS = """() => { const plot = document.querySelector(".lalib-map canvas").parentElement.parentElement.api;
-    return [...plot.get("xScale").domain(), ...plot.get("yScale").domain()]; }"""
+PLOT = 'document.querySelector(".lalib-map canvas").parentElement.parentElement.api'
+DOMAINS = f"[...{PLOT}.get('xScale').domain(), ...{PLOT}.get('yScale').domain()]"
 
 
 def kernel(folder, ready=bool):
@@ -170,6 +171,13 @@ def on_map(page, across, down):
     """Pixels on the page of a place on the map, given in shares of its width and height."""
     box = page.locator(".lalib-map canvas >> nth=0").bounding_box()
     return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+def test_what_is_set_while_the_map_starts_is_drawn(latent, lab):
+    latent.wait_for_function(f"{PLOT}.get('selectedPoints').length === 100")
+    latent.click("button:has-text('select none')")
+    latent.wait_for_function(f"{PLOT}.get('selectedPoints').length === 0")
+    kernel(lab[1], lambda held: not held["selection"])
 
 
 def test_lasso_reaches_the_kernel(latent, lab):
@@ -277,7 +285,7 @@ def test_keyboard_alone_suffices(latent, lab):
     latent.keyboard.press("Home")
     lowest = float(np.quantile(codes[:, 0], 0.005))
     kernel(folder, lambda now: now["code"] == pytest.approx([lowest, *held["code"][1:]], abs=1e-6))
-    assert latent.locator(".jp-Cell").count() == 1  # no key was a command of JupyterLab
+    assert latent.locator(".jp-Cell").count() == 2  # no key was a command of JupyterLab
 
     latent.locator("input[placeholder^=numbers]").focus()
     latent.keyboard.type("3, 17-20\n")
