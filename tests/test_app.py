@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import plotly.graph_objects
 import psutil
 import pytest
 import torch
@@ -82,8 +83,8 @@ def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
     Settings(settings.images, CLASSES, settings.labels, "me", SIZE, str(tmp_path / "vae.safetensors")).tell(os.environ)
     bench = page()
     monkeypatch.delenv("LALIB_APP")
-    assert list(bench.explorer.codes) == ["VAE", "PCA"]
-    assert bench.explorer.codes["VAE"].shape == (COUNT, 2)
+    assert list(bench.explorer.places) == ["VAE", "PCA"]
+    assert bench.explorer.places["VAE"].codes.shape == (COUNT, 2)
 
 
 # Widgets
@@ -129,7 +130,7 @@ def test_what_cannot_be_labelled_is_said(bench, settings):
 
 
 def test_a_late_page_is_told_what_a_plot_shows_now():
-    plot = Plot(la.widgets.explorer.go.Figure())
+    plot = Plot(plotly.graph_objects.Figure())
     plot.add_scatter(x=[1, 2], y=[3, 4])
     plot.update_layout(title_text="now")
     state = plot.get_state()

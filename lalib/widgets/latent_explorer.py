@@ -12,8 +12,10 @@ from lalib._checks import check_codes
 from lalib.autoencoders import Autoencoder
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import ImageSet
+from lalib.labelling import LabelStore
 from lalib.latent import decode
 from lalib.widgets._parts import LABEL, Coordinates, Sentence, counts_table, picture, source
+from lalib.widgets.exchange import Exchange
 from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round
 from lalib.widgets.latent_map import LatentMap
 
@@ -38,6 +40,7 @@ def latent_explorer(
     clusters: torch.Tensor | None = None,
     rounds: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
+    store: LabelStore | None = None,
 ) -> "LatentExplorer":
     """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
 
@@ -46,6 +49,7 @@ def latent_explorer(
     shows two coordinates of the codes, to be chosen if L > 2. On a view the cursor takes the nearest image's code.
     Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);
     clusters (N,), -1 outside of all; rounds (N,), -1 for images that were never picked.
+    store: where answers are put that are read from a file; without it the selection can be written only.
     The box tells `selection`, the indices (n,) int64 of the selected images, and `code` (L,), the cursor's; and
     `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
@@ -61,7 +65,7 @@ def latent_explorer(
         "round": None if rounds is None else by_round(rounds, n),
     }
     groups = {name: each for name, each in groups.items() if each is not None} or {ONE: Groups.one(n)}
-    return LatentExplorer(images, codes, _check_model(model, images, codes), _check_view(view, codes), groups)
+    return LatentExplorer(images, codes, _check_model(model, images, codes), _check_view(view, codes), groups, store)
 
 
 def indices_of(text: str, n: int) -> torch.Tensor:
@@ -99,10 +103,11 @@ def counts_in_words(names, counts) -> str:
 class LatentExplorer(ipywidgets.VBox):
     """See latent_explorer, which checks the arguments."""
 
-    def __init__(self, images, codes, model, view, groups):
+    def __init__(self, images, codes, model, view, groups, store):
         self.images, self.codes, self.model, self.view, self.groups = images, codes, model, view, groups
         self.controls = _controls(list(groups), codes.shape[1] if view is None else 2)
         self.sentence, self.cursor_sentence = Sentence(), Sentence()
+        self.exchange = Exchange(images, lambda: self.selection, store)
         self.table, self.sheet, self.pictures = (ipywidgets.HTML() for _ in range(3))
         self.map = LatentMap(self.points, self._axis_names(), tell=self._tell, choose=self._choose)
         self.code, self.place = codes[_nearest(codes, codes.median(dim=0).values)], None
@@ -142,7 +147,7 @@ class LatentExplorer(ipywidgets.VBox):
         beside = ipywidgets.VBox(beside, layout={"flex": "0 0 290px"})
         self.map.layout = {"flex": "1 1 400px"}
         top = ipywidgets.HBox([panel, self.map, beside], layout={"flex_flow": "row wrap"})
-        return [top, self.sentence, self.sheet]
+        return [top, self.sentence, self.exchange, self.sheet]
 
     def _observe(self):
         acts = {
