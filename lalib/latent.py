@@ -172,7 +172,7 @@ def class_balance(labels: Tensor, n_classes: int) -> float:
     check_int("n_classes", n_classes, low=2)
     labels = check_labels(labels, n_classes=n_classes)
     share = torch.bincount(labels, minlength=n_classes).double() / len(labels)
-    return float(-torch.xlogy(share, share).sum() / np.log(n_classes))
+    return float(torch.xlogy(share, share).sum().abs() / np.log(n_classes))  # abs: not -0
 
 
 def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0) -> Tensor:

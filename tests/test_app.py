@@ -109,6 +109,17 @@ def test_what_the_explorer_picks_is_labelled(bench, settings):
     assert bench.sentence.value.endswith(f"saved at once in {settings.labels}, as given by me.")
 
 
+def test_answers_from_a_file_reach_the_labeller(bench, settings):
+    bench.label()
+    index = bench.explorer.selection
+    path = la.labelling.write_selection(Path(settings.labels).with_name("query.csv"), bench.images, index)
+    path.write_text(path.read_text("utf-8-sig").replace(",\n", ",eel\n"), "utf-8")
+    bench.explorer.exchange.controls["answers"].value = "query.csv"
+    bench.explorer.exchange.controls["read answers"].click()
+    assert set(bench.labeller.answers) == {CLASSES.index("eel")}
+    assert bench.sentence.value.startswith(f"{COUNT} images, {COUNT} of them labelled already. ")
+
+
 def test_a_reader_chooses(bench):
     bench.who.value = "I, on the map"
     assert bench.button.disabled  # nothing is selected yet

@@ -145,7 +145,7 @@ def test_a_screen_reader_is_told(page):
 def test_two_strategies_side_by_side_and_a_file(page, lab):
     _, folder = lab
     page.get_by_role("combobox", name="second strategy").select_option("random")
-    page.wait_for_selector(".lalib-sentence:has-text('are picked by both')")
+    page.wait_for_selector(".lalib-sentence:has-text('picked by both')")
     squares = page.locator(".js-plotly-plot >> nth=0").locator(".scatterlayer .trace >> nth=3").locator("path.point")
     wait_for(lambda: squares.count() == 21, "a square around each of the second's picks")
     first, second = page.locator("img[alt*=picks]").all()
@@ -156,7 +156,7 @@ def test_two_strategies_side_by_side_and_a_file(page, lab):
     picked = la.select("random", codes, 21, seed=0).tolist()
     wait_for(lambda: json.loads((folder / "selection.json").read_text()) == picked, "the second's picks in the kernel")
     page.get_by_role("button", name="write CSV").click()
-    page.wait_for_selector(".lalib-sentence:has-text('21 images are in')")
+    page.wait_for_selector(".lalib-sentence:has-text('21 images written to')")
     lines = (folder / "query.csv").read_text("utf-8-sig").splitlines()
     assert [int(line.split(",")[0]) for line in lines[1:]] == picked
     page.get_by_role("combobox", name="second strategy").select_option("none")
@@ -221,8 +221,12 @@ def test_lasso_reaches_the_kernel(latent, lab):
     assert (
         latent.locator(".lalib-sentence", has_text="images selected").inner_text().startswith(f"{len(picked)} of 300")
     )
-    shown = latent.locator("figure:not(.lalib-tip) figcaption").all_inner_texts()
-    assert {int(caption.split()[0]) for caption in shown if caption[0].isdigit()} == set(picked[:60])
+    captions = latent.locator("figure:not(.lalib-tip) figcaption")
+
+    def shown():
+        return {int(caption.split()[0]) for caption in captions.all_inner_texts() if caption[0].isdigit()}
+
+    wait_for(lambda: shown() == set(picked[:60]), "the images of the lasso")
 
 
 def test_menu_recolours_in_kernel_and_table(latent, lab):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lalib as la
-from lalib.widgets import options_of, selection_in_words
+from lalib.widgets import options_of, selection_in_words, strategy_controls
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +103,16 @@ def test_pictures_change_with_the_selection(explorer, digits):
     assert f'alt="All 20 picks: {words}"' in sheet.thumbnails.value
 
 
-def test_controls_that_a_strategy_does_not_take_are_disabled(explorer):
-    def disabled(strategy):
+def test_controls_that_a_strategy_does_not_take_are_out_of_sight(explorer):
+    def hidden(strategy):
         explorer.controls["strategy"].value = strategy
         first = ("strategy", "threshold", "match", "clusters", "seed")
-        return {name for name in first if explorer.controls[name].disabled}
+        return {name for name in first if explorer.controls[name].layout.display == "none"}
 
-    assert disabled("random") == {"threshold", "match", "clusters"}
-    assert disabled("uniform-spatial") == {"clusters"}
-    assert disabled("cluster") == {"threshold", "match"}
-    assert disabled("normal-in-clusters") == set()
+    assert hidden("random") == {"threshold", "match", "clusters"}
+    assert hidden("uniform-spatial") == {"clusters"}
+    assert hidden("cluster") == {"threshold", "match"}
+    assert hidden("normal-in-clusters") == set()
 
 
 def test_errors_stand_in_the_sentence_and_clear_the_pictures(digits, codes):
@@ -122,7 +122,7 @@ def test_errors_stand_in_the_sentence_and_clear_the_pictures(digits, codes):
     explorer.controls["match"].value = "all"
     explorer.controls["threshold"].value = 0.5
     explorer.controls["autoencoder"].value = "corners"
-    assert explorer.sentence.value.startswith("Nothing picked: ")
+    assert explorer.sentence.value.startswith("Nothing picked by uniform-spatial: ")
     assert "threshold" in explorer.sentence.value
     assert len(explorer.selection) == 0
     assert len(ringed(explorer)) == 0
@@ -181,9 +181,10 @@ def test_two_strategies_share_the_map_and_n(two, codes):
 
     common = len(set(first.tolist()) & set(second.tolist()))
     lines = two.sentence.value.split("\n")
-    assert lines[0].startswith("First: 15 of 300 images picked by k-medoids: ")
-    assert lines[1].startswith("Second: 15 of 300 images picked by uniform-spatial")
-    assert lines[2].startswith(f"{common} images are picked by both, so that both together cost {30 - common} labels.")
+    assert lines[0].startswith("First: CAE, seed 0: 15 of 300 images picked by k-medoids: ")
+    assert lines[1].startswith("Second: CAE, seed 3: 15 of 300 images picked by uniform-spatial")
+    words = "1 image" if common == 1 else f"{common} images"
+    assert lines[2].startswith(f"{words} picked by both, so that both together cost {30 - common} labels.")
 
 
 def digits_of(explorer, index):
@@ -206,6 +207,32 @@ def test_what_is_to_be_labelled(two):
     assert two.controls["second seed"].layout.display == "none"
 
 
+def test_trouble_of_one_strategy_leaves_the_other(digits, codes):
+    corners = torch.cat([codes["CAE"][:299] * 1e-3, torch.tensor([[100.0, 100.0]])])
+    explorer = la.widgets.sampling_explorer(
+        digits, {"corners": corners}, strategy="random", second="uniform-spatial", n=9
+    )
+    explorer.controls["second threshold"].value = 0.5
+    first, second = explorer.picked
+    assert (len(first), len(second), len(explorer.pictures.children)) == (9, 0, 1)
+    lines = explorer.sentence.value.split("\n")
+    assert lines[0].startswith("First: corners, seed 0: 9 of 300 images picked by random")
+    assert lines[1].startswith("Nothing picked by uniform-spatial: threshold")
+
+
+def test_a_change_of_one_strategy_does_not_pick_for_the_other_again(two, monkeypatch):
+    picked = []
+    monkeypatch.setattr(
+        strategy_controls, "select", lambda name, *rest, **more: picked.append(name) or torch.arange(20)
+    )
+    two.controls["second seed"].value = 5
+    assert picked == ["uniform-spatial"]
+    two.selection[0] = 299  # a reader's own copy
+    two.controls["second seed"].value = 0
+    assert picked == ["uniform-spatial"]
+    assert 299 not in two.selection
+
+
 def test_one_strategy_in_two_forms(digits, codes):
     both = la.widgets.sampling_explorer(digits, codes, strategy="uniform-spatial", second="uniform-spatial", n=50)
     assert torch.equal(*both.picked)
@@ -218,6 +245,12 @@ def table(**accuracy):
     accuracy = {"random": {10: 0.1, 20: 0.2, 40: 0.4}} | accuracy
     rows = [(s, seed, n, a) for s, curve in accuracy.items() for n, a in curve.items() for seed in (0, 1)]
     return pd.DataFrame(rows, columns=["strategy", "seed", "labels", "accuracy"])
+
+
+def test_labels_that_a_run_began_with_are_no_strategys(digits, codes):
+    measured = table(cluster={10: 0.1, 20: 0.3}).assign(round=lambda t: t["labels"] // 20)
+    explorer = la.widgets.sampling_explorer(digits, codes, strategy="cluster", n=9, comparison=measured)
+    assert "In the comparison, 20 labels by cluster" in explorer.sentence.value
 
 
 def test_what_labels_cost_in_random_ones(digits, codes):
@@ -246,7 +279,9 @@ def test_a_selection_goes_out_and_answers_come_in(digits, codes, tmp_path):
     explorer = la.widgets.sampling_explorer(digits, codes, n=5, store=store)
     files = explorer.exchange.controls
     files["write CSV"].click()
-    assert explorer.exchange.sentence.value == f"5 images are in {tmp_path / 'query.csv'}. Fill in its column class."
+    assert (
+        explorer.exchange.sentence.value == f"5 images written to {tmp_path / 'query.csv'}. Fill in its column class."
+    )
     rows = pd.read_csv(tmp_path / "query.csv")
     assert rows["index"].tolist() == explorer.selection.tolist()
     files["write Label Studio tasks"].click()
@@ -286,12 +321,17 @@ def test_files_are_not_written_over_and_trouble_is_said(digits, codes, tmp_path,
     write.click()
     assert exchange.sentence.value == "Nothing done: no image is selected"
     index = torch.tensor([3])
-    file.value = "nowhere/other"
-    write.click()
-    assert exchange.sentence.value.startswith("Nothing done: ")
-    file.value = " "
-    write.click()
-    assert exchange.sentence.value == "Nothing done: file must be a file's name, got none"
+    troubles = {
+        "nowhere/other": f"{tmp_path / 'nowhere'} is no folder",
+        " ": "file must be a file's name, got ''",
+        "..": "file must be a file's name, got '..'",
+        "sub/": "file must be a file's name, got 'sub/'",
+        "~nobody-here/x": "Could not determine home directory.",
+    }
+    for name, message in troubles.items():
+        file.value = name
+        write.click()
+        assert exchange.sentence.value == f"Nothing done: {message}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["query.csv"]
 
     store = la.LabelStore("labels.sqlite", digits.class_names, labeller="me")

@@ -10,7 +10,7 @@ import traitlets
 
 from lalib.figures._style import pixels, png
 
-__all__ = ["LABEL", "Coordinates", "Sentence", "counts_table", "picture", "source"]
+__all__ = ["LABEL", "Coordinates", "Sentence", "counted", "counts_table", "picture", "source"]
 
 LABEL = {"description_width": "118px"}
 SWATCH = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
@@ -93,6 +93,11 @@ class Coordinates(anywidget.AnyWidget):
     .lalib-coordinates input:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
     .lalib-coordinates output { flex: none; width: 4.5em; font-variant-numeric: tabular-nums; }
     """
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things in words: "1 image", "1,200 images"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def source(image: torch.Tensor, side: int) -> str:

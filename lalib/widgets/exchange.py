@@ -1,15 +1,15 @@
 """A selection out to a file, for a spreadsheet or Label Studio, and answers back in."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets
 import torch
 
-from lalib._checks import LalibError
 from lalib.data import ImageSet
 from lalib.labelling import LabelStore, read_csv, read_label_studio, write_label_studio, write_selection
-from lalib.widgets._parts import LABEL, Sentence
+from lalib.widgets._parts import LABEL, Sentence, counted
 
 __all__ = ["Exchange"]
 
@@ -51,15 +51,20 @@ class Exchange(ipywidgets.VBox):
         """Do it, and say what became of it."""
         try:
             self.sentence.value = act()
-        except (LalibError, ValueError, OSError) as error:
+        except OSError as error:  # which may name a temporary file
+            self.sentence.value = f"Nothing done: {error.strerror or error}"
+        except (RuntimeError, TypeError, ValueError) as error:  # LalibError is a RuntimeError, as "~nobody" is
             self.sentence.value = f"Nothing done: {error}"
 
     def _path(self, name):
         """The file that a control names."""
         typed = self.controls[name].value.strip()
-        if not typed:
-            raise ValueError(f"{name} must be a file's name, got none")
-        return self.folder / Path(typed).expanduser()
+        path = self.folder / Path(typed).expanduser()
+        if not typed or typed.endswith(("/", os.sep)) or path.is_dir():
+            raise ValueError(f"{name} must be a file's name, got {typed!r}")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path.parent} is no folder")
+        return path
 
     def _write(self, suffix):
         index, path = self.selection(), self._path("file")
@@ -69,7 +74,7 @@ class Exchange(ipywidgets.VBox):
         if path.exists():
             raise ValueError(f"{path} is there already and may hold answers, choose another name")
         WRITERS[suffix](path, self.images, index)
-        return f"{len(index):,} images are in {path}. {TAKE[suffix]}"
+        return f"{counted(len(index), 'image')} written to {path}. {TAKE[suffix]}"
 
     def _read(self):
         path = self._path("answers")

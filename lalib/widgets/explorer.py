@@ -20,7 +20,7 @@ from lalib.figures.images import canvas, captions_of, wrap
 from lalib.labelling import LabelStore
 from lalib.strategies import LABEL_FREE, STRATEGIES
 from lalib.widgets._names import Names
-from lalib.widgets._parts import LABEL, Sentence
+from lalib.widgets._parts import LABEL, Sentence, counted
 from lalib.widgets._plot import Plot
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.sampling_map import SamplingMap
@@ -54,15 +54,16 @@ def sampling_explorer(
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
     (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
     no label; strategy, second (None: only one), n, seed: what is shown first.
-    comparison: a table of `la.compare` or `la.compare_query_sets` with random and other strategies, at least two seeds.
-    The sentence then says how many random labels each strategy's are worth there, by results.label_saving.
+    comparison: a table of `la.compare`, or of `la.compare_query_sets` with one ratio, of random and others over at least
+    two seeds. The sentence then says how many random labels each strategy's, and those that its run began with, are
+    worth there, by results.label_saving.
     store: where answers are put that are read from a file; without it selections can be written only.
     The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
     label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
     threshold, match, clusters, seed; and these five again with "second " before. The threshold is set in median
     distances to the nearest neighbour, so that it means the same on every map.
     Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
-    without random or with fewer than two seeds.
+    without random, without others, of several ratios, or with fewer than two seeds.
     """
     if not codes:
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
@@ -77,12 +78,19 @@ def sampling_explorer(
     second = NONE if second is None else check_choice("second", second, offered)
     check_int("n", n, low=1, high=min(MAX_N, len(images)))
     check_int("seed", seed, low=0, high=MAX_SEED)
-    saving = None if comparison is None else results.label_saving(comparison, labels="all")
+    saving = None if comparison is None else _saving(comparison)
     chosen = (
         StrategyControls(offered, strategy, seed, len(images)),
         StrategyControls([NONE, *offered], second, seed, len(images), prefix="second "),
     )
     return SamplingExplorer(images, places, chosen, n, saving, store)
+
+
+def _saving(comparison):
+    """Label saving at all numbers of labels but the first of a run, which no strategy has chosen."""
+    saving = results.label_saving(comparison, labels="all")
+    given = comparison.loc[comparison["round"] == 0, "labels"] if "round" in comparison else ()
+    return saving[~saving["labels"].isin(given)]
 
 
 def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, threshold: float | None = None) -> str:
@@ -117,8 +125,8 @@ def worth_in_words(saving: "pd.DataFrame", strategy: str, n: int) -> str:
     low, high = row["labels"] * row["low"], row["labels"] * row["high"]
     ends = f"from {low:,.0f} up" if high == float("inf") else f"{low:,.0f} to {high:,.0f}"
     return (
-        f"In the comparison, {row['labels']} labels by {strategy} taught as much as "
-        f"{row['bound'] or 'about'} {row['needed']:,.0f} random ones (95 % interval {ends})."
+        f"In the comparison, {counted(row['labels'], 'label')} by {strategy} taught as much as "
+        f"{row['bound'] or 'about'} {counted(round(row['needed']), 'random one')} (95 % interval {ends})."
     )
 
 
@@ -127,7 +135,7 @@ class SamplingExplorer(ipywidgets.VBox):
 
     def __init__(self, images, places, strategies, n, saving, store):
         self.images, self.places, self.strategies, self.saving = images, places, strategies, saving
-        self.picked, self.trouble = [torch.empty(0, dtype=torch.int64)] * 2, ""
+        self.picked, self.troubles = (), ()
         self.controls = _controls(list(places), n, len(images), *strategies)
         self.sentence = Sentence()
         self.map = SamplingMap(images, self._places().codes)
@@ -151,17 +159,13 @@ class SamplingExplorer(ipywidgets.VBox):
         """What is to be labelled (n,), int64: the first strategy's picks, the second's, or both, the first's first."""
         first, second = self.picked
         both = torch.cat([first, second[~torch.isin(second, first)]])
-        return {FIRST: first, SECOND: second, BOTH: both}[self.value("to label")]
+        return {FIRST: first, SECOND: second, BOTH: both}[self.value("to label")].clone()
 
     def _places(self):
         return self.places[self.value("autoencoder")]
 
     def _update(self, _=None):
-        try:
-            self.picked = [each.pick(self._places(), self.value("n")) for each in self.strategies]
-            self.trouble = ""
-        except (LalibError, ValueError, TypeError) as error:
-            self.picked, self.trouble = [torch.empty(0, dtype=torch.int64)] * 2, f"Nothing picked: {error}"
+        self.picked, self.troubles = zip(*map(self._pick, self.strategies), strict=True)
         offered = (FIRST,) if self.value("second strategy") == NONE else (FIRST, SECOND, BOTH)
         if self.controls["to label"].options != offered:
             self.controls["to label"].options = offered
@@ -169,35 +173,43 @@ class SamplingExplorer(ipywidgets.VBox):
         self._draw()
         self._say()
 
+    def _pick(self, strategy):
+        """What a strategy picks, and why it does not."""
+        try:
+            return strategy.pick(self._places(), self.value("n")), ""
+        except (LalibError, ValueError, TypeError) as error:
+            return torch.empty(0, dtype=torch.int64), f"Nothing picked by {strategy.value('strategy')}: {error}"
+
     def _shown(self):
-        """(name in the legend, controls, picks) of the strategies that have picked something."""
-        order = ("first", "second") if self.value("second strategy") != NONE else ("picked",)
-        parts = zip(order, self.strategies, self.picked, strict=False)
-        return [(f"{which}: {each.value('strategy')}", each, index) for which, each, index in parts if len(index)]
+        """(which it is, if there are two; controls; picks) of the strategies that have picked something."""
+        which = ("", "") if self.value("second strategy") == NONE else ("first: ", "second: ")
+        return [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
 
     def _draw(self):
         shown = self._shown()
-        self.map.mark(self._places().codes, {name: index for name, _, index in shown}, self.value("autoencoder"))
-        histograms = _histograms(self.images, [index for _, _, index in shown])
-        for sheet, (name, _, index), histogram in zip(self.sheets, shown, histograms, strict=False):
+        marks = {f"{which}{each.value('strategy')}": index for which, each, index in shown}
+        self.map.mark(self._places().codes, marks, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for *_, index in shown])
+        for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
             sheet.show(name, index, histogram)
         self.pictures.children = self.sheets[: len(shown)]
 
     def _say(self, _=None):
-        self.sentence.value = self.trouble or "\n".join(self._words())
+        self.sentence.value = "\n".join([*self._words(), *filter(None, self.troubles)])
 
     def _words(self):
         shown = self._shown()
-        for name, each, index in shown:
-            strategy = each.value("strategy")
+        for which, each, index in shown:
+            strategy, seed = each.value("strategy"), each.value("seed")
             text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
             worth = "" if self.saving is None else f" {worth_in_words(self.saving, strategy, len(index))}"
-            yield f"{name.split(':')[0].capitalize()}: {text}{worth}" if len(shown) > 1 else text + worth
+            yield f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}"
         if len(shown) > 1:
             both = int(torch.isin(*self.picked).sum())
+            cost = counted(sum(map(len, self.picked)) - both, "label")
             yield (
-                f"{both} images are picked by both, so that both together cost {sum(map(len, self.picked)) - both} "
-                f"labels. To be labelled: {self.value('to label')}, {len(self.selection)} images."
+                f"{counted(both, 'image')} picked by both, so that both together cost {cost}. "
+                f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
             )
 
 
@@ -250,7 +262,7 @@ def _histograms(images, queries):
     if images.labels is None:
         return [None] * len(queries)
     made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
-    top = max((max(bars.y) for fig in made for bars in fig.data), default=1)
+    top = max([1, *(max(bars.y) for fig in made for bars in fig.data)])
     return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]
 
 

@@ -85,6 +85,10 @@ class Labeller(anywidget.AnyWidget):
         left = [place for place, answer in enumerate(self._answers()) if answer in (NONE, SKIP)]
         return self.index[left]
 
+    def refresh(self) -> None:
+        """Show what has come into the store from elsewhere, too."""
+        self.answers = self._answers()
+
     def _answers(self) -> list[int]:
         given = self.store.answers()
         return [self._number(given.get(image)) for image in self._hashes]

@@ -1,7 +1,7 @@
 """The controls of one strategy, and what it picks with them from a map."""
 
 import inspect
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 
 import ipywidgets
 import torch
@@ -32,20 +32,26 @@ class Places:
 
     def __init__(self, codes: torch.Tensor, errors: torch.Tensor | None = None):
         self.codes, self.errors = codes, errors
-        self.clusters = cache(lambda k: ward(codes, k))  # the slow part
+        self.clusters = lru_cache(lambda k: ward(codes, k))
+        self.select = lru_cache(self._select)  # so that a change of one strategy costs the other nothing
 
     @cached_property
     def unit(self) -> float:
         """The median distance to the nearest neighbour."""
         return float(median_nn_distance(self.codes))
 
+    def _select(self, strategy, n, seed, clusters=None, **options):
+        if clusters is not None:
+            options["clusters"] = self.clusters(clusters)
+        return select(strategy, self.codes, n, seed=seed, errors=self.errors, **options)
+
 
 class StrategyControls(ipywidgets.VBox):
     """A strategy and its options; `controls` by name: strategy, threshold, match, clusters, seed.
 
-    prefix: stands before the names that a reader sees. The strategy may be "none" if that is among `strategies`; then
-    its options are out of sight. The threshold is set in median distances to the nearest neighbour, so that it
-    means the same on every map.
+    prefix: stands before the names that a reader sees. The strategy may be "none" if that is among `strategies`.
+    Options that the strategy does not take are out of sight. The threshold is set in median distances to the nearest
+    neighbour, so that it means the same on every map.
     """
 
     def __init__(self, strategies: list[str], strategy: str, seed: int, n_images: int, prefix: str = ""):
@@ -66,20 +72,19 @@ class StrategyControls(ipywidgets.VBox):
             "seed": ipywidgets.IntSlider(seed, min=0, max=MAX_SEED, **named["seed"] | slider),
         }
         super().__init__(list(self.controls.values()))
-        self.controls["strategy"].observe(self._enable, names="value")
-        self._enable()
+        self.controls["strategy"].observe(self._offer, names="value")
+        self._offer()
 
     def value(self, name: str):
         """The value of a control."""
         return self.controls[name].value
 
-    def _enable(self, _=None):
-        """Only what the strategy takes can be set."""
-        taken = options_of(self.value("strategy"))
-        for name in OPTIONS:
-            self.controls[name].disabled = name not in taken
+    def _offer(self, _=None):
+        """Only what the strategy takes is there to be set."""
+        strategy = self.value("strategy")
+        taken = options_of(strategy) if strategy == NONE else options_of(strategy) | {"seed"}
         for name in (*OPTIONS, "seed"):
-            self.controls[name].layout.display = "none" if self.value("strategy") == NONE else None
+            self.controls[name].layout.display = None if name in taken else "none"
 
     def threshold(self, places: Places) -> float | None:
         """The distance chosen, in units of the codes, or None for the strategy's default."""
@@ -97,8 +102,6 @@ class StrategyControls(ipywidgets.VBox):
         strategy = self.value("strategy")
         if strategy == NONE:
             return torch.empty(0, dtype=torch.int64)
-        options = {"threshold": self.threshold(places), "match": self.value("match")}
-        options = {name: options[name] for name in options if name in options_of(strategy)}
-        if "clusters" in options_of(strategy):
-            options["clusters"] = places.clusters(self.value("clusters"))
-        return select(strategy, places.codes, n, seed=self.value("seed"), errors=places.errors, **options)
+        chosen = {"threshold": self.threshold(places), "match": self.value("match"), "clusters": self.value("clusters")}
+        options = {name: chosen[name] for name in chosen if name in options_of(strategy)}
+        return places.select(strategy, n, self.value("seed"), **options)

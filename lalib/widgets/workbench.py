@@ -1,5 +1,6 @@
 """The explorers and the labeller together: choose images on a map, label them below it."""
 
+import contextlib
 from collections.abc import Mapping
 
 import ipywidgets
@@ -9,7 +10,7 @@ from lalib._checks import LalibError
 from lalib.autoencoders import Autoencoder
 from lalib.data import ImageSet
 from lalib.labelling import LabelStore
-from lalib.widgets._parts import LABEL, Sentence
+from lalib.widgets._parts import LABEL, Sentence, counted
 from lalib.widgets.explorer import sampling_explorer
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import latent_explorer
@@ -60,23 +61,35 @@ class Workbench(ipywidgets.VBox):
         index, earlier = self.explorer.selection, self.labeller
         try:
             self.labeller = Labeller(self.images, self.store, index, focused=True)
-            known = self.store.progress(self.images.subset(index)).labelled
+            self._tell()
         except (LalibError, ValueError) as error:
             self.sentence.value = f"Nothing to label: {error}"
             return
-        self.sentence.value = (
-            f"{len(index)} images, {known} of them labelled already. "
-            f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
-        )
         self.bench.children = [self.labeller]
         if earlier is not None:
             earlier.close()
+
+    def _refresh(self, _):
+        """Answers may have come from a file; if the store is in trouble, the explorer has said so."""
+        if self.labeller is not None:
+            with contextlib.suppress(LalibError):
+                self.labeller.refresh()
+                self._tell()
+
+    def _tell(self):
+        index = self.labeller.index
+        known = self.store.progress(self.images.subset(index)).labelled
+        self.sentence.value = (
+            f"{counted(len(index), 'image')}, {known} of them labelled already. "
+            f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
+        )
 
     def _turn(self, _=None):
         """Show the explorer that was chosen; it is made when that is first so, as a map in no place has no size."""
         if self.who.value not in self._explorers:
             made = self._explorers[self.who.value] = self._explore()
             made.sentence.observe(self._count, names="value")
+            made.exchange.sentence.observe(self._refresh, names="value")
         self.place.children = [self.explorer]
         self._count()
 
