@@ -54,9 +54,9 @@ def sampling_explorer(
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
     (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
     no label; strategy, second (None: only one), n, seed: what is shown first.
-    comparison: a table of `la.compare`, or of `la.compare_query_sets` with one ratio, of random and others over at least
-    two seeds. The sentence then says how many random labels each strategy's, and those that its run began with, are
-    worth there, by results.label_saving.
+    comparison: a table of `la.compare`, or of `la.compare_query_sets` with one ratio, of random and others, with two
+    seeds or more. The sentence then says how many random labels each strategy's, and those that its run began with,
+    are worth there, by results.label_saving.
     store: where answers are put that are read from a file; without it selections can be written only.
     The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
     label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
