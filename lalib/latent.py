@@ -9,6 +9,7 @@ References
 [Swayamdipta2020] Swayamdipta et al., Dataset cartography, 2020.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from lalib.data import ImageSet
 from lalib.geometry import knn
 from lalib.networks import in_blocks
 from lalib.seeds import child_seed
+from lalib.semisupervised import M2
 from lalib.training import fit
 
 __all__ = [
@@ -59,12 +61,26 @@ def encode(model: Autoencoder | ContrastiveEncoder, images: ImageSet, batch_size
     return in_blocks(model, model.encode, _pixels(model, images), batch_size)
 
 
-def decode(model: Autoencoder, codes: Tensor, batch_size: int = 1024) -> Tensor:
-    """Images (N, C, H, W) in [0, 1] of codes (N, L), float32 on the CPU."""
-    codes = check_codes(codes)
+def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, labels: Tensor | None = None) -> Tensor:
+    """Images (N, C, H, W) in [0, 1] of codes (N, L), float32 on the CPU.
+
+    labels (N,): the classes they are drawn as, by a model that `draws_classes`; a ConditionalVAE may do without.
+    """
+    codes = check_codes(codes).float()
     if codes.shape[1] != model.latent_dim:
         raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
-    return in_blocks(model, model.decode, codes.float(), batch_size)
+    if labels is None:
+        return in_blocks(model, model.decode, codes, batch_size)
+    if not draws_classes(model):
+        raise ValueError(f"labels must be None: a {type(model).__name__} draws images of codes alone")
+    labels = check_labels(labels, len(codes), model.n_classes)
+    both = torch.cat([codes, labels[:, None].to(codes)], dim=1)  # to be cut into blocks as one
+    return in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
+
+
+def draws_classes(model: Autoencoder | M2) -> bool:
+    """Whether an image is drawn of a code and a class, decode(z, labels), as by a ConditionalVAE or an M2."""
+    return len(inspect.signature(model.decode).parameters) == 2
 
 
 def reconstruct(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:

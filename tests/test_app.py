@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import plotly.graph_objects
 import psutil
 import pytest
 import torch
@@ -24,7 +23,6 @@ import lalib as la
 from lalib.app import Settings, page, prepare
 from lalib.app.__main__ import parser, settings_of
 from lalib.app.server import TokenOnly, server
-from lalib.widgets._plot import Plot
 
 CLASSES = ("cat", "dog", "eel")
 COUNT, SIZE = 40, 16
@@ -143,15 +141,6 @@ def test_what_cannot_be_labelled_is_said(bench, settings):
     bench.button.click()
     assert bench.labeller is None
     assert bench.sentence.value.startswith("Nothing to label: ")
-
-
-def test_a_late_page_is_told_what_a_plot_shows_now():
-    plot = Plot(plotly.graph_objects.Figure())
-    plot.add_scatter(x=[1, 2], y=[3, 4])
-    plot.update_layout(title_text="now")
-    state = plot.get_state()
-    assert state["_widget_layout"]["title"]["text"] == "now"
-    assert len(state["_widget_data"]) == 1
 
 
 # The server

@@ -32,7 +32,7 @@ import torch
 import lalib as la
 
 images = la.load("digits").subset(range(300))
-model = la.CAE(images.image_shape, latent_dim=3, seed=0)
+model = la.ConditionalVAE(images.image_shape, 10, latent_dim=3, seed=0)
 la.fit(model, images, epochs=10, seed=0, progress=False)
 codes = la.encode(model, images)
 torch.save(codes, "codes.pt")
@@ -43,7 +43,7 @@ def write(change=None):
     global moves
     moves += change is not None and change.owner is explorer.pictures
     state = {"selection": explorer.selection.tolist(), "code": explorer.code.tolist(), "moves": moves}
-    state |= {"groups": explorer.map.plot.points[:, 2].tolist(), "place": explorer.place}
+    state |= {"groups": explorer.map.plot.points[:, 2].tolist(), "place": explorer.place, "class": explorer.drawn_as}
     pathlib.Path("latent.json").write_text(json.dumps(state))
 
 for widget in (explorer.sheet, explorer.pictures, explorer.table):
@@ -51,13 +51,14 @@ for widget in (explorer.sheet, explorer.pictures, explorer.table):
 write()
 explorer
 """
+AT_ONCE = 'explorer.controls["images"].value = "0-99"'  # of the latent explorer, before its map has been drawn
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, chromium):
     """(address, folder) of a JupyterLab that serves notebooks with the explorers."""
     folder = tmp_path_factory.mktemp("lab")
-    with serve(folder, {"sampling": [SAMPLING], "latent": [LATENT]}) as address:
+    with serve(folder, {"sampling": [SAMPLING], "latent": [LATENT, AT_ONCE]}) as address:
         yield address, folder
 
 
@@ -173,8 +174,8 @@ def test_no_request_leaves_the_machine(page):
     assert page.outside == []
 
 
-DOMAINS = """() => { const plot = document.querySelector(".lalib-map canvas").parentElement.parentElement.api;
-    return [...plot.get("xScale").domain(), ...plot.get("yScale").domain()]; }"""
+PLOT = 'document.querySelector(".lalib-map canvas").parentElement.parentElement.api'
+DOMAINS = f"[...{PLOT}.get('xScale').domain(), ...{PLOT}.get('yScale').domain()]"
 
 
 def kernel(folder, ready=bool):
@@ -191,6 +192,13 @@ def on_map(page, across, down):
     """Pixels on the page of a place on the map, given in shares of its width and height."""
     box = page.locator(".lalib-map canvas >> nth=0").bounding_box()
     return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+def test_what_is_set_while_the_map_starts_is_drawn(latent, lab):
+    latent.wait_for_function(f"{PLOT}.get('selectedPoints').length === 100")
+    latent.click("button:has-text('select none')")
+    latent.wait_for_function(f"{PLOT}.get('selectedPoints').length === 0")
+    kernel(lab[1], lambda held: not held["selection"])
 
 
 def test_lasso_reaches_the_kernel(latent, lab):
@@ -238,12 +246,23 @@ def test_pointer_and_click_move_the_cursor(latent, lab):
     assert held["code"][2] == before["code"][2]
     latent.wait_for_function("old => document.querySelector('img[alt^=decoded]').src !== old", arg=source)
     words = ", ".join(f"{part:.3g}" for part in held["code"])
-    assert decoded.get_attribute("alt") == f"decoded at {words}"
+    assert decoded.get_attribute("alt") == f"decoded as {held['class']} at {words}"
 
     latent.mouse.move(*on_map(latent, 0.5, 0.5))  # a look elsewhere, without a click
     kernel(folder, lambda now: now["place"] != pytest.approx(place, **near))
     latent.mouse.move(*on_map(latent, 0.5, 1.3))
     kernel(folder, lambda now: now["place"] == held["place"])
+
+
+def test_menu_draws_the_cursor_as_another_class(latent, lab):
+    decoded = latent.locator("img[alt^=decoded]")
+    before, source = kernel(lab[1]), decoded.get_attribute("src")
+    other = str((before["class"] + 1) % 10)
+    latent.locator(".widget-dropdown:has-text('draw as') select").select_option(other)
+    latent.wait_for_selector(f"img[alt^='decoded as {other} at ']")
+    assert decoded.get_attribute("src") != source
+    held = kernel(lab[1], lambda now: now["class"] == int(other))
+    assert held["code"] == before["code"]
 
 
 def test_pointer_on_a_point_shows_its_image(latent, lab):
@@ -287,7 +306,7 @@ def test_keyboard_alone_suffices(latent, lab):
     latent.keyboard.press("Home")
     lowest = float(np.quantile(codes[:, 0], 0.005))
     kernel(folder, lambda now: now["code"] == pytest.approx([lowest, *held["code"][1:]], abs=1e-6))
-    assert latent.locator(".jp-Cell").count() == 1  # no key was a command of JupyterLab
+    assert latent.locator(".jp-Cell").count() == 2  # no key was a command of JupyterLab
 
     latent.locator("input[placeholder^=numbers]").focus()
     latent.keyboard.type("3, 17-20\n")

@@ -45,6 +45,22 @@ def test_encode_decode_reconstruct(model, digits):
         assert torch.allclose(la.encode(model, digits, batch_size=blocks), codes, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [la.ConditionalVAE, la.M2])
+def test_decode_as_a_class(kind):
+    model = kind(SHAPE, 3, latent_dim=2).eval()
+    codes, labels = torch.randn(7, 2, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 3
+    images = la.decode(model, codes, batch_size=4, labels=labels)
+    with torch.no_grad():
+        assert torch.allclose(images, model.decode(codes, labels), atol=1e-5)
+    with pytest.raises(ValueError, match="labels must lie in 0 to 2, got 0 to 3"):
+        la.decode(model, codes, labels=torch.arange(7) % 4)
+
+
+def test_a_class_for_a_model_of_codes_alone(model):
+    with pytest.raises(ValueError, match=r"labels must be None: a (CAE|VAE) draws images of codes alone"):
+        la.decode(model, torch.zeros(1, 2), labels=torch.tensor([0]))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_of_the_model_is_kept(training, digits):
     model = la.CAE(SHAPE).train(training)

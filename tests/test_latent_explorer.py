@@ -34,6 +34,11 @@ def codes(model, digits):
     return la.encode(model, digits)
 
 
+@pytest.fixture(scope="module")
+def conditional(digits):
+    return la.ConditionalVAE(digits.image_shape, 10, seed=0)
+
+
 @pytest.fixture
 def explorer(digits, codes, model):
     known = {"errors": torch.linspace(0, 1, 300), "clusters": torch.arange(300) % 4, "rounds": torch.arange(300) // 100}
@@ -200,6 +205,40 @@ def test_a_model_without_a_decoder_leaves_the_nearest_image(digits, codes):
         assert "decoded" not in explorer.pictures.value
 
 
+@pytest.mark.parametrize("kind", ["ConditionalVAE", "M2"])
+def test_the_cursor_is_drawn_as_the_class_of_the_menu(digits, codes, kind):
+    model = getattr(la, kind)(digits.image_shape, 10, latent_dim=2, seed=0).eval()
+    explorer = la.widgets.latent_explorer(digits, codes, model)
+    code = codes[42] + 1e-4
+    explorer.map.cursor = code.tolist()
+    own = int(digits.labels[42])
+    for asked, drawn in [(-1, own), (3, 3), (9, 9), (-1, own)]:  # -1: as the nearest image
+        explorer.controls["draw as"].value = asked
+        assert explorer.drawn_as == drawn
+        with torch.no_grad():
+            expected = (model.decode(code[None], torch.tensor([drawn]))[0, 0] * 255).round()
+        assert np.array_equal(shown_pixels(explorer.pictures.value), expected)
+        assert f'alt="decoded as {drawn} at ' in explorer.pictures.value
+        assert f"upwards, decoded as {drawn}. The nearest" in explorer.cursor_sentence.value
+
+
+def test_the_class_of_the_nearest_image_that_has_one(digits, codes, conditional):
+    labels = la.partly_labelled(300, torch.arange(10), digits.labels[:10])
+    explorer = la.widgets.latent_explorer(digits, codes, conditional, labels=labels)
+    explorer.map.cursor = codes[42].tolist()
+    assert explorer.drawn_as == digits.labels[(codes[:10] - codes[42]).norm(dim=1).argmin()]
+    blind = la.ImageSet(digits.images, None, (), "blind")
+    explorer = la.widgets.latent_explorer(blind, codes, conditional)
+    assert [name for name, _ in explorer.controls["draw as"].options] == list("0123456789")
+    assert explorer.drawn_as == 0
+
+
+def test_a_model_that_draws_codes_alone_has_no_menu(explorer):
+    assert "draw as" not in explorer.controls
+    assert explorer.drawn_as is None
+    assert 'alt="decoded at ' in explorer.pictures.value
+
+
 def test_what_the_pointer_is_on_is_told_when_it_comes_there(explorer, digits):
     assert explorer.map.told == ["", ""]
     explorer.map.plot.hovering = 5
@@ -280,6 +319,8 @@ def test_counts_in_words_stops_after_the_largest():
         ({"codes": torch.rand(300, 3)}, ValueError, "the model's 2 coordinates, got 3"),
         ({"model": la.CAE((1, 28, 28), latent_dim=2)}, ValueError, r"\(1, 28, 28\), got \(1, 8, 8\)"),
         ({"model": la.CNNClassifier((1, 8, 8), 10)}, TypeError, "autoencoder.*got CNNClassifier"),
+        ({"model": la.ConditionalVAE((1, 8, 8), 4)}, ValueError, "draws 4 classes, the images have 10"),
+        ({"model": la.M1M2(2, 10)}, TypeError, "autoencoder, an M2, or.*got M1M2"),
         ({"errors": torch.rand(299)}, ValueError, "errors must be 300"),
         ({"errors": torch.full((300,), torch.nan)}, ValueError, "errors must be 300 finite"),
         ({"clusters": torch.rand(300)}, TypeError, "clusters must be whole numbers"),

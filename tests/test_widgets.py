@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import torch
 
@@ -28,8 +29,8 @@ def explorer(digits, codes):
 
 
 def ringed(explorer):
-    trace = explorer.map.data[2]
-    return np.stack([trace.x, trace.y], 1)
+    marks = explorer.map.figure.data[2:]
+    return np.stack([marks[0].x, marks[0].y], 1) if marks else marks
 
 
 def test_starts_with_what_select_picks(explorer, codes):
@@ -85,19 +86,19 @@ def test_sentence_tells_the_default_threshold_of_match_all(explorer):
 
 def test_another_autoencoder_moves_every_point(explorer, codes):
     explorer.controls["autoencoder"].value = "VAE"
-    assert np.allclose(np.stack([explorer.map.data[0].x, explorer.map.data[0].y], 1), codes["VAE"])
+    assert np.allclose(np.stack([explorer.map.figure.data[0].x, explorer.map.figure.data[0].y], 1), codes["VAE"])
     assert np.allclose(ringed(explorer), codes["VAE"][explorer.selection])
-    assert "VAE" in explorer.map.layout.title.text
+    assert explorer.map.figure.layout.title.text == "VAE"
 
 
 def test_pictures_change_with_the_selection(explorer, digits):
     (sheet,) = explorer.pictures.children
-    thumbnails, ticks = sheet.thumbnails.value, sheet.histogram.layout.xaxis.ticktext
+    thumbnails, ticks = sheet.thumbnails.value, sheet.histogram.figure.layout.xaxis.ticktext
     explorer.controls["seed"].value = 2
     assert sheet.thumbnails.value != thumbnails
-    assert sheet.histogram.layout.xaxis.ticktext != ticks
+    assert sheet.histogram.figure.layout.xaxis.ticktext != ticks
     counts = torch.bincount(digits.labels[explorer.selection], minlength=10)
-    assert sheet.histogram.data[0].y.tolist() == counts.tolist()
+    assert sheet.histogram.figure.data[0].y.tolist() == counts.tolist()
     words = ", ".join(str(int(c)) for c in digits.labels[explorer.selection])
     assert f'alt="All 20 picks: {words}"' in sheet.thumbnails.value
 
@@ -131,6 +132,29 @@ def test_errors_stand_in_the_sentence_and_clear_the_pictures(digits, codes):
     assert len(explorer.pictures.children) == 1
 
 
+# Plots
+
+
+def test_a_plot_sends_its_figure_and_what_is_fixed_only_once():
+    from lalib.widgets._plot import Library, Plot
+
+    fig = go.Figure([go.Scatter(x=np.arange(3), y=[1, 2, 3]), go.Bar(x=["a"], y=[4])])
+    plot, other, sent = Plot(fig, fixed=1), Plot(fig), []
+    assert plot.library is other.library
+    assert plot.library.source.count("\n") > 100
+    assert go.Figure([*plot.ground, *plot.traces], plot.frame) == go.Figure(json.loads(fig.to_json()))
+    plot.observe(lambda change: sent.append(change.name))
+    fig.update_traces(y=[5], selector={"type": "bar"})
+    fig.update_layout(title_text="now")
+    plot.show(fig)
+    assert sorted(sent) == ["frame", "traces"]
+    fig.update_traces(y=[3, 2, 1], selector={"type": "scatter"})
+    plot.show(fig)
+    assert sorted(sent) == ["frame", "ground", "traces"]
+    plot.library.close()
+    assert Plot(fig).library is Library.shared() is not plot.library
+
+
 # Two strategies
 
 
@@ -144,16 +168,16 @@ def test_two_strategies_share_the_map_and_n(two, codes):
     two.controls["second seed"].value = 3
     first = la.select("k-medoids", codes["CAE"], 15, seed=0)
     second = la.select("uniform-spatial", codes["CAE"], 15, seed=3)
-    ring, square = two.map.data[2:]
+    ring, square = two.map.figure.data[2:]
     assert np.allclose(np.stack([ring.x, ring.y], 1), codes["CAE"][first])
     assert np.allclose(np.stack([square.x, square.y], 1), codes["CAE"][second])
     assert (ring.name, square.name) == ("first: k-medoids", "second: uniform-spatial")
-    assert set(two.map.data[1].customdata) == {*first.tolist(), *second.tolist()}
+    assert set(two.map.figure.data[1].customdata) == {*first.tolist(), *second.tolist()}
     sheets = two.pictures.children
     for sheet, index in zip(sheets, (first, second), strict=True):
         assert f"All 15 picks: {', '.join(str(int(c)) for c in digits_of(two, index))}" in sheet.thumbnails.value
-        assert sheet.histogram.layout.title.text.startswith("Classes of the 15 picked images")
-    assert sheets[0].histogram.layout.yaxis.range == sheets[1].histogram.layout.yaxis.range
+        assert sheet.histogram.figure.layout.title.text.startswith("Classes of the 15 picked images")
+    assert sheets[0].histogram.figure.layout.yaxis.range == sheets[1].histogram.figure.layout.yaxis.range
 
     common = len(set(first.tolist()) & set(second.tolist()))
     lines = two.sentence.value.split("\n")
@@ -178,7 +202,7 @@ def test_what_is_to_be_labelled(two):
     assert torch.equal(two.selection, first)
     assert two.controls["to label"].disabled
     assert len(two.pictures.children) == 1
-    assert not two.map.data[3].showlegend
+    assert len(two.map.figure.data) == 3
     assert two.controls["second seed"].layout.display == "none"
 
 
@@ -289,7 +313,7 @@ def test_reconstruction_error_is_offered_where_errors_are_given(explorer, digits
 
 
 def test_colours_travel_as_small_numbers_not_as_strings(explorer):
-    for trace in explorer.map.data[:2]:
+    for trace in explorer.map.figure.data[:2]:
         assert trace.marker.color.dtype == np.int16
         assert trace.marker.symbol.dtype == np.int16
 

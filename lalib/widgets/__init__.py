@@ -1,5 +1,6 @@
 """Figures wired to controls, or to a comparison while it runs, for notebooks."""
 
+from lalib.widgets._plot import Plot
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.explorer import SamplingExplorer, sampling_explorer, selection_in_words, worth_in_words
 from lalib.widgets.labeller import Labeller
@@ -13,6 +14,7 @@ __all__ = [
     "Labeller",
     "LatentExplorer",
     "LiveCurves",
+    "Plot",
     "Race",
     "SamplingExplorer",
     "Workbench",

@@ -88,7 +88,7 @@ class Coordinates(anywidget.AnyWidget):
     _css = """
     .lalib-coordinates { max-height: 260px; overflow-y: auto; padding: 4px; }
     .lalib-coordinates label { display: flex; align-items: center; gap: 8px; font-size: 13px; }
-    .lalib-coordinates span { flex: none; width: 6.5em; }
+    .lalib-coordinates span { flex: none; width: 7em; }
     .lalib-coordinates input { flex: auto; min-width: 60px; }
     .lalib-coordinates input:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
     .lalib-coordinates output { flex: none; width: 4.5em; font-variant-numeric: tabular-nums; }

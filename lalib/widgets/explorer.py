@@ -28,6 +28,7 @@ from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyCont
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 __all__ = ["SamplingExplorer", "sampling_explorer", "selection_in_words", "worth_in_words"]
 
@@ -138,8 +139,7 @@ class SamplingExplorer(ipywidgets.VBox):
         top = ipywidgets.HBox([panel, self.map], layout={"flex_flow": "row wrap"})
         super().__init__([top, self.sentence, self.exchange, self.pictures, Names()])
         for name, control in self.controls.items():
-            acts = {"autoencoder": self._move_map, "to label": self._say}
-            control.observe(acts.get(name, self._update), names="value")
+            control.observe(self._say if name == "to label" else self._update, names="value")
         self._update()
 
     def value(self, name: str):
@@ -155,10 +155,6 @@ class SamplingExplorer(ipywidgets.VBox):
 
     def _places(self):
         return self.places[self.value("autoencoder")]
-
-    def _move_map(self, _):
-        self.map.move(self._places().codes)
-        self._update()
 
     def _update(self, _=None):
         try:
@@ -181,11 +177,10 @@ class SamplingExplorer(ipywidgets.VBox):
 
     def _draw(self):
         shown = self._shown()
-        self.map.mark({name: index for name, _, index in shown})
-        self.map.layout.title.text = self.value("autoencoder")
-        for sheet, (name, _, index) in zip(self.sheets, shown, strict=False):
-            sheet.show(name, index)
-        _same_height([sheet.histogram for sheet in self.sheets[: len(shown)] if sheet.histogram is not None])
+        self.map.mark(self._places().codes, {name: index for name, _, index in shown}, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for _, _, index in shown])
+        for sheet, (name, _, index), histogram in zip(self.sheets, shown, histograms, strict=False):
+            sheet.show(name, index, histogram)
         self.pictures.children = self.sheets[: len(shown)]
 
     def _say(self, _=None):
@@ -215,16 +210,17 @@ class Sheet(ipywidgets.HBox):
     def __init__(self, images):
         self.images, self.heading = images, ipywidgets.HTML(layout={"width": "100%"})
         self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
-        self.histogram = None if images.labels is None else _histogram(images)
-        pictures = [self.thumbnails] if self.histogram is None else [self.histogram, self.thumbnails]
+        (first,) = _histograms(images, [torch.arange(len(images))])
+        self.histogram = None if first is None else Plot(first)
+        pictures = [self.thumbnails] if first is None else [self.histogram, self.thumbnails]
         super().__init__([self.heading, *pictures], layout={"flex_flow": "row wrap", "flex": "1 1 510px"})
 
-    def show(self, name: str, index: torch.Tensor) -> None:
-        """Show the images at `index` (n,)."""
+    def show(self, name: str, index: torch.Tensor, histogram: "go.Figure | None") -> None:
+        """Show the images at `index` (n,), and their histogram, if they have classes."""
         self.heading.value = f"<b>{name}</b>"
         self.thumbnails.value = _thumbnails(self.images, index)
         if self.histogram is not None:
-            _redraw(self.histogram, figures.class_histogram(self.images, index))
+            self.histogram.show(histogram)
 
 
 def _check_map(name, codes, n):
@@ -249,24 +245,13 @@ def _controls(names, n, n_images, first, second):
     }
 
 
-def _histogram(images):
-    fig = Plot(figures.class_histogram(images, torch.arange(len(images))))
-    return fig.update_layout(width=500, height=380)
-
-
-def _redraw(widget, fig):
-    with widget.batch_update():
-        for old, new in zip(widget.data, fig.data, strict=True):
-            old.y = new.y
-        widget.layout.xaxis.ticktext = fig.layout.xaxis.ticktext
-        widget.layout.title.text = fig.layout.title.text
-
-
-def _same_height(histograms):
-    """One scale for bars that stand side by side."""
-    top = 1.05 * max((max(bars.y) for widget in histograms for bars in widget.data), default=0)
-    for widget in histograms:
-        widget.update_yaxes(range=[0, top])
+def _histograms(images, queries):
+    """A class histogram of each query set, all on one scale; None of each where images have no classes."""
+    if images.labels is None:
+        return [None] * len(queries)
+    made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
+    top = max((max(bars.y) for fig in made for bars in fig.data), default=1)
+    return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]
 
 
 def _thumbnails(images, index, columns=10):

@@ -11,7 +11,7 @@ from lalib.data import ImageSet
 from lalib.figures._style import colour
 from lalib.networks import UNKNOWN
 
-__all__ = ["Groups", "by_class", "by_cluster", "by_error", "by_round"]
+__all__ = ["Groups", "by_class", "by_cluster", "by_error", "by_round", "known_labels"]
 
 ERROR_STEPS = 8
 NO_GROUP = "#C9C9C9"  # lighter than the grey among the classes
@@ -41,13 +41,18 @@ def by_class(images: ImageSet, labels: torch.Tensor | None = None) -> Groups | N
 
     labels (N,): what is known, by default the image set's own.
     """
+    labels = known_labels(images, labels)
     if labels is None:
-        if images.labels is None or images.multi_label:
-            return None
-        labels = images.labels
-    labels = _numbers("labels", labels, len(images), images.n_classes)
+        return None
     names = images.class_names or [str(c) for c in range(int(labels.max()) + 1)]
     return _numbered(labels, list(names), [colour(c) for c in range(len(names))], "no label")
+
+
+def known_labels(images: ImageSet, labels: torch.Tensor | None = None) -> torch.Tensor | None:
+    """labels (N,) int64, -1 where there is none, by default the images' own; None where images have no single class."""
+    if labels is None:
+        labels = None if images.multi_label else images.labels
+    return None if labels is None else _numbers("labels", labels, len(images), images.n_classes)
 
 
 def by_cluster(clusters: torch.Tensor, n: int) -> Groups:

@@ -13,15 +13,18 @@ from lalib.autoencoders import Autoencoder
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import ImageSet
 from lalib.labelling import LabelStore
-from lalib.latent import decode
+from lalib.latent import decode, draws_classes
+from lalib.networks import UNKNOWN
+from lalib.semisupervised import M2
 from lalib.widgets._parts import LABEL, Coordinates, Sentence, counts_table, picture, source
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round
+from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, known_labels
 from lalib.widgets.latent_map import LatentMap
 
 __all__ = ["LatentExplorer", "latent_explorer"]
 
 ALL = -1  # in place of a group's number
+NEAREST = -1  # in place of a class's number
 PAGE = 60  # images of a selection that are shown at once
 SIDE = 132  # pixels of the pictures beside the map
 NAMES = 12  # groups that the sentence counts
@@ -33,7 +36,7 @@ NOTHING = "No image is selected. Draw a lasso around points, click one, or type 
 def latent_explorer(
     images: ImageSet,
     codes: torch.Tensor,
-    model: Autoencoder | ContrastiveEncoder | None = None,
+    model: Autoencoder | M2 | ContrastiveEncoder | None = None,
     *,
     view: torch.Tensor | None = None,
     errors: torch.Tensor | None = None,
@@ -45,19 +48,22 @@ def latent_explorer(
     """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
 
     codes: (N, L), one row per image. model: the autoencoder that made them; a model without a decoder, or none, leaves
-    the cursor with the nearest image. view (N, 2): places on the map, as from la.project(codes); by default the map
-    shows two coordinates of the codes, to be chosen if L > 2. On a view the cursor takes the nearest image's code.
+    the cursor with the nearest image. One that draws classes (ConditionalVAE, M2) draws the code as what the menu "draw
+    as" says: the class of the nearest image whose class is known, or any other.
+    view (N, 2): places on the map, as from la.project(codes); by default the map shows two coordinates of the codes, to
+    be chosen if L > 2. On a view the cursor takes the nearest image's code.
     Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);
     clusters (N,), -1 outside of all; rounds (N,), -1 for images that were never picked.
     store: where answers are put that are read from a file; without it the selection can be written only.
-    The box tells `selection`, the indices (n,) int64 of the selected images, and `code` (L,), the cursor's; and
-    `controls`, a dict of widgets by name.
+    The box tells `selection`, the indices (n,) int64 of the selected images, `code` (L,), the cursor's, and `drawn_as`,
+    the class that it is drawn as, or None; and `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
     """
     codes = check_codes(codes).detach().cpu().float()
     n = len(images)
     if len(codes) != n:
         raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
+    labels = known_labels(images, labels)
     groups = {
         "class": by_class(images, labels),
         "error": None if errors is None else by_error(errors, n),
@@ -65,7 +71,8 @@ def latent_explorer(
         "round": None if rounds is None else by_round(rounds, n),
     }
     groups = {name: each for name, each in groups.items() if each is not None} or {ONE: Groups.one(n)}
-    return LatentExplorer(images, codes, _check_model(model, images, codes), _check_view(view, codes), groups, store)
+    model = _check_model(model, images, codes)
+    return LatentExplorer(images, codes, model, _check_view(view, codes), groups, labels, store)
 
 
 def indices_of(text: str, n: int) -> torch.Tensor:
@@ -103,9 +110,14 @@ def counts_in_words(names, counts) -> str:
 class LatentExplorer(ipywidgets.VBox):
     """See latent_explorer, which checks the arguments."""
 
-    def __init__(self, images, codes, model, view, groups, store):
+    def __init__(self, images, codes, model, view, groups, labels, store):
         self.images, self.codes, self.model, self.view, self.groups = images, codes, model, view, groups
-        self.controls = _controls(list(groups), codes.shape[1] if view is None else 2)
+        self.labels = torch.full((len(images),), UNKNOWN) if labels is None else labels
+        self.known, self.classes = (self.labels != UNKNOWN).nonzero()[:, 0], _classes(model, images)
+        classes = [(name, c) for c, name in enumerate(self.classes)]
+        if classes and len(self.known):
+            classes.insert(0, ("nearest image's", NEAREST))
+        self.controls = _controls(list(groups), codes.shape[1] if view is None else 2, classes)
         self.sentence, self.cursor_sentence = Sentence(), Sentence()
         self.exchange = Exchange(images, lambda: self.selection, store)
         self.table, self.sheet, self.pictures = (ipywidgets.HTML() for _ in range(3))
@@ -139,6 +151,15 @@ class LatentExplorer(ipywidgets.VBox):
             return torch.arange(len(self.images))
         return torch.from_numpy((self._coloured().index == self.value("show")).nonzero()[0])
 
+    @property
+    def drawn_as(self) -> int | None:
+        """The class that the cursor's code is drawn as; None if the model draws codes alone."""
+        if not self.classes:
+            return None
+        if self.value("draw as") != NEAREST:
+            return self.value("draw as")
+        return int(self.labels[self.known[_nearest(self.codes[self.known], self.code)]])
+
     def _arranged(self):
         buttons = ipywidgets.HBox([self.controls[name] for name in BUTTONS])
         choices = [control for name, control in self.controls.items() if name not in BUTTONS]
@@ -155,6 +176,7 @@ class LatentExplorer(ipywidgets.VBox):
             "show": lambda _: self.map.show(None if self.value("show") == ALL else self.shown),
             "across": self._turn,
             "upwards": self._turn,
+            "draw as": lambda _: self._put(self.code, self.place),
             "pointer": lambda change: setattr(self.map.plot, "mouse_mode", change.new),
             "images": self._type_images,
             "rectangle": self._type_rectangle,
@@ -298,15 +320,25 @@ class LatentExplorer(ipywidgets.VBox):
         x, y = (f"{part:.3g}" for part in place)
         tiles = [picture(self.images.images[near], f"nearest: image {self._name(near)}", SIDE)]
         if self.model is not None:
-            words = f"decoded at {', '.join(f'{part:.3g}' for part in code.tolist())}"
-            tiles.insert(0, picture(decode(self.model, code[None])[0], "decoded", SIDE, words))
+            tiles.insert(0, self._drawn())
         self.pictures.value = f'<div style="display:flex">{"".join(tiles)}</div>'
+        as_class = f", decoded{self._as_class()}" if self.classes else ""
         self.cursor_sentence.value = (
-            f"Cursor at {x} across, {y} upwards. The nearest is image {self._name(near)}, at distance {distance:.3g}."
+            f"Cursor at {x} across, {y} upwards{as_class}. "
+            f"The nearest is image {self._name(near)}, at distance {distance:.3g}."
         )
 
+    def _drawn(self):
+        """A picture of the cursor's code, decoded."""
+        label = None if self.drawn_as is None else torch.tensor([self.drawn_as])
+        image, caption = decode(self.model, self.code[None], labels=label)[0], f"decoded{self._as_class()}"
+        return picture(image, caption, SIDE, f"{caption} at {', '.join(f'{part:.3g}' for part in self.code.tolist())}")
 
-def _controls(groups, dims):
+    def _as_class(self):
+        return "" if self.drawn_as is None else f" as {self.classes[self.drawn_as]}"
+
+
+def _controls(groups, dims, classes):
     """The widgets by name; each has a description, which is also its label for screen readers."""
     axes = [(f"coordinate {axis + 1}", axis) for axis in range(dims)]
     typed = {"continuous_update": False, "style": LABEL}
@@ -315,6 +347,7 @@ def _controls(groups, dims):
         "show": ipywidgets.Dropdown(options=[("all", ALL)], description="show", style=LABEL),
         "across": ipywidgets.Dropdown(options=axes, description="across", style=LABEL),
         "upwards": ipywidgets.Dropdown(options=axes, value=1, description="upwards", style=LABEL),
+        "draw as": ipywidgets.Dropdown(options=classes, description="draw as", style=LABEL),
         "pointer": ipywidgets.Dropdown(
             options=[("moves the map", "panZoom"), ("draws a lasso", "lasso")], description="pointer", style=LABEL
         ),
@@ -324,6 +357,8 @@ def _controls(groups, dims):
     }
     if dims == 2:
         del choices["across"], choices["upwards"]
+    if not classes:
+        del choices["draw as"]
     return choices | {
         name: ipywidgets.Button(description=name, layout={"flex": "1 0 auto", "width": "auto"}) for name in BUTTONS
     }
@@ -338,13 +373,23 @@ def _check_model(model, images, codes):
     """The model, if it can draw these codes; None if it has no decoder."""
     if model is None or isinstance(model, ContrastiveEncoder):
         return None
-    if not isinstance(model, Autoencoder):
-        raise TypeError(f"model must be an autoencoder, or a ContrastiveEncoder, got {type(model).__name__}")
+    if not isinstance(model, Autoencoder | M2):
+        raise TypeError(f"model must be an autoencoder, an M2, or a ContrastiveEncoder, got {type(model).__name__}")
     if codes.shape[1] != model.latent_dim:
         raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
     if tuple(model.image_shape) != images.image_shape:
         raise ValueError(f"the model draws images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     return model
+
+
+def _classes(model, images):
+    """Names of the classes that the model draws; none if it draws codes alone."""
+    if model is None or not draws_classes(model):
+        return ()
+    names = images.class_names or tuple(map(str, range(model.n_classes)))
+    if len(names) != model.n_classes:
+        raise ValueError(f"the model draws {model.n_classes} classes, the images have {len(names)}")
+    return names
 
 
 def _check_view(view, codes):

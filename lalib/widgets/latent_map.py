@@ -29,7 +29,7 @@ class LatentMap(anywidget.AnyWidget):
     label = traitlets.Unicode().tag(sync=True)
     told = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
     _esm = """
-    async function render({ model, el, host }) {
+    async function render({ model, el, host, signal }) {
       el.classList.add("lalib-map");
       el.tabIndex = 0;
       el.setAttribute("role", "application");
@@ -38,12 +38,26 @@ class LatentMap(anywidget.AnyWidget):
       model.on("change:label", name);
       name();
 
-      const child = await host.getWidget(model.get("plot"));
-      await child.render({ el: el.appendChild(document.createElement("div")) });
-      const canvas = el.querySelector("canvas");
-      const drawn = () => canvas.parentElement.parentElement.api; // there from the next frame on
-      while (!drawn()?.get("xScale")) await new Promise(requestAnimationFrame);
-      const plot = drawn();
+      // jupyter-scatter misses what changes between its start and its first picture: then it is started again
+      const [child, state] = await Promise.all(["getWidget", "getModel"].map((get) => host[get](model.get("plot"))));
+      let [missed, canvas, plot] = [true];
+      const miss = () => { missed = true; };
+      const names = ["points", "color", "selection", "filter", "x_scale_domain", "y_scale_domain", "mouse_mode"];
+      for (const name of names) state.on(`change:${name}`, miss);
+      for (let start; missed; ) {
+        missed = false;
+        start?.abort();
+        start = new AbortController();
+        el.replaceChildren(document.createElement("div"));
+        await child.render({ el: el.firstChild, signal: AbortSignal.any([signal, start.signal]) });
+        canvas = el.querySelector("canvas");
+        do {
+          await new Promise(requestAnimationFrame);
+          plot = canvas.parentElement.parentElement.api;
+        } while (!plot?.get("isPointsDrawn") && !signal.aborted);
+      }
+      for (const name of names) state.off(`change:${name}`, miss);
+      if (signal.aborted) return;
       const cross = document.createElement("div");
       cross.className = "lalib-cross";
       canvas.parentElement.append(cross);

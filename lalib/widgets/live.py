@@ -27,7 +27,7 @@ class LiveCurves(ipywidgets.VBox):
     """
 
     def __init__(self, **options: str | float | Sequence[str]):
-        self.options, self.rows, self.runs, self.figure = options, [], 0, None
+        self.options, self.rows, self.runs, self.plot = options, [], 0, None
         self.sentence = Sentence(value="No run is finished yet.")
         super().__init__([self.sentence, Names()])
 
@@ -49,11 +49,11 @@ class LiveCurves(ipywidgets.VBox):
             options["strategies"] = [strategy for strategy in options["strategies"] if strategy in there]
             if not options["strategies"]:
                 return
-        if self.figure is None:
-            self.figure = Plot(figures.learning_curves(table, **options))
-            self.children = [self.sentence, self.figure, *self.children[1:]]
+        if self.plot is None:
+            self.plot = Plot(figures.learning_curves(table, **options))
+            self.children = [self.sentence, self.plot, *self.children[1:]]
         else:
-            figures.update_learning_curves(self.figure, table, **options)
+            self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
 
     def _ends(self, table) -> str:
         """Where the curves end, for those who do not see them."""
@@ -61,7 +61,7 @@ class LiveCurves(ipywidgets.VBox):
         axis, factor = VALUES.get(value, (value, 1))
         last = table[table["labels"] == table.groupby("strategy")["labels"].transform("max")]
         means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna()
-        return f"{axis.capitalize()} with most labels: {_listed(means.map('{:.1f}'.format))}"
+        return f"{axis[0].upper()}{axis[1:]} with most labels: {_listed(means.map('{:.1f}'.format))}"
 
 
 def _listed(values) -> str:

@@ -11,60 +11,50 @@ from lalib.figures._style import COLOURS, INK, apply_layout
 from lalib.figures.maps import MANY_POINTS
 from lalib.widgets._plot import Plot
 
-__all__ = ["MARKS", "SamplingMap"]
+__all__ = ["SamplingMap"]
 
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
-# A square around a ring shows an image that both have picked.
-MARKS = {"ring": {"symbol": "circle-open", "size": 12}, "square": {"symbol": "square-open", "size": 15}}
+MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other
+LINE = {"color": INK, "line": {"width": 1.6}}
 
 
 class SamplingMap(Plot):
     """Faded points, those that are picked, and a ring or a square around them that tells by which strategy.
 
-    The colours travel as int16 class numbers, not as strings.
+    The colours travel as int16 class numbers, not as strings; the faded points only when they have moved.
     """
 
     def __init__(self, images: ImageSet, codes: torch.Tensor):
+        self.images = images
+        super().__init__(self._drawn(codes, {}, ""), fixed=1)
+
+    def mark(self, codes: torch.Tensor, picked: Mapping[str, torch.Tensor], title: str) -> None:
+        """Mark what is picked on the map codes (N, 2): at most two names, as the legend has them, and indices (n,)."""
+        self.show(self._drawn(codes, picked, title))
+
+    def _drawn(self, codes, picked, title):
         kind = go.Scattergl if len(codes) > MANY_POINTS else go.Scatter
+
+        def points(index, **look):
+            x, y = codes[index].T.numpy()
+            words = {"customdata": index.numpy(), "hovertemplate": "image %{customdata}<extra></extra>"}
+            return kind(x=x, y=y, mode="markers", **words, **look)
+
+        def coloured(index, **marker):
+            color, shape = _look(self.images, index)
+            marker |= _scale(self.images) | {"size": 6, "color": color, "symbol": shape}
+            return points(index, marker=marker, showlegend=False)
+
         everything = torch.arange(len(codes))
-        hover = {"hovertemplate": "image %{customdata}<extra></extra>", "mode": "markers"}
-        color, shape = _look(images, everything)
-        scale = _scale(images) | {"size": 6}
-        faded = scale | {"color": color, "symbol": shape, "opacity": 0.3}
-        x, y = codes.T.numpy()
-        line = {"color": INK, "line": {"width": 1.6}}
-        data = [
-            kind(x=x, y=y, customdata=everything.numpy(), marker=faded, showlegend=False, **hover),
-            kind(x=[], y=[], marker=scale | {"showscale": False}, showlegend=False, **hover),
-            *(kind(x=[], y=[], marker=mark | line, showlegend=True, **hover) for mark in MARKS.values()),
-        ]
-        super().__init__(data)
-        self._images, self._codes = images, codes
-        self.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
-        self.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
+        union = torch.cat([everything[:0], *picked.values()]).unique()
+        fig = go.Figure([coloured(everything, opacity=0.3), coloured(union).update(marker_showscale=False)])
+        for (name, index), mark in zip(picked.items(), MARKS, strict=False):
+            fig.add_trace(points(index, name=name, marker=mark | LINE, showlegend=True))
+        fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
+        fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
+        fig.update_layout(uirevision=title)  # a reader's zoom stays while the map does
         legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
-        apply_layout(self, "", width=620, height=500, legend=legend)
-
-    def move(self, codes: torch.Tensor) -> None:
-        """Put the points elsewhere, at codes (N, 2); what is picked is to be marked again."""
-        self._codes = codes
-        self._redraw(0, torch.arange(len(codes)))
-
-    def mark(self, picked: Mapping[str, torch.Tensor]) -> None:
-        """Mark what is picked: at most two names, as the legend has them, and their indices (n,)."""
-        union = torch.cat([torch.empty(0, dtype=torch.int64), *picked.values()]).unique()
-        color, shape = _look(self._images, union)
-        self._redraw(1, union, color=color, symbol=shape)
-        rows = [*picked.items(), *[("", union[:0])] * len(MARKS)]
-        for trace, (name, index) in enumerate(rows[: len(MARKS)], start=2):
-            self._redraw(trace, index)
-            self.data[trace].update(name=name, showlegend=bool(name))
-
-    def _redraw(self, trace, index, **marker):
-        """One trace at a time: a batch over several resets in the browser what only some of them change."""
-        x, y = self._codes[index].T.numpy()
-        with self.batch_update():
-            self.data[trace].update(x=x, y=y, customdata=index.numpy(), marker=marker)
+        return apply_layout(fig, title, width=620, height=500, legend=legend)
 
 
 def _look(images, index):
