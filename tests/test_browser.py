@@ -140,6 +140,7 @@ def test_a_screen_reader_is_told(page):
     sentence = page.locator(".lalib-sentence >> nth=0")
     assert sentence.get_attribute("role") == "status"
     assert sentence.get_attribute("aria-live") == "polite"
+    assert nameless(page, OUTPUT) == []
 
 
 def test_two_strategies_side_by_side_and_a_file(page, lab):
