@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from urllib.parse import urlsplit
 
 import nbformat
 
-__all__ = ["free_port", "launch", "open_notebook", "open_page", "private", "run_all", "serve", "wait_for"]
+__all__ = ["OUTPUT", "framed", "free_port", "launch", "nameless", "open_notebook", "open_page", "private", "run_all"]
+__all__ += ["serve", "wait_for"]
 
 TIMEOUT = 120_000  # ms: the first plot under software rendering may take a minute
+OUTPUT = ".jp-OutputArea-output"  # of a cell
+CONTROLS = ("button", "checkbox", "combobox", "link", "slider", "spinbutton", "textbox")  # roles
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 
@@ -105,6 +109,24 @@ def run_all(page) -> None:
     """Start all cells."""
     page.click("text=Run >> nth=0")
     page.click("text='Run All Cells'")
+
+
+def nameless(page, within: str = "body") -> list[str]:
+    """What in there has no name, of a word at least, for a screen reader: roles of controls, HTML of pictures."""
+    seen = "\n".join(part.aria_snapshot() for part in page.locator(within).all())
+    controls = re.findall(rf'^ *- \'?({"|".join(CONTROLS)})\b(?: "(.*)")?', seen, re.MULTILINE)
+    assert controls, f"no control in {within}: {seen}"
+    pictures = page.locator(within).locator("img:visible, .js-plotly-plot:visible")
+    silent = pictures.evaluate_all(
+        "all => all.filter(e => !(e.alt || e.ariaLabel)).map(e => e.outerHTML.slice(0, 200))"
+    )
+    return [role for role, name in controls if not re.search(r"\w\w", name)] + silent
+
+
+def framed(page) -> bool:
+    """Whether what has the focus shows it: a frame of at least 2 pixels."""
+    outline = page.evaluate("getComputedStyle(document.activeElement).outline")
+    return bool(re.search(r"solid ([2-9]|\d\d)", outline))
 
 
 def _keep_in(page, route):

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from jupyter_lab import launch, open_notebook, run_all, serve
+from jupyter_lab import OUTPUT, framed, launch, nameless, open_notebook, run_all, serve
 
 import lalib as la
 
@@ -101,19 +101,21 @@ def test_undo_answers_and_buttons(page, box, store):
 
 
 def test_every_control_has_a_name_and_the_keyboard_suffices(page, box):
-    buttons = box.locator("button")
-    assert buttons.count() == 10 + 7
-    names = buttons.evaluate_all("all => all.map(b => b.getAttribute('aria-label'))")
-    assert all(names)
+    assert box.locator("button").count() == 10 + 7
+    assert nameless(page, OUTPUT) == []
+    assert framed(page)
+    assert box.evaluate("box => getComputedStyle(box).backgroundColor") == "rgb(255, 255, 255)"  # in a dark theme, too
     assert box.locator("img").get_attribute("alt").startswith("image 106 of 130")
     page.keyboard.press("v")
     assert box.locator("figure").count() == 25
+    assert nameless(page, OUTPUT) == []
     assert box.locator("figure[aria-current] img").get_attribute("alt").startswith("image 106 of 130")
     page.keyboard.press("v")
     page.keyboard.press("Tab")  # leaves the box for its first button
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "label as 0"
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline == "solid"
+    assert framed(page)
+    page.keyboard.press("Shift+Tab")
+    assert box.evaluate("box => box === document.activeElement")
 
 
 def test_a_killed_kernel_loses_no_label(page, lab, box, store):

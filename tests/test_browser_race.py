@@ -1,7 +1,7 @@
-"""The buttons of a race in a real JupyterLab, while its curves grow."""
+"""The buttons of a race in a real JupyterLab, while its curves grow; the keyboard alone suffices."""
 
 import pytest
-from jupyter_lab import launch, open_notebook, run_all, serve
+from jupyter_lab import OUTPUT, framed, launch, nameless, open_notebook, run_all, serve
 
 pytestmark = pytest.mark.browser
 
@@ -27,8 +27,19 @@ def test_a_race_is_paused_and_goes_on(tmp_path, chromium):
         assert page.locator("button:has-text('Pause')").is_disabled()
         page.wait_for_timeout(1500)
         assert len(list(files.glob("*.json"))) == finished
-        page.click("button:has-text('Start')")
+        assert nameless(page, OUTPUT) == []
+        page.locator("button:has-text('Stop')").focus()
+        page.keyboard.press("Shift+Tab")  # to Start: Pause is disabled
+        assert page.evaluate("document.activeElement.textContent") == "Start"
+        assert framed(page)
+        page.keyboard.press("Enter")
         page.wait_for_selector(".lalib-sentence:has-text('Finished. All 12 runs are done.')")
         assert len(list(files.glob("*.json"))) == 12
         page.wait_for_selector(".js-plotly-plot .legendtext:has-text('margin')")
+        page.wait_for_selector(
+            ".lalib-sentence:has-text('seeds: random 6, margin 6. Test accuracy (%) with most labels')"
+        )
+        page.wait_for_selector(".js-plotly-plot[role=img][aria-label^='Plot: Learning curves, mean and 95 % interval']")
+        assert nameless(page, OUTPUT) == []
+        assert page.locator(".plotlyjsicon").count() == 0  # a link to plotly's site
         assert page.outside == []

@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--size", type=int, default=Settings.size, help="pixels to which photos are brought (%(default)s)"
     )
+    made.add_argument(
+        "--bad-files", default=Settings.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)"
+    )
     made.add_argument("--port", type=int, default=PORT, help="the first port to try (%(default)s)")
     return made
 
@@ -35,7 +38,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     images = str(folder.resolve()) if folder.is_dir() else options.images
     labels = Path(options.labels or f"runs/labels-{Path(images).name}.sqlite").expanduser().resolve()
     classes = tuple(name.strip() for name in options.classes.split(",") if name.strip())
-    return Settings(images, classes, str(labels), options.labeller, options.size)
+    return Settings(images, classes, str(labels), options.labeller, options.size, bad_files=options.bad_files)
 
 
 def main(arguments: list[str] | None = None) -> None:

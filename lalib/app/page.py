@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ class Settings:
     """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file.
 
     labels: the file that takes the answers; labeller: who gives them; size: pixels to which a folder's images are
-    brought, (size, size); model: the file of the autoencoder that draws the map, from `prepare`.
+    brought, (size, size); model: the file of the autoencoder that draws the map, from `prepare`; bad_files: as in
+    from_folder.
     """
 
     images: str = "fashion-mnist-mini"
@@ -35,6 +37,7 @@ class Settings:
     labeller: str = "me"
     size: int = 64
     model: str | None = None
+    bad_files: str = "refuse"
 
     def load(self) -> ImageSet:
         """The images. Raises ValueError if there are none."""
@@ -43,7 +46,7 @@ class Settings:
         folder = Path(self.images).expanduser()
         if not folder.is_dir():
             raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
-        return from_folder(folder, self.size)
+        return from_folder(folder, self.size, bad_files=self.bad_files)
 
     def store(self, images: ImageSet) -> LabelStore:
         """The file of labels, made if it is not there. Raises LalibError if it is not one, or of other classes."""
@@ -83,7 +86,8 @@ def prepare(settings: Settings, model: Path) -> None:
 def page() -> Workbench:
     """The widgets of the page, for the settings in the environment. Without a trained model there is a PCA map only."""
     settings = Settings.told()
-    images = settings.load()
+    with warnings.catch_warnings(action="ignore"):  # of files left out `prepare` has told
+        images = settings.load()
     model = None if settings.model is None else load_model(settings.model)
     maps = {} if model is None else {"VAE": encode(model, images)}
     maps["PCA"] = project(images.images.flatten(1).float() / 255, "pca")

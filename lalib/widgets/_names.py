@@ -32,7 +32,8 @@ class Names(anywidget.AnyWidget):
       }
       for (const plot of document.querySelectorAll(".js-plotly-plot")) {
         if (!plot.hasAttribute("role")) plot.setAttribute("role", "img");
-        name(plot, `Plot: ${text(plot, ".gtitle") ?? "without a title"}`);
+        const lines = [...plot.querySelectorAll(".gtitle .line")].map((line) => line.textContent.trim());
+        name(plot, `Plot: ${lines.join(", ") || text(plot, ".gtitle") || "without a title"}`);
       }
     }
 

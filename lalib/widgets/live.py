@@ -1,6 +1,5 @@
 """Learning curves that grow while a comparison runs, and a comparison with buttons to pause and to stop it."""
 
-import html
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +8,8 @@ import ipywidgets
 from lalib import figures
 from lalib._checks import LalibError
 from lalib.experiments import compare
+from lalib.figures.learning import VALUES
+from lalib.widgets._names import Names
 from lalib.widgets._parts import Sentence
 from lalib.widgets._plot import Plot
 
@@ -16,7 +17,7 @@ __all__ = ["LiveCurves", "Race"]
 
 
 class LiveCurves(ipywidgets.VBox):
-    """A figure of learning curves, and a sentence, that take in every run of `compare` as it is finished.
+    """A figure of learning curves, and a sentence with their ends, that take in every run of `compare` when it is done.
 
     live = la.widgets.LiveCurves()
     display(live)
@@ -27,8 +28,8 @@ class LiveCurves(ipywidgets.VBox):
 
     def __init__(self, **options: str | float | Sequence[str]):
         self.options, self.rows, self.runs, self.plot = options, [], 0, None
-        self.sentence = ipywidgets.HTML("No run is finished yet.")
-        super().__init__([self.sentence])
+        self.sentence = Sentence(value="No run is finished yet.")
+        super().__init__([self.sentence, Names()])
 
     def add(self, rows: list[dict]) -> None:
         """Draw the curves with one more run."""
@@ -39,8 +40,7 @@ class LiveCurves(ipywidgets.VBox):
         table = pd.DataFrame(self.rows)
         self._draw(table)
         seeds = table.groupby("strategy", sort=False)["seed"].nunique()
-        parts = ", ".join(f"{html.escape(str(strategy))} {count}" for strategy, count in seeds.items())
-        self.sentence.value = f"{self.runs} runs are finished; seeds: {parts}."
+        self.sentence.value = f"{self.runs} runs are finished; seeds: {_listed(seeds)}. {self._ends(table)}."
 
     def _draw(self, table) -> None:
         options = dict(self.options)
@@ -51,9 +51,21 @@ class LiveCurves(ipywidgets.VBox):
                 return
         if self.plot is None:
             self.plot = Plot(figures.learning_curves(table, **options))
-            self.children = [self.sentence, self.plot]
+            self.children = [self.sentence, self.plot, *self.children[1:]]
         else:
             self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
+
+    def _ends(self, table) -> str:
+        """Where the curves end, for those who do not see them."""
+        value = self.options.get("value", "accuracy")
+        axis, factor = VALUES.get(value, (value, 1))
+        last = table[table["labels"] == table.groupby("strategy")["labels"].transform("max")]
+        means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna()
+        return f"{axis[0].upper()}{axis[1:]} with most labels: {_listed(means.map('{:.1f}'.format))}"
+
+
+def _listed(values) -> str:
+    return ", ".join(f"{strategy} {value}" for strategy, value in values.items())
 
 
 class _StopRaceError(Exception):
