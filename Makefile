@@ -24,15 +24,17 @@ help:
 	@echo 'make bench      the measurements of tests/benchmarks'
 	@echo 'make strip      remove the outputs of the notebooks before a commit'
 
-# The figures go into the page with plotly's JavaScript, so that a browser shows them without a network.
+# The figures go into the page with plotly's JavaScript, so that a browser shows them without a network. The state of
+# widgets, which are alive in Jupyter only, stays out of it: nbconvert would have the page fetch a program that shows it.
 demo: install
 	@mkdir -p runs
+	@ln -sfn ../notebooks/pictures runs/pictures
 	PLOTLY_RENDERER=plotly_mimetype+notebook $(PY) -m papermill --cwd runs notebooks/00_start_here.ipynb runs/00_start_here.ipynb
-	@$(PY) -m nbconvert --log-level=ERROR --to html runs/00_start_here.ipynb
+	@$(PY) -m nbconvert --log-level=ERROR --ClearMetadataPreprocessor.enabled=True --to html runs/00_start_here.ipynb
 	@echo
 	@echo 'The tour with its pictures and its table, for a browser:  $(CURDIR)/runs/00_start_here.html'
 	@echo 'Pictures as pages of their own, and table.csv, in:        $(CURDIR)/runs/start_here'
-	@echo 'The tour as a notebook, for make lab:                     $(CURDIR)/runs/00_start_here.ipynb'
+	@echo 'The tour as a notebook, for make lab; label there:        $(CURDIR)/runs/00_start_here.ipynb'
 
 # A browser that draws without a graphics card wants the machine for itself.
 test: install chromium

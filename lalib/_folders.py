@@ -3,10 +3,12 @@
 Only raster formats are opened: Pillow hands some of the others (EPS) to programs outside Python.
 """
 
+import os
 import struct
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 __all__ = ["read_folder"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-GREY = ("1", "L", "LA", "I;16")
+GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 BROKEN = (  # what Pillow's parsers raise on damaged files
     OSError,
@@ -83,13 +85,30 @@ def _image_files(folder: Path) -> list[Path]:
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
     Image.init()
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
-    tops = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = [file for top in tops for file in ([top] if top.is_file() else top.rglob("*"))]
-    shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    images = sorted(file for file in shown if file.suffix.lower() in extensions and file.is_file())
+    try:
+        tops = [top for top in folder.iterdir() if _shown(top.name)]
+        files = [file for top in tops for file in (_files_below(top) if top.is_dir() else [top])]
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+    images = sorted(file for file in files if file.suffix.lower() in extensions)
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
     return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and those below, links that lead nowhere included. OSError for a folder that is closed."""
+
+    def refuse(error: OSError) -> None:  # or it would be passed over
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = filter(_shown, folders)
+        yield from (Path(place, name) for name in filter(_shown, names))
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith(".")
 
 
 def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
@@ -103,7 +122,7 @@ def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, 
         except UnidentifiedImageError:
             failed[name] = "not an image"
         except BROKEN as error:
-            failed[name] = str(error) or type(error).__name__
+            failed[name] = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return results, failed
 
 
@@ -112,6 +131,10 @@ def _open(file: Path) -> Image.Image:
 
 
 def _header(file: Path) -> _Header:
+    if str(file).encode(errors="replace").decode() != str(file):
+        raise ValueError("its path is not UTF-8 text")  # which no CSV file could hold
+    if file.exists() and not file.is_file():
+        raise ValueError("not a file")
     with _open(file) as image:
         if image.mode not in GREY + COLOUR:
             raise ValueError(f"pixels of mode {image.mode!r}; 8-bit or 16-bit grey, or colour is needed")
@@ -124,7 +147,7 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
     """(C, H, W) uint8, upright, transparency dropped, resized if need be (bilinear, the aspect not kept)."""
     with _open(file) as image:
         image = ImageOps.exif_transpose(image) if "exif" in image.info else image
-        if image.mode == "I;16":  # Pillow would cut at 255
+        if image.mode in ("I;16", "I;16B"):  # Pillow would cut at 255
             image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
@@ -145,7 +168,7 @@ def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool)
     """The files without the bad ones (name: reason), of which it warns; unless `skip`, ValueError if there are any."""
     if not bad:
         return files
-    named = _listed(f"{name} ({reason})" for name, reason in bad.items())
+    named = _listed(f"{name} ({reason})" for name, reason in bad.items()).encode("utf-8", "backslashreplace").decode()
     said = f"{len(bad)} of {len(files)} images {what}: {named}"
     if not skip:
         resize = "" if what == UNREADABLE else "size= brings all to one size, and to RGB if any is in colour; "
@@ -162,13 +185,20 @@ def _listed(items: Iterable[str]) -> str:
 
 
 def _classes(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Labels and class names by the first sub-folder in each name; (None, ()) if no image lies in a sub-folder."""
+    """Labels and class names by the first sub-folder in each name; (None, ()) if no image lies in a sub-folder.
+
+    Systems write accents in two ways; class names have them in one (NFC).
+    """
     folders = [name.split("/")[0] if "/" in name else None for name in names]
     loose = [name for name, folder in zip(names, folders, strict=True) if folder is None]
     if len(loose) == len(names):
         return None, ()
     if loose:
         raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
-    class_names = sorted(set(folders))
+    named = {folder: unicodedata.normalize("NFC", folder) for folder in folders}
+    class_names = sorted(set(named.values()))
+    if len(class_names) < len(named):
+        twin = next(name for name in class_names if list(named.values()).count(name) > 1)
+        raise ValueError(f"class folders must differ, got {twin!r} twice, its accents written in two ways")
     number = {name: position for position, name in enumerate(class_names)}
-    return torch.tensor([number[folder] for folder in folders]), tuple(class_names)
+    return torch.tensor([number[named[folder]] for folder in folders]), tuple(class_names)

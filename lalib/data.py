@@ -121,12 +121,14 @@ def from_npz(path: str | Path) -> ImageSet:
 def from_folder(path: str | Path, size: int | tuple[int, int] | None = None, *, bad_files: str = "refuse") -> ImageSet:
     """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
 
-    Raster files that Pillow reads (PNG, JPEG, TIFF, ...); hidden ones and other files are passed over. Images are
-    turned upright as their EXIF says and transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or
-    (H, W) in pixels, or one number for both, to which all are resized (bilinear, aspect not kept); grey stays grey if
-    all are, else all become RGB. bad_files: images that are unreadable or, without `size`, differ from most in size or
-    in being grey: "refuse", or "skip", which leaves them out with a warning that names them.
-    Raises ValueError, naming the files, for bad ones that are refused, and for a folder without images.
+    Raster files that Pillow reads (PNG, JPEG, TIFF, ...), of several images in one the first; hidden files, other files
+    and folders linked into a class folder are passed over. Images are turned upright as their EXIF says and
+    transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or (H, W) in pixels, or one number for both,
+    to which all are resized (bilinear, aspect not kept); grey stays grey if all are, else all become RGB. bad_files:
+    images that are unreadable or, without `size`, differ from most in size or in being grey: "refuse", or "skip", which
+    leaves them out with a warning that names them.
+    Raises ValueError, naming the files, for bad ones that are refused; for a folder without images or one that may not
+    be read; for class folders whose names differ in the spelling of accents only.
     """
     from lalib._folders import read_folder
 

@@ -22,7 +22,6 @@ import lalib as la
 from lalib.app import Settings, page, prepare
 from lalib.app.__main__ import parser, settings_of
 from lalib.app.server import TokenOnly, server
-from lalib.widgets._plot import Plot
 
 CLASSES = ("cat", "dog", "eel")
 COUNT, SIZE = 40, 16
@@ -82,8 +81,8 @@ def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
     Settings(settings.images, CLASSES, settings.labels, "me", SIZE, str(tmp_path / "vae.safetensors")).tell(os.environ)
     bench = page()
     monkeypatch.delenv("LALIB_APP")
-    assert list(bench.explorer.codes) == ["VAE", "PCA"]
-    assert bench.explorer.codes["VAE"].shape == (COUNT, 2)
+    assert list(bench.explorer.places) == ["VAE", "PCA"]
+    assert bench.explorer.places["VAE"].codes.shape == (COUNT, 2)
 
 
 # Widgets
@@ -126,15 +125,6 @@ def test_what_cannot_be_labelled_is_said(bench, settings):
     bench.button.click()
     assert bench.labeller is None
     assert bench.sentence.value.startswith("Nothing to label: ")
-
-
-def test_a_late_page_is_told_what_a_plot_shows_now():
-    plot = Plot(la.widgets.explorer.go.Figure())
-    plot.add_scatter(x=[1, 2], y=[3, 4])
-    plot.update_layout(title_text="now")
-    state = plot.get_state()
-    assert state["_widget_layout"]["title"]["text"] == "now"
-    assert len(state["_widget_data"]) == 1
 
 
 # The server

@@ -96,7 +96,7 @@ def state(page, folder):
         "selection": json.loads((folder / "selection.json").read_text()),
         "rings": rings.evaluate_all("paths => paths.map(p => p.getAttribute('transform'))"),
         "thumbnails": page.locator("img[alt*=picks]").get_attribute("alt"),
-        "sentence": page.locator(".lalib-sentence").inner_text(),
+        "sentence": page.locator(".lalib-sentence >> nth=0").inner_text(),
     }
 
 
@@ -116,7 +116,7 @@ def test_dropdown_and_slider_change_kernel_and_pictures(page, lab):
     first = state(page, folder)
     assert len(first["selection"]) == len(first["rings"]) == 20
 
-    strategies = page.locator(".widget-dropdown:has-text('strategy') select")
+    strategies = page.get_by_label("strategy", exact=True)
     second = after(page, folder, first, lambda: strategies.select_option("k-medoids"))
     images = la.load("digits").subset(range(300))
     codes = la.project(images.images.flatten(1).float() / 255, "pca")
@@ -137,9 +137,30 @@ def test_rings_stay_open(page):
 
 
 def test_a_screen_reader_is_told(page):
-    sentence = page.locator(".lalib-sentence")
+    sentence = page.locator(".lalib-sentence >> nth=0")
     assert sentence.get_attribute("role") == "status"
     assert sentence.get_attribute("aria-live") == "polite"
+
+
+def test_two_strategies_side_by_side_and_a_file(page, lab):
+    _, folder = lab
+    page.get_by_role("combobox", name="second strategy").select_option("random")
+    page.wait_for_selector(".lalib-sentence:has-text('are picked by both')")
+    squares = page.locator(".js-plotly-plot >> nth=0").locator(".scatterlayer .trace >> nth=3").locator("path.point")
+    wait_for(lambda: squares.count() == 21, "a square around each of the second's picks")
+    first, second = page.locator("img[alt*=picks]").all()
+    assert first.bounding_box()["y"] == pytest.approx(second.bounding_box()["y"], abs=2)
+    assert first.bounding_box()["x"] < second.bounding_box()["x"]
+    page.get_by_role("combobox", name="to label").select_option("the second's picks")
+    codes = la.project(la.load("digits").subset(range(300)).images.flatten(1).float() / 255, "pca")
+    picked = la.select("random", codes, 21, seed=0).tolist()
+    wait_for(lambda: json.loads((folder / "selection.json").read_text()) == picked, "the second's picks in the kernel")
+    page.get_by_role("button", name="write CSV").click()
+    page.wait_for_selector(".lalib-sentence:has-text('21 images are in')")
+    lines = (folder / "query.csv").read_text("utf-8-sig").splitlines()
+    assert [int(line.split(",")[0]) for line in lines[1:]] == picked
+    page.get_by_role("combobox", name="second strategy").select_option("none")
+    wait_for(lambda: page.locator("img[alt*=picks]").count() == 1, "one sheet only")
 
 
 def test_no_plot_offers_to_share_its_data(page):

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import os
 import shutil
+import struct
 import sys
 import zipfile
 import zlib
@@ -495,14 +496,27 @@ def test_size_resizes(tmp_path):
     assert la.from_folder(tmp_path, size=[16, 16]).images[:, :, 8, 8].tolist() == [[1] * 3, [2] * 3, [3, 100, 200]]
 
 
+def _big_endian_tiff(pixels):
+    """16-bit grey in the byte order of many a microscope, which Pillow reads but does not write."""
+    height, width = pixels.shape
+    data = pixels.astype(">u2").tobytes()
+    short = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 277: 1, 278: height}  # sizes, bits, no compression, ...
+    entries = {tag: struct.pack(">HHIHxx", tag, 3, 1, value) for tag, value in short.items()}
+    entries |= {tag: struct.pack(">HHII", tag, 4, 1, value) for tag, value in {273: 8, 279: len(data)}.items()}
+    directory = struct.pack(">H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    return struct.pack(">2sHI", b"MM", 42, 8 + len(data)) + data + directory
+
+
 def test_kinds_of_pixels(tmp_path):
     """16 bits, 1 bit, palette, transparency: each becomes what the eye sees, without a warning."""
     write(tmp_path, "16.png", np.full((8, 8), 257 * 200, dtype=np.uint16))
     write(tmp_path, "1.png", np.full((8, 8), True))
+    (tmp_path / "16.tif").write_bytes(_big_endian_tiff(np.full((8, 8), 257 * 100)))
     Image.new("LA", (8, 8), (77, 10)).save(tmp_path / "la.png")
     images = la.from_folder(tmp_path)
     assert dict(zip(images.files, images.images[:, 0, 0, 0].tolist(), strict=True)) == {
         "1.png": 255,
+        "16.tif": 100,
         "16.png": 200,
         "la.png": 77,
     }
@@ -510,7 +524,7 @@ def test_kinds_of_pixels(tmp_path):
     rgba.save(tmp_path / "rgba.png")
     palette = Image.new("RGB", (8, 8), (10, 20, 30)).quantize(4)
     palette.save(tmp_path / "p.png", transparency=b"\x80\x00")
-    for file in ("16.png", "1.png", "la.png"):
+    for file in ("16.png", "1.png", "la.png", "16.tif"):
         (tmp_path / file).unlink()
     assert la.from_folder(tmp_path).images[:, :, 0, 0].tolist() == [[10, 20, 30]] * 2
 
@@ -533,6 +547,56 @@ def test_unreadable_images_are_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"2 of 5 images cannot be read: empty.jpg \(not an image\), text.png \(not an"
     ):
+        la.from_folder(tmp_path)
+
+
+def test_what_is_no_file_or_has_no_proper_name_is_named(tmp_path):
+    """Links that lead nowhere, pipes (which would be waited for), names that are no text."""
+    write(tmp_path, "cat/good.png", grey(1))
+    (tmp_path / "cat" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "cat" / "folder.png").mkdir()  # empty, and no file: passed over
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    shutil.copy(tmp_path / "cat" / "good.png", os.fsencode(tmp_path) + b"/cat/\xe4.png")
+    expected = (
+        r"3 of 4 images .*: cat/link.png \(No such file.*\), cat/pipe.png \(not a file\), cat/.udce4.png \(its path is"
+    )
+    with pytest.raises(ValueError, match=expected) as e:
+        la.from_folder(tmp_path)
+    str(e.value).encode()
+    with pytest.warns(UserWarning, match="3 of 4 images cannot be read"):
+        assert la.from_folder(tmp_path, bad_files="skip").files == ("cat/good.png",)
+
+
+def test_a_closed_folder_is_named(tmp_path, monkeypatch):
+    """A class must not vanish silently. (root may read everything: the refusal is made up.)"""
+    for name in ("cat/1.png", "dog/2.png", "dog/.trash/3.png"):
+        write(tmp_path, name, grey(1))
+    walk = os.scandir
+
+    def close(name):
+        def scandir(path):
+            if os.path.basename(path) == name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return walk(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    close(".trash")
+    assert len(la.from_folder(tmp_path)) == 2
+    close("dog")
+    with pytest.raises(ValueError, match=r"dog cannot be read \(Permission denied\)"):
+        la.from_folder(tmp_path)
+
+
+def test_class_folders_with_accents(tmp_path):
+    """What a Mac wrote has the class names that Linux gives it; letters may be classes, capital or not."""
+    for name in ("Ka\u0308fer/1.png", "a/2.png", "A/3.png"):
+        write(tmp_path, name, grey(1))
+    images = la.from_folder(tmp_path)
+    assert images.class_names == ("A", "K\u00e4fer", "a")
+    assert images.labels.tolist() == [0, 1, 2]
+    write(tmp_path, "K\u00e4fer/1.png", grey(1))
+    with pytest.raises(ValueError, match="class folders must differ, got 'K\u00e4fer' twice, its accents"):
         la.from_folder(tmp_path)
 
 

@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 import torch
 
@@ -158,11 +157,10 @@ def test_curves_of_what_a_discriminator_tells(table, value, axis, scale):
     assert list(lines(fig)["random"].y) == pytest.approx((scale * means).tolist())
 
 
-@pytest.mark.parametrize("kind", [go.Figure, go.FigureWidget])
-def test_a_live_figure_ends_as_the_finished_one(table, kind):
+def test_a_live_figure_ends_as_the_finished_one(table):
     """New strategies and rounds come in; those there keep their looks."""
     early = table[table["strategy"].isin(["random", "badge"]) & (table["seed"] < 2) & (table["labels"] <= 60)]
-    fig = kind(la.figures.learning_curves(early, title="Live"))
+    fig = la.figures.learning_curves(early, title="Live")
     before = {name: line.line for name, line in lines(fig).items()}
     assert la.figures.update_learning_curves(fig, table) is fig
     whole = la.figures.learning_curves(table)

@@ -214,6 +214,9 @@ def _break(path, kind):
         path.write_bytes(path.read_bytes()[:9000])
     elif kind == "overwritten":
         path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096))
+    elif kind == "no text":
+        path.write_bytes(path.read_bytes().replace(b"TABLE events", b"TAB\xffE events"))
+        return
     elif kind == "foreign":
         path.unlink()
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
@@ -231,6 +234,7 @@ def _break(path, kind):
         ("text", "is not a file of labels"),
         ("cut", "is damaged: restore a copy"),
         ("overwritten", "is damaged: restore a copy"),
+        ("no text", "is damaged: restore a copy"),
         ("foreign", "is not a file of labels, but an SQLite file of another program"),
         ("newer", "has version 2 of its format; this lalib reads version 1"),
         ("classless", r"is damaged: .* \(an answer is of no class\)"),
@@ -264,20 +268,28 @@ def test_an_answer_that_cannot_be_saved_is_an_error(store, monkeypatch, pragma, 
     store.put(HASHES[1], "dog")
 
 
+@contextlib.contextmanager
+def _quota(size):
+    """No file may become longer than this number of bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_used_up_quota_loses_nothing_saved(store):
-    limits, saved = resource.getrlimit(resource.RLIMIT_FSIZE), []
+    saved = []
 
     def fill():
         for i in range(2000):
             store.put(f"{i:064x}", "cat")
             saved.append(i)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size + 40_000, limits[1]))
-    try:
-        with pytest.raises(la.LalibError, match=r"cannot be read or written. This was not saved; is the disk full"):
-            fill()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    full = pytest.raises(la.LalibError, match=r"cannot be read or written. This was not saved; is the disk full")
+    with _quota(store.path.stat().st_size + 40_000), full:
+        fill()
     assert len(_as(store, "alpha").answers()) == len(saved) > 20
     store.put(HASHES[0], "cat")
 
@@ -298,8 +310,8 @@ def test_a_deleted_or_locked_file_is_an_error(store, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "error", "message"),
     [
-        (["cat", "dog", "cat"], ValueError, "class_names must differ, got 'cat' and 'cat'"),
-        (["Käfer", "Ka\u0308fer"], ValueError, "class_names must differ"),
+        (["cat", "dog", "cat"], ValueError, "class_names must differ, got 'cat' twice"),
+        (["Käfer", "Ka\u0308fer"], ValueError, "class_names must differ, got 'Käfer' twice"),
         (["cat", "dog "], ValueError, "a class name must be printable text without spaces at its ends, got 'dog '"),
         (["cat", ""], ValueError, "a class name must be printable text"),
         (["cat", 3], TypeError, "a class name must be text, got 3"),
@@ -319,9 +331,13 @@ def test_bad_arguments(store, folder):
     for labeller in ("", " alpha", "al\npha"):
         with pytest.raises(ValueError, match="labeller must be printable text"):
             _as(store, labeller)
-    with pytest.raises(la.LalibError, match=r"new.sqlite is not there: a new file of labels needs class_names"):
+    with pytest.raises(
+        la.LalibError, match=r"new.sqlite is not there, or empty: a new file of labels needs class_names"
+    ):
         la.LabelStore(folder / "new.sqlite", labeller="alpha")
     assert not (folder / "new.sqlite").exists()
+    with pytest.raises(la.LalibError, match="cannot be opened: is it"):
+        la.LabelStore(folder, CLASSES, labeller="alpha")  # a folder is no file
     with pytest.raises(ValueError, match="path must lie in a folder that is there"):
         la.LabelStore(folder / "no" / "new.sqlite", CLASSES, labeller="alpha")
     with pytest.raises(ValueError, match=r"label must be one of 'cat', 'dog', 'Käfer', got 'cta'. Did you mean 'cat'"):
@@ -438,6 +454,18 @@ def test_a_selection_labelled_in_a_spreadsheet(store, folder):
     assert la.labelling.read_csv(store, path).known == 2
 
 
+def test_a_spreadsheets_ways_are_understood(store, folder):
+    """The line that tells Excel the delimiter, a byte-order mark, quotation marks, accents as a Mac writes them."""
+    text = f'\ufeffsep=;\r\n"image";"class"\r\n"{HASHES[0]}";"Ka\u0308fer"\r\n{HASHES[1]};"do""g"\r\n{HASHES[2]};dog'
+    (folder / "x.csv").write_bytes(text.encode())
+    done = la.labelling.read_csv(store, folder / "x.csv")
+    assert done.added == 2
+    assert done.bad == ("line 4: class must be one of 'cat', 'dog', 'Käfer', got 'do\"g'. Did you mean 'dog'?",)
+    assert store.labels(IMAGES)[:3].tolist() == [2, -1, 1]
+    store.put(HASHES[1], "Ka\u0308fer")
+    assert store.labels(IMAGES)[1] == 2
+
+
 def test_nonsense_lines_are_named_and_the_rest_is_kept(store, folder):
     lines = [
         "labeller,time,image,kind,class",
@@ -473,7 +501,7 @@ def test_nonsense_lines_are_named_and_the_rest_is_kept(store, folder):
         (12, "kind must be one of 'class', 'unsure', 'skip', got 'maybe'"),
         (13, "class must be one of 'cat', 'dog', 'Käfer', got None"),
         (14, "is none of the 10 images"),
-        (15, "is not UTF-8 text"),
+        (15, "is not UTF-8 text: save the file as 'CSV UTF-8'"),
     ]
     assert len(done.bad) == len(expected)
     for said, (line, what) in zip(done.bad, expected, strict=True):
@@ -486,7 +514,7 @@ def test_nonsense_lines_are_named_and_the_rest_is_kept(store, folder):
     assert store.answers("beta")[HASHES[0]].time == "2024-05-01T10:00:00.000000+00:00"
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "image;class;class\n", "image\n"])
+@pytest.mark.parametrize("text", ["", "sep=;", "a,b\n1,2\n", "image;class;class\n", "image\n", "image;class" * 50_000])
 def test_a_file_of_other_columns_is_refused(store, folder, text):
     (folder / "other.csv").write_text(text)
     with pytest.raises(ValueError, match=r"must have the columns image and class once in its first line, got"):
@@ -578,7 +606,7 @@ def test_label_studio_round_trip(store, folder):
         [_annotation()],
         [_annotation("cat", "dog")],
         [_annotation("dog"), _annotation("Käfer", time="2024-05-02T10:00:00Z")],  # changed his mind
-        [_annotation("dog", time=None, by=2)],
+        [_annotation("dog", time=None, by=2), _annotation("dog", by={"email": 7})],
     ]
     path = _exported(path, annotations)
     done = la.labelling.read_label_studio(store, path, IMAGES, labellers={1: "alpha"})
@@ -586,6 +614,7 @@ def test_label_studio_round_trip(store, folder):
     assert done.bad == (
         "task 45: has 0 choices (none), one is needed",
         "task 46: has 2 choices (cat, dog), one is needed",
+        "task 48: labeller must be text, got 7",
     )
     assert store.labellers == ("alpha", "beta@example.org", "label-studio-2")
     assert store.labels(IMAGES).tolist() == [0, -1, -1, -1, -1, -1, 2, -1, -1, -1]
@@ -632,12 +661,20 @@ def test_files_that_are_no_export_are_refused(store, folder, text, message):
         la.labelling.read_label_studio(store, folder / "none.json", IMAGES)
 
 
-def test_an_interrupted_write_leaves_the_old_file(store, folder, monkeypatch):
-    store.put(HASHES[0], "cat")
-    path = la.labelling.write_csv(store, folder / "labels.csv")
-    before = path.read_bytes()
-    monkeypatch.setattr(csv, "writer", lambda file: (_ for _ in ()).throw(OSError("No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
-        la.labelling.write_csv(store, path)
-    assert path.read_bytes() == before
-    assert len(list(folder.iterdir())) == 2
+def test_what_does_not_fit_on_the_disk_leaves_the_old_file(store, folder):
+    answers = [la.labelling.Answer("alpha", "2020-01-01", f"{i:064x}", "class", "cat") for i in range(500)]
+    writers = {
+        "answers.csv": lambda path: la.labelling.write_csv(store, path),
+        "query.csv": lambda path: la.labelling.write_selection(path, IMAGES, list(range(N)) * 50),
+        "tasks.json": lambda path: la.labelling.write_label_studio(path, IMAGES, list(range(N)) * 50),
+    }
+    for name in writers:
+        (folder / name).write_text("old")
+    store.add(answers)
+    there = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, write in writers.items():
+        with _quota(20_000), pytest.raises(OSError, match="File too large"):
+            write(folder / name)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == there
+        assert write(folder / name).stat().st_size > 20_000
+        (folder / name).write_bytes(there[name])

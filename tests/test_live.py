@@ -25,9 +25,9 @@ def test_curves_grow_with_every_run():
         live.add(rows)
         table = pd.DataFrame([row for run in runs[:count] for row in run])
         expected = la.figures.learning_curves(table)
-        drawn = {t.name: tuple(t.y) for t in live.figure.data if t.mode}
+        drawn = {t.name: tuple(t.y) for t in live.plot.figure.data if t.mode}
         assert drawn == {t.name: pytest.approx(tuple(t.y)) for t in expected.data if t.mode}
-    assert live.children == (live.sentence, live.figure)
+    assert live.children == (live.sentence, live.plot)
     assert live.sentence.value == "3 runs are finished; seeds: random 2, margin 1."
 
 
@@ -45,10 +45,10 @@ def test_a_comparison_feeds_it(tmp_path):
 def test_strategies_appear_with_their_first_run():
     live = la.widgets.LiveCurves(strategies=["margin", "random"])
     live.add(_run("badge", 0))
-    assert live.figure is None
+    assert live.plot is None
     for strategy in ("random", "badge", "margin"):
         live.add(_run(strategy, 1))
-    assert {trace.name for trace in live.figure.data if trace.mode} == {"random", "margin"}
+    assert {trace.name for trace in live.plot.figure.data if trace.mode} == {"random", "margin"}
 
 
 def test_options_are_those_of_learning_curves():

@@ -41,7 +41,7 @@ def run(path, folder, parameters):
         cwd=str(folder),
         progress_bar=False,
         execution_timeout=300,
-        store_widget_state=False,  # 5 MB of JavaScript for each FigureWidget
+        store_widget_state=False,  # 5 MB of JavaScript for plots
     )
     return copy
 

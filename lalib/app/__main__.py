@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"Learning a map of the images ({settings.images}) ...", flush=True)
         try:
             prepare(settings, model)
-        except (LalibError, ValueError, TypeError) as error:
+        except (LalibError, ValueError, TypeError, OSError) as error:
             sys.exit(f"error: {error}")
         replace(settings, model=str(model)).tell(os.environ)
         print(f"Labels go to {settings.labels}")

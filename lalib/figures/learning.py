@@ -77,7 +77,7 @@ def update_learning_curves(
     baseline: str = "random",
     confidence: float = 0.95,
 ) -> "go.Figure":
-    """Draw a later state of the table into a figure of learning_curves (a FigureWidget, too) and return it.
+    """Draw a later state of the table into a figure of learning_curves and return it.
 
     Pass the same options as there. Curves keep their looks, new strategies are added, none is taken away.
     """

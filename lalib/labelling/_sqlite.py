@@ -73,8 +73,8 @@ def transaction(path: Path, *, write: bool = False, create: bool = False) -> Ite
             connection.execute("BEGIN IMMEDIATE" if write or create else "BEGIN")
             yield connection
             connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # damaged names make even SQLite's messages unreadable
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # without: text that is not UTF-8
         raise LalibError(f"{path} {MEANINGS.get(code, 'failed')} ({error})") from error
 
 
@@ -85,7 +85,7 @@ def check_file(path: Path, class_names: tuple[str, ...] | None) -> tuple[str, ..
     """
     new = not path.exists() or (path.is_file() and path.stat().st_size == 0)  # SQLite fills a file when it commits
     if new and class_names is None:
-        raise LalibError(f"{path} is not there: a new file of labels needs class_names")
+        raise LalibError(f"{path} is not there, or empty: a new file of labels needs class_names")
     with transaction(path, create=new) as connection:
         application, version, tables = (
             connection.execute(f"SELECT * FROM {source}").fetchone()[0]

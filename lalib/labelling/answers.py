@@ -35,16 +35,17 @@ def now() -> str:
 
 
 def check_name(what: str, name: str) -> str:
-    """`name` if it is printable text that does not begin or end with a space; TypeError or ValueError if not."""
+    """`name`, its accents written in one way (NFC), if it is printable text that does not begin or end with a space;
+    TypeError or ValueError if not."""
     if not isinstance(name, str):
         raise TypeError(f"{what} must be text, got {name!r}")
     if not name or name != name.strip() or not name.isprintable():
         raise ValueError(f"{what} must be printable text without spaces at its ends, got {name!r}")
-    return name
+    return unicodedata.normalize("NFC", name)
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """`names` as a tuple of at least two, no two of which a reader could take for one another."""
+    """`names` as a tuple of at least two that differ, however their accents were written."""
     if isinstance(names, str):
         raise TypeError(f"class_names must be a list of names, got {names!r}")
     names = tuple(check_name("a class name", name) for name in names)
@@ -52,11 +53,9 @@ def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"class_names must not hold {UNSURE_CHOICE!r}, which stands for no class")
     if len(names) < 2:
         raise ValueError(f"class_names must be at least 2, got {len(names)}")
-    seen = {}
-    for name in names:
-        twin = seen.setdefault(unicodedata.normalize("NFC", name), name)  # accents may be written in two ways
-        if names.count(name) > 1 or twin != name:
-            raise ValueError(f"class_names must differ, got {twin!r} and {name!r}")
+    twins = [name for name in names if names.count(name) > 1]
+    if twins:
+        raise ValueError(f"class_names must differ, got {twins[0]!r} twice")
     return names
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import re
+import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -42,11 +44,11 @@ def _write(path: str | Path, header: Sequence[str], rows: Iterable) -> Path:
 def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None) -> Imported:
     """Add the answers of a CSV file to the store: all lines that make sense, at once; the others are named by number.
 
-    Columns, in any order and separated by commas, semicolons or tabs: image (the hash) and class; labeller (else the
-    store's own), time (else now) and kind (else "class") if they are there; others are passed over. A line with neither
-    class nor kind is unanswered. Answers that are in the store give way to those of a later time only. Of two lines of
-    one labeller on one image that differ, the first counts and the second is bad. images: if given, lines of other
-    images are bad.
+    Columns, in any order and separated by commas, semicolons or tabs, below Excel's line "sep=;" or without it: image
+    (the hash) and class; labeller (else the store's own), time (else now) and kind (else "class") if they are there;
+    others are passed over. A line with neither class nor kind is unanswered. Answers that are in the store give way to
+    those of a later time only. Of two lines of one labeller on one image that differ, the first counts and the second
+    is bad. images: if given, lines of other images are bad.
     Raises ValueError for a file that is not there or lacks these columns, LalibError where the store does.
     """
     path, read_at = Path(path), now()
@@ -80,23 +82,28 @@ def _lines(path: Path) -> Iterator:
 
     Lines are parsed one by one, so that a quotation mark too many spoils its own line only.
     """
-    lines = re.split(r"\r\n|\r|\n", path.read_bytes().decode("utf-8-sig", "replace"))
-    delimiter = max(",;\t", key=lines[0].count)
-    header = [name.strip().lower() for name in next(csv.reader([lines[0]], delimiter=delimiter), [])]
+    text = unicodedata.normalize("NFC", path.read_bytes().decode("utf-8-sig", "replace"))
+    lines = re.split(r"\r\n|\r|\n", text)
+    top = int(len(lines) > 1 and lines[0].lower().startswith("sep="))
+    first = lines[top][:100_000]  # that of a file of another kind may have no end
+    delimiter = max(",;\t", key=first.count)
+    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
     counts = Counter(header)
     if any(counts[name] != 1 for name in ("image", "class")) or any(
         counts[name] > 1 for name in ("labeller", "time", "kind")
     ):
-        raise ValueError(f"{path} must have the columns image and class once in its first line, got {header}")
+        raise ValueError(
+            f"{path} must have the columns image and class once in its first line, got {reprlib.repr(header)}"
+        )
 
     def cells(line: str) -> dict[str, str]:
         if "\ufffd" in line:
-            raise ValueError("is not UTF-8 text")
+            raise ValueError("is not UTF-8 text: save the file as 'CSV UTF-8'")
         row = next(csv.reader([line], delimiter=delimiter, strict=True))
         if len(row) != len(header):
             raise ValueError(f"has {len(row)} cells, the first line has {len(header)}")
         return dict(zip(header, map(str.strip, row), strict=True))
 
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines[top + 1 :], start=top + 2):
         if line.strip(" " + delimiter):
             yield number, lambda line=line: cells(line)

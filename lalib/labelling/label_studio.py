@@ -88,7 +88,7 @@ def read_label_studio(
         for annotation in task["annotations"]:
             try:
                 answers.append(_answer(annotation, task["data"]["sha256"], labellers or {}, store.class_names))
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 bad.append(f"{name}: {error}")
         unanswered += not task["annotations"]
     return replace(store.add(answers), unanswered=unanswered, bad=tuple(bad))

@@ -3,6 +3,7 @@
 The file is self-explaining to any SQLite program: `SELECT * FROM answers`.
 """
 
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ class LabelStore:
     def put(self, image: str, label: str | int) -> None:
         """Label an image: `image` is its hash, `label` a class name or number. It replaces an earlier answer."""
         if isinstance(label, str):
-            check_choice("label", label, self.class_names)
+            label = check_choice("label", unicodedata.normalize("NFC", label), self.class_names)
         else:
             label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
         self._say(image, "class", label)

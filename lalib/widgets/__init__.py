@@ -1,15 +1,20 @@
 """Figures wired to controls, or to a comparison while it runs, for notebooks."""
 
-from lalib.widgets.explorer import SamplingExplorer, options_of, sampling_explorer, selection_in_words
+from lalib.widgets._plot import Plot
+from lalib.widgets.exchange import Exchange
+from lalib.widgets.explorer import SamplingExplorer, sampling_explorer, selection_in_words, worth_in_words
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import LatentExplorer, latent_explorer
 from lalib.widgets.live import LiveCurves, Race
+from lalib.widgets.strategy_controls import options_of
 from lalib.widgets.workbench import Workbench
 
 __all__ = [
+    "Exchange",
     "Labeller",
     "LatentExplorer",
     "LiveCurves",
+    "Plot",
     "Race",
     "SamplingExplorer",
     "Workbench",
@@ -17,4 +22,5 @@ __all__ = [
     "options_of",
     "sampling_explorer",
     "selection_in_words",
+    "worth_in_words",
 ]

@@ -12,12 +12,12 @@ from lalib.figures._style import pixels, png
 
 __all__ = ["LABEL", "Coordinates", "Sentence", "counts_table", "picture", "source"]
 
-LABEL = {"description_width": "92px"}
+LABEL = {"description_width": "118px"}
 SWATCH = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
 
 
 class Sentence(anywidget.AnyWidget):
-    """A line of text that screen readers announce when it changes.
+    """A text, line by line, that screen readers announce when it changes.
 
     The live region must outlast its text: ipywidgets.HTML replaces its content and stays silent in some readers.
     """
@@ -34,7 +34,9 @@ class Sentence(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = ".lalib-sentence { font-size: 14px; line-height: 1.5; padding: 6px 4px; max-width: 70em; }"
+    _css = """
+    .lalib-sentence { font-size: 14px; line-height: 1.5; padding: 6px 4px; max-width: 70em; white-space: pre-line; }
+    """
 
 
 class Coordinates(anywidget.AnyWidget):

@@ -1,37 +1,39 @@
-"""The sampling explorer: choose an autoencoder, a strategy and its options, and see which images it picks.
+"""The sampling explorer: choose an autoencoder and one or two strategies, and see which images they pick.
 
 What is picked and how that is put into words are plain functions; SamplingExplorer only wires them to controls and
 pictures.
 """
 
 import html
-import inspect
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ipywidgets
-import numpy as np
-import plotly.graph_objects as go
 import torch
 
-from lalib import figures
+from lalib import figures, results
 from lalib._checks import LalibError, check_choice, check_codes, check_int
 from lalib.data import ImageSet
-from lalib.figures._style import COLOURS, INK, apply_layout, pixels, png
+from lalib.figures._style import pixels, png
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
-from lalib.geometry import median_nn_distance, ward
-from lalib.strategies import LABEL_FREE, STRATEGIES, select
-from lalib.strategies.matching import default_threshold
+from lalib.labelling import LabelStore
+from lalib.strategies import LABEL_FREE, STRATEGIES
 from lalib.widgets._names import Names
 from lalib.widgets._parts import LABEL, Sentence
 from lalib.widgets._plot import Plot
+from lalib.widgets.exchange import Exchange
+from lalib.widgets.sampling_map import SamplingMap
+from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyControls
 
-__all__ = ["SamplingExplorer", "options_of", "sampling_explorer", "selection_in_words"]
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
-THRESHOLDS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # in median distances to the nearest neighbour
-NO_THRESHOLD = "none"  # not None, which a SelectionSlider cannot hold
-PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
-MAX_N, MAX_CLUSTERS, MAX_SEED, THUMBNAILS = 1_000, 50, 99, 60
+__all__ = ["SamplingExplorer", "sampling_explorer", "selection_in_words", "worth_in_words"]
+
+MAX_N, THUMBNAILS = 1_000, 60
+FIRST, SECOND, BOTH = "the first's picks", "the second's picks", "the picks of both"
 
 
 def sampling_explorer(
@@ -41,39 +43,46 @@ def sampling_explorer(
     errors: Mapping[str, torch.Tensor] | None = None,
     strategies: Sequence[str] | None = None,
     strategy: str = "normal-in-clusters",
+    second: str | None = None,
     n: int = 100,
     seed: int = 0,
+    comparison: "pd.DataFrame | None" = None,
+    store: LabelStore | None = None,
 ) -> "SamplingExplorer":
-    """A box of controls beside the map, the thumbnails and the class histogram of what is picked.
+    """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
 
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
     (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
-    no label; strategy, n, seed: what is shown first.
-    The box tells `selection`, the picked indices (n,) int64, empty after an error; and `controls`, a dict of widgets
-    by name: autoencoder, strategy, n, threshold, match, clusters, seed. The threshold is set in median distances
-    to the nearest neighbour, so that it means the same on every map.
-    Raises ValueError for codes that are not (N, 2) with N the number of images, and for unknown names.
+    no label; strategy, second (None: only one), n, seed: what is shown first.
+    comparison: a table of `la.compare` or `la.compare_query_sets` with random and other strategies, at least two seeds.
+    The sentence then says how many random labels each strategy's are worth there, by results.label_saving.
+    store: where answers are put that are read from a file; without it selections can be written only.
+    The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
+    label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
+    threshold, match, clusters, seed; and these five again with "second " before. The threshold is set in median
+    distances to the nearest neighbour, so that it means the same on every map.
+    Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
+    without random or with fewer than two seeds.
     """
     if not codes:
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
-    codes = {name: _check_map(name, each, len(images)) for name, each in codes.items()}
     errors = dict(errors or {})
     for name in errors:
         check_choice("errors", name, codes)
-    offered = strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors]
+    places = {name: Places(_check_map(name, each, len(images)), errors.get(name)) for name, each in codes.items()}
+    offered = list(strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors])
     for name in (*offered, strategy):
         check_choice("strategy", name, STRATEGIES)
     check_choice("strategy", strategy, offered)
+    second = NONE if second is None else check_choice("second", second, offered)
     check_int("n", n, low=1, high=min(MAX_N, len(images)))
     check_int("seed", seed, low=0, high=MAX_SEED)
-    controls = _controls(list(codes), list(offered), strategy, n, seed, len(images))
-    return SamplingExplorer(images, codes, errors, controls)
-
-
-def options_of(strategy: str) -> set[str]:
-    """The names of a strategy's own options."""
-    parameters = inspect.signature(STRATEGIES[strategy]).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"generator"}
+    saving = None if comparison is None else results.label_saving(comparison, labels="all")
+    chosen = (
+        StrategyControls(offered, strategy, seed, len(images)),
+        StrategyControls([NONE, *offered], second, seed, len(images), prefix="second "),
+    )
+    return SamplingExplorer(images, places, chosen, n, saving, store)
 
 
 def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, threshold: float | None = None) -> str:
@@ -94,24 +103,43 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     )
 
 
-class SamplingExplorer(ipywidgets.VBox):
-    """See sampling_explorer, which checks the arguments and builds the controls."""
+def worth_in_words(saving: "pd.DataFrame", strategy: str, n: int) -> str:
+    """How many random labels those of a strategy are worth, by the number measured that is nearest to n.
 
-    def __init__(self, images, codes, errors, controls):
-        self.images, self.codes, self.errors, self.controls = images, codes, errors, controls
-        self.selection = torch.empty(0, dtype=torch.int64)
+    saving: what results.label_saving(table, labels="all") returns.
+    """
+    if strategy == "random":
+        return "Random labels are the measure."
+    rows = saving[saving["strategy"] == strategy]
+    if rows.empty:
+        return f"{strategy} is not in the comparison."
+    row = rows.loc[(rows["labels"] - n).abs().idxmin()]
+    low, high = row["labels"] * row["low"], row["labels"] * row["high"]
+    ends = f"from {low:,.0f} up" if high == float("inf") else f"{low:,.0f} to {high:,.0f}"
+    return (
+        f"In the comparison, {row['labels']} labels by {strategy} taught as much as "
+        f"{row['bound'] or 'about'} {row['needed']:,.0f} random ones (95 % interval {ends})."
+    )
+
+
+class SamplingExplorer(ipywidgets.VBox):
+    """See sampling_explorer, which checks the arguments and builds the strategies' controls."""
+
+    def __init__(self, images, places, strategies, n, saving, store):
+        self.images, self.places, self.strategies, self.saving = images, places, strategies, saving
+        self.picked, self.trouble = [torch.empty(0, dtype=torch.int64)] * 2, ""
+        self.controls = _controls(list(places), n, len(images), *strategies)
         self.sentence = Sentence()
-        self._units, self._assignments = {}, {}
-        self.map = _map(images, codes[controls["autoencoder"].value])
-        self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
-        self.histogram = None if images.labels is None else _histogram(images)
-        pictures = [self.thumbnails] if self.histogram is None else [self.histogram, self.thumbnails]
-        self.pictures = ipywidgets.HBox(pictures, layout={"flex_flow": "row wrap"})
-        panel = ipywidgets.VBox(list(controls.values()), layout={"width": "340px"})
+        self.map = SamplingMap(images, self._places().codes)
+        self.pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
+        self.sheets = [Sheet(images) for _ in strategies]
+        self.exchange = Exchange(images, lambda: self.selection, store)
+        shared = [self.controls["autoencoder"], self.controls["n"]]
+        panel = ipywidgets.VBox([*shared, *strategies, self.controls["to label"]], layout={"width": "360px"})
         top = ipywidgets.HBox([panel, self.map], layout={"flex_flow": "row wrap"})
-        super().__init__([top, self.sentence, self.pictures, Names()])
-        for name, control in controls.items():
-            control.observe(self._move_map if name == "autoencoder" else self._update, names="value")
+        super().__init__([top, self.sentence, self.exchange, self.pictures, Names()])
+        for name, control in self.controls.items():
+            control.observe(self._say if name == "to label" else self._update, names="value")
         self._update()
 
     def value(self, name: str):
@@ -119,77 +147,80 @@ class SamplingExplorer(ipywidgets.VBox):
         return self.controls[name].value
 
     @property
-    def threshold(self) -> float | None:
-        """The distance chosen, in units of the codes, or None for the strategy's default."""
-        multiple = self.value("threshold")
-        return None if multiple == NO_THRESHOLD else multiple * self._unit(self.value("autoencoder"))
+    def selection(self) -> torch.Tensor:
+        """What is to be labelled (n,), int64: the first strategy's picks, the second's, or both, the first's first."""
+        first, second = self.picked
+        both = torch.cat([first, second[~torch.isin(second, first)]])
+        return {FIRST: first, SECOND: second, BOTH: both}[self.value("to label")]
 
-    @property
-    def options(self) -> dict:
-        """What is passed to the strategy: those of the controls' values that it takes."""
-        chosen = {"threshold": self.threshold, "match": self.value("match"), "clusters": self.value("clusters")}
-        return {name: chosen[name] for name in chosen if name in options_of(self.value("strategy"))}
-
-    def _reach(self):
-        """The threshold in force, for the sentence: `match` has a default of its own."""
-        options = self.options
-        if "match" not in options:
-            return None
-        codes = self.codes[self.value("autoencoder")]
-        return default_threshold(codes, options["match"], options["threshold"], "euclidean")
-
-    def _unit(self, name):
-        if name not in self._units:
-            self._units[name] = float(median_nn_distance(self.codes[name]))
-        return self._units[name]
-
-    def _assignment(self, name, clusters):
-        """Clustering is the slow part: every one is made once."""
-        if (name, clusters) not in self._assignments:
-            self._assignments[name, clusters] = ward(self.codes[name], clusters)
-        return self._assignments[name, clusters]
-
-    def _pick(self):
-        name, options = self.value("autoencoder"), self.options
-        if "clusters" in options:
-            options["clusters"] = self._assignment(name, options["clusters"])
-        chosen = {"seed": self.value("seed"), "errors": self.errors.get(name)}
-        return select(self.value("strategy"), self.codes[name], self.value("n"), **chosen, **options)
-
-    def _move_map(self, _=None):
-        self._redraw_points(0, torch.arange(len(self.images)))
-        self._update()
-
-    def _redraw_points(self, trace, index, **marker):
-        """One trace at a time: a batch over several resets in the browser what only some of them change."""
-        x, y = self.codes[self.value("autoencoder")][index].T.numpy()
-        with self.map.batch_update():
-            self.map.data[trace].update(x=x, y=y, customdata=index.numpy(), marker=marker)
+    def _places(self):
+        return self.places[self.value("autoencoder")]
 
     def _update(self, _=None):
-        taken = options_of(self.value("strategy"))
-        for name in ("threshold", "match", "clusters"):
-            self.controls[name].disabled = name not in taken
         try:
-            self.selection = self._pick()
-            text = selection_in_words(self.images, self.selection, self.value("strategy"), self._reach())
+            self.picked = [each.pick(self._places(), self.value("n")) for each in self.strategies]
+            self.trouble = ""
         except (LalibError, ValueError, TypeError) as error:
-            self.selection, text = torch.empty(0, dtype=torch.int64), f"Nothing picked: {error}"
+            self.picked, self.trouble = [torch.empty(0, dtype=torch.int64)] * 2, f"Nothing picked: {error}"
+        offered = (FIRST,) if self.value("second strategy") == NONE else (FIRST, SECOND, BOTH)
+        if self.controls["to label"].options != offered:
+            self.controls["to label"].options = offered
+        self.controls["to label"].disabled = len(offered) == 1
         self._draw()
-        self.sentence.value = text
+        self._say()
+
+    def _shown(self):
+        """(name in the legend, controls, picks) of the strategies that have picked something."""
+        order = ("first", "second") if self.value("second strategy") != NONE else ("picked",)
+        parts = zip(order, self.strategies, self.picked, strict=False)
+        return [(f"{which}: {each.value('strategy')}", each, index) for which, each, index in parts if len(index)]
 
     def _draw(self):
-        index = self.selection
-        color, shape = _look(self.images, index)
-        self._redraw_points(1, index, color=color, symbol=shape)
-        self._redraw_points(2, index)
-        self.map.layout.title.text = f"{self.value('autoencoder')}: {len(index)} picked by {self.value('strategy')}"
-        self.pictures.layout.display = None if len(index) else "none"
-        if not len(index):
-            return
+        shown = self._shown()
+        self.map.mark(self._places().codes, {name: index for name, _, index in shown}, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for _, _, index in shown])
+        for sheet, (name, _, index), histogram in zip(self.sheets, shown, histograms, strict=False):
+            sheet.show(name, index, histogram)
+        self.pictures.children = self.sheets[: len(shown)]
+
+    def _say(self, _=None):
+        self.sentence.value = self.trouble or "\n".join(self._words())
+
+    def _words(self):
+        shown = self._shown()
+        for name, each, index in shown:
+            strategy = each.value("strategy")
+            text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
+            worth = "" if self.saving is None else f" {worth_in_words(self.saving, strategy, len(index))}"
+            yield f"{name.split(':')[0].capitalize()}: {text}{worth}" if len(shown) > 1 else text + worth
+        if len(shown) > 1:
+            both = int(torch.isin(*self.picked).sum())
+            yield (
+                f"{both} images are picked by both, so that both together cost {sum(map(len, self.picked)) - both} "
+                f"labels. To be labelled: {self.value('to label')}, {len(self.selection)} images."
+            )
+
+
+class Sheet(ipywidgets.HBox):
+    """The class histogram, where the images have classes, and the thumbnails of what a strategy picks.
+
+    They stand side by side where there is room, one below the other where two sheets do.
+    """
+
+    def __init__(self, images):
+        self.images, self.heading = images, ipywidgets.HTML(layout={"width": "100%"})
+        self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
+        (first,) = _histograms(images, [torch.arange(len(images))])
+        self.histogram = None if first is None else Plot(first)
+        pictures = [self.thumbnails] if first is None else [self.histogram, self.thumbnails]
+        super().__init__([self.heading, *pictures], layout={"flex_flow": "row wrap", "flex": "1 1 510px"})
+
+    def show(self, name: str, index: torch.Tensor, histogram: "go.Figure | None") -> None:
+        """Show the images at `index` (n,), and their histogram, if they have classes."""
+        self.heading.value = f"<b>{name}</b>"
         self.thumbnails.value = _thumbnails(self.images, index)
         if self.histogram is not None:
-            _redraw(self.histogram, figures.class_histogram(self.images, index))
+            self.histogram.show(histogram)
 
 
 def _check_map(name, codes, n):
@@ -202,82 +233,25 @@ def _check_map(name, codes, n):
     return codes
 
 
-def _controls(names, strategies, strategy, n, seed, n_images):
+def _controls(names, n, n_images, first, second):
     """The widgets by name; each has a description, which is also its label for screen readers."""
-    multiples = [("none", NO_THRESHOLD), *((f"{m:g} d", m) for m in THRESHOLDS)]
+    count = {"value": n, "min": 1, "max": min(MAX_N, n_images), "continuous_update": False}
     return {
         "autoencoder": ipywidgets.Dropdown(options=names, description="autoencoder", style=LABEL),
-        "strategy": ipywidgets.Dropdown(options=strategies, value=strategy, description="strategy", style=LABEL),
-        "n": _slider("n (images)", n, 1, min(MAX_N, n_images)),
-        "threshold": ipywidgets.SelectionSlider(
-            options=multiples,
-            value=NO_THRESHOLD,
-            description="threshold",
-            style=LABEL,
-            continuous_update=False,
-            tooltip="d: median distance to the nearest neighbour; none: the strategy's default",
-        ),
-        "match": ipywidgets.Dropdown(options=["nearest", "all"], description="match", style=LABEL),
-        "clusters": _slider("clusters", min(10, n_images), 1, min(MAX_CLUSTERS, n_images)),
-        "seed": _slider("seed", seed, 0, MAX_SEED),
+        "n": ipywidgets.IntSlider(**count, description="n (images)", style=LABEL),
+        **first.controls,
+        **{f"second {name}": control for name, control in second.controls.items()},
+        "to label": ipywidgets.Dropdown(options=(FIRST,), description="to label", style=LABEL),
     }
 
 
-def _slider(description, value, low, high):
-    limits = {"value": value, "min": low, "max": high}
-    return ipywidgets.IntSlider(**limits, description=description, continuous_update=False, style=LABEL)
-
-
-def _map(images, codes):
-    """Faded points, picked points and rings; the colours travel as int16 class numbers, not as strings."""
-    kind = go.Scattergl if len(codes) > figures.maps.MANY_POINTS else go.Scatter
-    everything = torch.arange(len(codes))
-    hover = {"hovertemplate": "image %{customdata}<extra></extra>", "mode": "markers", "showlegend": False}
-    color, shape = _look(images, everything)
-    scale = _scale(images) | {"size": 6}
-    faded = scale | {"color": color, "symbol": shape, "opacity": 0.3}
-    x, y = codes.T.numpy()
-    ring = {"symbol": "circle-open", "color": INK, "size": 12, "line": {"width": 1.6}}
-    data = [
-        kind(x=x, y=y, customdata=everything.numpy(), marker=faded, **hover),
-        kind(x=[], y=[], marker=scale | {"showscale": False}, **hover),
-        kind(x=[], y=[], marker=ring, **hover),
-    ]
-    fig = Plot(data)
-    fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
-    fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
-    return apply_layout(fig, "", width=620, height=480)
-
-
-def _look(images, index):
-    """Colour numbers and marker shapes of the images at `index`, int16; all alike where images have no single class."""
-    if images.labels is None or images.multi_label:
-        return np.zeros(len(index), dtype=np.int16), 0
-    labels = images.labels[index].numpy().astype(np.int16)
-    return labels, np.array(PLOTLY_SYMBOLS, dtype=np.int16)[labels % len(PLOTLY_SYMBOLS)]
-
-
-def _scale(images):
-    """A stepped colour scale with one step per class, and its bar as the legend."""
-    if images.labels is None or images.multi_label:
-        return {"colorscale": [[0, "#777777"], [1, "#777777"]], "cmin": 0, "cmax": 1, "showscale": False}
-    n = images.n_classes
-    steps = [[(c + side) / n, COLOURS[c % len(COLOURS)]] for c in range(n) for side in (0, 1)]
-    bar = {"tickvals": list(range(n)), "ticktext": list(images.class_names), "title": {"text": "class"}}
-    return {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": True, "colorbar": bar | {"thickness": 16}}
-
-
-def _histogram(images):
-    fig = Plot(figures.class_histogram(images, torch.arange(len(images))))
-    return fig.update_layout(width=540, height=400)
-
-
-def _redraw(widget, fig):
-    with widget.batch_update():
-        for old, new in zip(widget.data, fig.data, strict=True):
-            old.y = new.y
-        widget.layout.xaxis.ticktext = fig.layout.xaxis.ticktext
-        widget.layout.title.text = fig.layout.title.text
+def _histograms(images, queries):
+    """A class histogram of each query set, all on one scale; None of each where images have no classes."""
+    if images.labels is None:
+        return [None] * len(queries)
+    made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
+    top = max((max(bars.y) for fig in made for bars in fig.data), default=1)
+    return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]
 
 
 def _thumbnails(images, index, columns=10):

@@ -12,10 +12,12 @@ from lalib._checks import check_codes
 from lalib.autoencoders import Autoencoder
 from lalib.contrastive import ContrastiveEncoder
 from lalib.data import ImageSet
+from lalib.labelling import LabelStore
 from lalib.latent import decode, draws_classes
 from lalib.networks import UNKNOWN
 from lalib.semisupervised import M2
 from lalib.widgets._parts import LABEL, Coordinates, Sentence, counts_table, picture, source
+from lalib.widgets.exchange import Exchange
 from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, known_labels
 from lalib.widgets.latent_map import LatentMap
 
@@ -41,6 +43,7 @@ def latent_explorer(
     clusters: torch.Tensor | None = None,
     rounds: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
+    store: LabelStore | None = None,
 ) -> "LatentExplorer":
     """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
 
@@ -51,6 +54,7 @@ def latent_explorer(
     be chosen if L > 2. On a view the cursor takes the nearest image's code.
     Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);
     clusters (N,), -1 outside of all; rounds (N,), -1 for images that were never picked.
+    store: where answers are put that are read from a file; without it the selection can be written only.
     The box tells `selection`, the indices (n,) int64 of the selected images, `code` (L,), the cursor's, and `drawn_as`,
     the class that it is drawn as, or None; and `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
@@ -68,7 +72,7 @@ def latent_explorer(
     }
     groups = {name: each for name, each in groups.items() if each is not None} or {ONE: Groups.one(n)}
     model = _check_model(model, images, codes)
-    return LatentExplorer(images, codes, model, _check_view(view, codes), groups, labels)
+    return LatentExplorer(images, codes, model, _check_view(view, codes), groups, labels, store)
 
 
 def indices_of(text: str, n: int) -> torch.Tensor:
@@ -106,7 +110,7 @@ def counts_in_words(names, counts) -> str:
 class LatentExplorer(ipywidgets.VBox):
     """See latent_explorer, which checks the arguments."""
 
-    def __init__(self, images, codes, model, view, groups, labels):
+    def __init__(self, images, codes, model, view, groups, labels, store):
         self.images, self.codes, self.model, self.view, self.groups = images, codes, model, view, groups
         self.labels = torch.full((len(images),), UNKNOWN) if labels is None else labels
         self.known, self.classes = (self.labels != UNKNOWN).nonzero()[:, 0], _classes(model, images)
@@ -115,6 +119,7 @@ class LatentExplorer(ipywidgets.VBox):
             classes.insert(0, ("nearest image's", NEAREST))
         self.controls = _controls(list(groups), codes.shape[1] if view is None else 2, classes)
         self.sentence, self.cursor_sentence = Sentence(), Sentence()
+        self.exchange = Exchange(images, lambda: self.selection, store)
         self.table, self.sheet, self.pictures = (ipywidgets.HTML() for _ in range(3))
         self.map = LatentMap(self.points, self._axis_names(), tell=self._tell, choose=self._choose)
         self.code, self.place = codes[_nearest(codes, codes.median(dim=0).values)], None
@@ -163,7 +168,7 @@ class LatentExplorer(ipywidgets.VBox):
         beside = ipywidgets.VBox(beside, layout={"flex": "0 0 290px"})
         self.map.layout = {"flex": "1 1 400px"}
         top = ipywidgets.HBox([panel, self.map, beside], layout={"flex_flow": "row wrap"})
-        return [top, self.sentence, self.sheet]
+        return [top, self.sentence, self.exchange, self.sheet]
 
     def _observe(self):
         acts = {

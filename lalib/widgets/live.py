@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
-import plotly.graph_objects as go
 
 from lalib import figures
 from lalib._checks import LalibError
 from lalib.experiments import compare
 from lalib.widgets._parts import Sentence
+from lalib.widgets._plot import Plot
 
 __all__ = ["LiveCurves", "Race"]
 
@@ -26,7 +26,7 @@ class LiveCurves(ipywidgets.VBox):
     """
 
     def __init__(self, **options: str | float | Sequence[str]):
-        self.options, self.rows, self.runs, self.figure = options, [], 0, None
+        self.options, self.rows, self.runs, self.plot = options, [], 0, None
         self.sentence = ipywidgets.HTML("No run is finished yet.")
         super().__init__([self.sentence])
 
@@ -49,11 +49,11 @@ class LiveCurves(ipywidgets.VBox):
             options["strategies"] = [strategy for strategy in options["strategies"] if strategy in there]
             if not options["strategies"]:
                 return
-        if self.figure is None:
-            self.figure = go.FigureWidget(figures.learning_curves(table, **options))
-            self.children = [self.sentence, self.figure]
+        if self.plot is None:
+            self.plot = Plot(figures.learning_curves(table, **options))
+            self.children = [self.sentence, self.plot]
         else:
-            figures.update_learning_curves(self.figure, table, **options)
+            self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
 
 
 class _StopRaceError(Exception):

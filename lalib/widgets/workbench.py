@@ -82,8 +82,8 @@ class Workbench(ipywidgets.VBox):
 
     def _explore(self):
         if self.who.value == STRATEGY:
-            return sampling_explorer(self.images, self.codes, n=min(N, len(self.images)))
-        return latent_explorer(self.images, next(iter(self.codes.values())), self.model)
+            return sampling_explorer(self.images, self.codes, n=min(N, len(self.images)), store=self.store)
+        return latent_explorer(self.images, next(iter(self.codes.values())), self.model, store=self.store)
 
     def _count(self, _=None):
         count = len(self.explorer.selection)

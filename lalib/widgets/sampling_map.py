@@ -1,0 +1,75 @@
+"""A map with all images, faded, and what one or two strategies have picked from it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+
+from lalib.data import ImageSet
+from lalib.figures._style import COLOURS, INK, apply_layout
+from lalib.figures.maps import MANY_POINTS
+from lalib.widgets._plot import Plot
+
+__all__ = ["SamplingMap"]
+
+PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
+MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other
+LINE = {"color": INK, "line": {"width": 1.6}}
+
+
+class SamplingMap(Plot):
+    """Faded points, those that are picked, and a ring or a square around them that tells by which strategy.
+
+    The colours travel as int16 class numbers, not as strings; the faded points only when they have moved.
+    """
+
+    def __init__(self, images: ImageSet, codes: torch.Tensor):
+        self.images = images
+        super().__init__(self._drawn(codes, {}, ""), fixed=1)
+
+    def mark(self, codes: torch.Tensor, picked: Mapping[str, torch.Tensor], title: str) -> None:
+        """Mark what is picked on the map codes (N, 2): at most two names, as the legend has them, and indices (n,)."""
+        self.show(self._drawn(codes, picked, title))
+
+    def _drawn(self, codes, picked, title):
+        kind = go.Scattergl if len(codes) > MANY_POINTS else go.Scatter
+
+        def points(index, **look):
+            x, y = codes[index].T.numpy()
+            words = {"customdata": index.numpy(), "hovertemplate": "image %{customdata}<extra></extra>"}
+            return kind(x=x, y=y, mode="markers", **words, **look)
+
+        def coloured(index, **marker):
+            color, shape = _look(self.images, index)
+            marker |= _scale(self.images) | {"size": 6, "color": color, "symbol": shape}
+            return points(index, marker=marker, showlegend=False)
+
+        everything = torch.arange(len(codes))
+        union = torch.cat([everything[:0], *picked.values()]).unique()
+        fig = go.Figure([coloured(everything, opacity=0.3), coloured(union).update(marker_showscale=False)])
+        for (name, index), mark in zip(picked.items(), MARKS, strict=False):
+            fig.add_trace(points(index, name=name, marker=mark | LINE, showlegend=True))
+        fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
+        fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
+        fig.update_layout(uirevision=title)  # a reader's zoom stays while the map does
+        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+        return apply_layout(fig, title, width=620, height=500, legend=legend)
+
+
+def _look(images, index):
+    """Colour numbers and marker shapes of the images at `index`, int16; all alike where images have no single class."""
+    if images.labels is None or images.multi_label:
+        return np.zeros(len(index), dtype=np.int16), 0
+    labels = images.labels[index].numpy().astype(np.int16)
+    return labels, np.array(PLOTLY_SYMBOLS, dtype=np.int16)[labels % len(PLOTLY_SYMBOLS)]
+
+
+def _scale(images):
+    """A stepped colour scale with one step per class, and its bar as the legend."""
+    if images.labels is None or images.multi_label:
+        return {"colorscale": [[0, "#777777"], [1, "#777777"]], "cmin": 0, "cmax": 1, "showscale": False}
+    n = images.n_classes
+    steps = [[(c + side) / n, COLOURS[c % len(COLOURS)]] for c in range(n) for side in (0, 1)]
+    bar = {"tickvals": list(range(n)), "ticktext": list(images.class_names), "title": {"text": "class"}}
+    return {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": True, "colorbar": bar | {"thickness": 16}}

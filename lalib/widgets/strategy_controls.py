@@ -1,0 +1,104 @@
+"""The controls of one strategy, and what it picks with them from a map."""
+
+import inspect
+from functools import cache, cached_property
+
+import ipywidgets
+import torch
+
+from lalib.geometry import median_nn_distance, ward
+from lalib.strategies import STRATEGIES, select
+from lalib.strategies.matching import default_threshold
+from lalib.widgets._parts import LABEL
+
+__all__ = ["NONE", "OPTIONS", "Places", "StrategyControls", "options_of"]
+
+NONE = "none"  # no strategy, or no threshold; not None, which a SelectionSlider cannot hold
+OPTIONS = ("threshold", "match", "clusters")
+THRESHOLDS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # in median distances to the nearest neighbour
+MAX_CLUSTERS, MAX_SEED = 50, 99
+
+
+def options_of(strategy: str) -> set[str]:
+    """The names of a strategy's own options; none for "none"."""
+    if strategy == NONE:
+        return set()
+    parameters = inspect.signature(STRATEGIES[strategy]).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"generator"}
+
+
+class Places:
+    """The codes (N, 2) of one autoencoder and its reconstruction errors (N,), if known; what follows is made once."""
+
+    def __init__(self, codes: torch.Tensor, errors: torch.Tensor | None = None):
+        self.codes, self.errors = codes, errors
+        self.clusters = cache(lambda k: ward(codes, k))  # the slow part
+
+    @cached_property
+    def unit(self) -> float:
+        """The median distance to the nearest neighbour."""
+        return float(median_nn_distance(self.codes))
+
+
+class StrategyControls(ipywidgets.VBox):
+    """A strategy and its options; `controls` by name: strategy, threshold, match, clusters, seed.
+
+    prefix: stands before the names that a reader sees. The strategy may be "none" if that is among `strategies`; then
+    its options are out of sight. The threshold is set in median distances to the nearest neighbour, so that it
+    means the same on every map.
+    """
+
+    def __init__(self, strategies: list[str], strategy: str, seed: int, n_images: int, prefix: str = ""):
+        multiples = [(NONE, NONE), *((f"{m:g} d", m) for m in THRESHOLDS)]
+        named = {name: {"description": prefix + name, "style": LABEL} for name in ("strategy", *OPTIONS, "seed")}
+        slider = {"continuous_update": False}
+        most = min(MAX_CLUSTERS, n_images)
+        self.controls = {
+            "strategy": ipywidgets.Dropdown(options=strategies, value=strategy, **named["strategy"]),
+            "threshold": ipywidgets.SelectionSlider(
+                options=multiples,
+                value=NONE,
+                tooltip="d: median distance to the nearest neighbour; none: the strategy's default",
+                **named["threshold"] | slider,
+            ),
+            "match": ipywidgets.Dropdown(options=["nearest", "all"], **named["match"]),
+            "clusters": ipywidgets.IntSlider(min(10, most), min=1, max=most, **named["clusters"] | slider),
+            "seed": ipywidgets.IntSlider(seed, min=0, max=MAX_SEED, **named["seed"] | slider),
+        }
+        super().__init__(list(self.controls.values()))
+        self.controls["strategy"].observe(self._enable, names="value")
+        self._enable()
+
+    def value(self, name: str):
+        """The value of a control."""
+        return self.controls[name].value
+
+    def _enable(self, _=None):
+        """Only what the strategy takes can be set."""
+        taken = options_of(self.value("strategy"))
+        for name in OPTIONS:
+            self.controls[name].disabled = name not in taken
+        for name in (*OPTIONS, "seed"):
+            self.controls[name].layout.display = "none" if self.value("strategy") == NONE else None
+
+    def threshold(self, places: Places) -> float | None:
+        """The distance chosen, in units of the codes, or None for the strategy's default."""
+        multiple = self.value("threshold")
+        return None if multiple == NONE else multiple * places.unit
+
+    def reach(self, places: Places) -> float | None:
+        """The threshold in force, None if there is none: `match` has a default of its own."""
+        if "match" not in options_of(self.value("strategy")):
+            return None
+        return default_threshold(places.codes, self.value("match"), self.threshold(places), "euclidean")
+
+    def pick(self, places: Places, n: int) -> torch.Tensor:
+        """The indices (n,) that the strategy picks; those of "none" (0,). Raises what `select` raises."""
+        strategy = self.value("strategy")
+        if strategy == NONE:
+            return torch.empty(0, dtype=torch.int64)
+        options = {"threshold": self.threshold(places), "match": self.value("match")}
+        options = {name: options[name] for name in options if name in options_of(strategy)}
+        if "clusters" in options_of(strategy):
+            options["clusters"] = places.clusters(self.value("clusters"))
+        return select(strategy, places.codes, n, seed=self.value("seed"), errors=places.errors, **options)
