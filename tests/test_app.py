@@ -125,6 +125,15 @@ def test_what_the_explorer_picks_is_labelled(bench, settings):
     assert bench.sentence.value.endswith(f"saved at once in {settings.labels}, as given by me.")
 
 
+def test_answers_to_other_pixels_are_told(bench, settings):
+    assert bench.sentence.value == ""
+    bench.store.put("0" * 64, "eel")
+    again = la.widgets.Workbench(bench.images, bench.codes, bench.store)
+    assert again.sentence.value.startswith("1 answer by me in ")
+    bench.store.put(bench.images.hashes[0], "eel")
+    assert la.widgets.Workbench(bench.images, bench.codes, bench.store).sentence.value == ""
+
+
 def test_answers_from_a_file_reach_the_labeller(bench, settings):
     bench.label()
     index = bench.explorer.selection

@@ -249,13 +249,13 @@ def table(**accuracy):
 
 def test_labels_that_a_run_began_with_are_no_strategys(digits, codes):
     measured = table(cluster={10: 0.1, 20: 0.3}).assign(round=lambda t: t["labels"] // 20)
-    explorer = la.widgets.sampling_explorer(digits, codes, strategy="cluster", n=9, comparison=measured)
+    explorer = la.widgets.sampling_explorer(digits, codes, strategy="cluster", n=9, comparison={"CAE": measured})
     assert "In the comparison, 20 labels by cluster" in explorer.sentence.value
 
 
 def test_what_labels_cost_in_random_ones(digits, codes):
     measured = table(cluster={10: 0.15, 20: 0.3}, typiclust={20: 0.9}, maxherding={20: 0.05})
-    explorer = la.widgets.sampling_explorer(digits, codes, strategy="cluster", n=18, comparison=measured)
+    explorer = la.widgets.sampling_explorer(digits, codes, strategy="cluster", n=18, comparison={"CAE": measured})
     assert explorer.sentence.value.endswith(
         " In the comparison, 20 labels by cluster taught as much as about 30 random ones (95 % interval 30 to 30)."
     )
@@ -269,6 +269,8 @@ def test_what_labels_cost_in_random_ones(digits, codes):
     assert explorer.sentence.value.endswith(" probcover is not in the comparison.")
     explorer.controls["strategy"].value = "random"
     assert explorer.sentence.value.endswith(" Random labels are the measure.")
+    explorer.controls["autoencoder"].value = "VAE"  # of whose map there is no comparison
+    assert "measure" not in explorer.sentence.value
 
 
 # Files
@@ -285,15 +287,20 @@ def test_a_selection_goes_out_and_answers_come_in(digits, codes, tmp_path):
     rows = pd.read_csv(tmp_path / "query.csv")
     assert rows["index"].tolist() == explorer.selection.tolist()
     files["write Label Studio tasks"].click()
+    assert (tmp_path / "query.xml").read_text() == la.labelling.label_studio_config(digits.class_names)
     tasks = json.loads((tmp_path / "query.json").read_text())
     assert [task["data"]["index"] for task in tasks] == explorer.selection.tolist()
 
     rows["class"] = "7"
     rows.to_csv(tmp_path / "filled.csv", index=False)
+    assert files["answers"].value == "query.csv"
     files["answers"].value = "filled.csv"
     files["read answers"].click()
     assert explorer.exchange.sentence.value.startswith("Imported: 5 answers added")
     assert (store.labels(digits)[explorer.selection] == 7).all()
+    files["file"].value = "again"
+    files["write CSV"].click()
+    assert pd.read_csv(tmp_path / "again.csv")["class"].tolist() == [7] * 5
 
     result = {"from_name": "class", "to_name": "image", "type": "choices", "value": {"choices": ["3"]}}
     for task in tasks:
@@ -376,7 +383,7 @@ def test_images_with_several_labels(digits, codes):
 def test_selection_in_words(digits):
     index = torch.cat([torch.nonzero(digits.labels == c)[:k, 0] for c, k in [(3, 3), (8, 1)]])
     text = selection_in_words(digits, index, "random")
-    assert text == ("4 of 300 images picked by random: 2 of 10 classes, balance 0.24. Most often (3): 3; never: 0.")
+    assert text == ("4 of 300 images picked by random: 2 of 10 classes, balance 0.24. Most often 3 (3), never 0.")
 
 
 def test_class_names_cannot_inject_html(digits, codes):
@@ -396,8 +403,9 @@ def test_class_names_cannot_inject_html(digits, codes):
         ({"strategies": ["randon"]}, "Did you mean 'random'"),
         ({"strategy": "reconstruction-error"}, "strategy must be one of"),
         ({"second": "randon"}, "Did you mean 'random'"),
-        ({"comparison": table().query("seed == 0")}, "at least 2 seeds"),
-        ({"comparison": table().query("strategy != 'random'")}, "rows"),
+        ({"comparison": {"CAE": table().query("seed == 0")}}, "at least 2 seeds"),
+        ({"comparison": {"CAE": table().query("strategy != 'random'")}}, "rows"),
+        ({"comparison": {"CEA": table()}}, "Did you mean 'CAE'"),
         ({"n": 301}, "at most 300"),
         ({"n": 0}, "at least 1"),
         ({"seed": 100}, "at most 99"),

@@ -19,7 +19,7 @@ __all__ = ["Settings", "page", "prepare"]
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 PASSES = 30_000  # images that the map's autoencoder sees in training: some 20 seconds on two cores at 28 x 28 pixels
-MAX_EPOCHS = 20
+MAX_EPOCHS = 500  # of a small folder: with fewer steps there is no map yet
 
 
 @dataclass(frozen=True)

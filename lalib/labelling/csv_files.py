@@ -19,12 +19,16 @@ from lalib.labelling.store import Imported, LabelStore
 __all__ = ["read_csv", "write_csv", "write_selection"]
 
 
-def write_selection(path: str | Path, images: ImageSet, index: torch.Tensor | Sequence[int]) -> Path:
-    """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and an
-    empty column "class". Once that is filled in, read_csv reads it."""
+def write_selection(
+    path: str | Path, images: ImageSet, index: torch.Tensor | Sequence[int], store: LabelStore | None = None
+) -> Path:
+    """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
+    column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
     chosen = images.subset(index)
     files = chosen.files or [""] * len(chosen)
-    rows = zip(torch.as_tensor(index).tolist(), files, chosen.hashes, [""] * len(chosen), strict=True)
+    known = {} if store is None else store.answers()
+    classes = [(known[image].class_name or "") if image in known else "" for image in chosen.hashes]
+    rows = zip(torch.as_tensor(index).tolist(), files, chosen.hashes, classes, strict=True)
     return _write(path, ("index", "file", "image", "class"), rows)
 
 

@@ -8,14 +8,19 @@ import ipywidgets
 import torch
 
 from lalib.data import ImageSet
-from lalib.labelling import LabelStore, read_csv, read_label_studio, write_label_studio, write_selection
+from lalib.labelling import (
+    LabelStore,
+    label_studio_config,
+    read_csv,
+    read_label_studio,
+    write_label_studio,
+    write_selection,
+)
 from lalib.widgets._parts import LABEL, Sentence, counted
 
 __all__ = ["Exchange"]
 
-WRITERS = {".csv": write_selection, ".json": write_label_studio}
 WRITE = {".csv": "write CSV", ".json": "write Label Studio tasks"}
-TAKE = {".csv": "Fill in its column class.", ".json": "In Label Studio: Import."}
 
 
 class Exchange(ipywidgets.VBox):
@@ -23,7 +28,8 @@ class Exchange(ipywidgets.VBox):
 
     selection(): the indices (n,) to write. store: where answers go; files lie beside it, else in the working folder.
     `controls` has the widgets by name: file, write CSV, write Label Studio tasks; answers, read answers.
-    A file that is there is never written over: it may hold answers already.
+    The CSV has the answers that there are; with a store Label Studio's interface is written beside the tasks. A file
+    that is there is never written over: it may hold answers already.
     """
 
     def __init__(self, images: ImageSet, selection: Callable[[], torch.Tensor], store: LabelStore | None = None):
@@ -71,14 +77,27 @@ class Exchange(ipywidgets.VBox):
         path = path if path.suffix == suffix else path.with_name(path.name + suffix)
         if not len(index):
             raise ValueError("no image is selected")
-        if path.exists():
-            raise ValueError(f"{path} is there already and may hold answers, choose another name")
-        WRITERS[suffix](path, self.images, index)
-        return f"{counted(len(index), 'image')} written to {path}. {TAKE[suffix]}"
+        written = {path: lambda: write_selection(path, self.images, index, self.store)}
+        take = "Fill in its column class."
+        if suffix == ".json":
+            written = {path: lambda: write_label_studio(path, self.images, index)}
+            take = "In Label Studio: Import."
+            if self.store is not None:
+                interface = path.with_suffix(".xml")
+                written[interface] = lambda: interface.write_text(label_studio_config(self.store.class_names))
+                take = f"In Label Studio: Import, and {interface.name} goes into Settings, Labeling Interface, Code."
+        for file in written:
+            if file.exists():
+                raise ValueError(f"{file} is there already and may hold answers, choose another name")
+        for write in written.values():
+            write()
+        if self.store is not None and suffix == ".csv":
+            self.controls["answers"].value = self.controls["answers"].value or path.name
+        return f"{counted(len(index), 'image')} written to {path}. {take}"
 
     def _read(self):
         path = self._path("answers")
-        if path.suffix not in WRITERS:
-            raise ValueError(f"answers must be in a file that ends in {' or '.join(WRITERS)}, got {path.name!r}")
+        if path.suffix not in WRITE:
+            raise ValueError(f"answers must be in a file that ends in {' or '.join(WRITE)}, got {path.name!r}")
         read = read_csv if path.suffix == ".csv" else read_label_studio
         return str(read(self.store, path, self.images))

@@ -46,7 +46,7 @@ def sampling_explorer(
     second: str | None = None,
     n: int = 100,
     seed: int = 0,
-    comparison: "pd.DataFrame | None" = None,
+    comparison: "Mapping[str, pd.DataFrame] | None" = None,
     store: LabelStore | None = None,
 ) -> "SamplingExplorer":
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
@@ -54,9 +54,9 @@ def sampling_explorer(
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
     (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
     no label; strategy, second (None: only one), n, seed: what is shown first.
-    comparison: a table of `la.compare`, or of `la.compare_query_sets` with one ratio, of random and others, with two
-    seeds or more. The sentence then says how many random labels each strategy's, and those that its run began with,
-    are worth there, by results.label_saving.
+    comparison: autoencoder's name -> a table of `la.compare`, or of `la.compare_query_sets` with one ratio, of random
+    and others on such a map, with two seeds or more. The sentence then says how many random labels each strategy's, and
+    those that its run began with, are worth there, by results.label_saving.
     store: where answers are put that are read from a file; without it selections can be written only.
     The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
     label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
@@ -78,7 +78,7 @@ def sampling_explorer(
     second = NONE if second is None else check_choice("second", second, offered)
     check_int("n", n, low=1, high=min(MAX_N, len(images)))
     check_int("seed", seed, low=0, high=MAX_SEED)
-    saving = None if comparison is None else _saving(comparison)
+    saving = {check_choice("comparison", name, codes): _saving(table) for name, table in (comparison or {}).items()}
     chosen = (
         StrategyControls(offered, strategy, seed, len(images)),
         StrategyControls([NONE, *offered], second, seed, len(images), prefix="second "),
@@ -86,10 +86,10 @@ def sampling_explorer(
     return SamplingExplorer(images, places, chosen, n, saving, store)
 
 
-def _saving(comparison):
+def _saving(table):
     """Label saving at all numbers of labels but the first of a run, which no strategy has chosen."""
-    saving = results.label_saving(comparison, labels="all")
-    given = comparison.loc[comparison["round"] == 0, "labels"] if "round" in comparison else ()
+    saving = results.label_saving(table, labels="all")
+    given = table.loc[table["round"] == 0, "labels"] if "round" in table else ()
     return saving[~saving["labels"].isin(given)]
 
 
@@ -104,10 +104,10 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     counts = labels.sum(dim=0) if images.multi_label else torch.bincount(labels, minlength=images.n_classes)
     most, least = int(counts.argmax()), int(counts.argmin())
     name = images.class_names
-    rarest = "never" if counts[least] == 0 else f"least often ({int(counts[least])})"
+    rarest = f"never {name[least]}" if counts[least] == 0 else f"least often {name[least]} ({int(counts[least])})"
     return (
         f"{text}: {classes_in_words(labels, images.n_classes)}. "
-        f"Most often ({int(counts[most])}): {name[most]}; {rarest}: {name[least]}."
+        f"Most often {name[most]} ({int(counts[most])}), {rarest}."
     )
 
 
@@ -198,11 +198,11 @@ class SamplingExplorer(ipywidgets.VBox):
         self.sentence.value = "\n".join([*self._words(), *filter(None, self.troubles)])
 
     def _words(self):
-        shown = self._shown()
+        shown, saving = self._shown(), self.saving.get(self.value("autoencoder"))
         for which, each, index in shown:
             strategy, seed = each.value("strategy"), each.value("seed")
             text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
-            worth = "" if self.saving is None else f" {worth_in_words(self.saving, strategy, len(index))}"
+            worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
             yield f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}"
         if len(shown) > 1:
             both = int(torch.isin(*self.picked).sum())

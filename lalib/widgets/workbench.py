@@ -50,6 +50,12 @@ class Workbench(ipywidgets.VBox):
         self.button.on_click(lambda _: self.label())
         self.who.observe(self._turn, names="value")
         self._turn()
+        others = store.answers()
+        if others and not others.keys() & set(images.hashes):
+            self.sentence.value = (
+                f"{counted(len(others), 'answer')} by {store.labeller} in {store.path} are of none of these images, "
+                "or of the images in another size."
+            )
 
     @property
     def explorer(self):
