@@ -7,6 +7,7 @@ from pathlib import Path
 import ipywidgets
 import torch
 
+from lalib._files import written_whole
 from lalib.data import ImageSet
 from lalib.labelling import (
     LabelStore,
@@ -84,7 +85,7 @@ class Exchange(ipywidgets.VBox):
             take = "In Label Studio: Import."
             if self.store is not None:
                 interface = path.with_suffix(".xml")
-                written[interface] = lambda: interface.write_text(label_studio_config(self.store.class_names))
+                written[interface] = lambda: self._write_interface(interface)
                 take = f"In Label Studio: Import, and {interface.name} goes into Settings, Labeling Interface, Code."
         for file in written:
             if file.exists():
@@ -94,6 +95,10 @@ class Exchange(ipywidgets.VBox):
         if self.store is not None and suffix == ".csv":
             self.controls["answers"].value = self.controls["answers"].value or path.name
         return f"{counted(len(index), 'image')} written to {path}. {take}"
+
+    def _write_interface(self, path):
+        with written_whole(path) as temporary:
+            temporary.write_text(label_studio_config(self.store.class_names), encoding="utf-8")
 
     def _read(self):
         path = self._path("answers")

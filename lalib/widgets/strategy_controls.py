@@ -11,7 +11,7 @@ from lalib.strategies import STRATEGIES, select
 from lalib.strategies.matching import default_threshold
 from lalib.widgets._parts import LABEL
 
-__all__ = ["NONE", "OPTIONS", "Places", "StrategyControls", "options_of"]
+__all__ = ["MAX_SEED", "NONE", "Places", "StrategyControls", "options_of"]
 
 NONE = "none"  # no strategy, or no threshold; not None, which a SelectionSlider cannot hold
 OPTIONS = ("threshold", "match", "clusters")
