@@ -21,40 +21,41 @@ LINE = {"color": INK, "line": {"width": 1.6}}
 class SamplingMap(Plot):
     """Faded points, those that are picked, and a ring or a square around them that tells by which strategy.
 
-    The colours travel as int16 class numbers, not as strings; the faded points only when they have moved.
+    The colours travel as int16 class numbers, not as strings; the faded points only when they have moved. They are made
+    once, as plotly checks the shape of each: seconds for 60,000.
     """
 
     def __init__(self, images: ImageSet, codes: torch.Tensor):
-        self.images = images
-        super().__init__(self._drawn(codes, {}, ""), fixed=1)
+        self.images, self.codes = images, codes
+        fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
+        fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
+        fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
+        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+        super().__init__(apply_layout(fig, "", width=620, height=500, legend=legend), fixed=1)
 
     def mark(self, codes: torch.Tensor, picked: Mapping[str, torch.Tensor], title: str) -> None:
         """Mark what is picked on the map codes (N, 2): at most two names, as the legend has them, and indices (n,)."""
-        self.show(self._drawn(codes, picked, title))
-
-    def _drawn(self, codes, picked, title):
-        kind = go.Scattergl if len(codes) > MANY_POINTS else go.Scatter
-
-        def points(index, **look):
-            x, y = codes[index].T.numpy()
-            words = {"customdata": index.numpy(), "hovertemplate": "image %{customdata}<extra></extra>"}
-            return kind(x=x, y=y, mode="markers", **words, **look)
-
-        def coloured(index, **marker):
-            color, shape = _look(self.images, index)
-            marker |= _scale(self.images) | {"size": 6, "color": color, "symbol": shape}
-            return points(index, marker=marker, showlegend=False)
-
-        everything = torch.arange(len(codes))
-        union = torch.cat([everything[:0], *picked.values()]).unique()
-        fig = go.Figure([coloured(everything, opacity=0.3), coloured(union).update(marker_showscale=False)])
+        self.codes, fig = codes, self.figure
+        x, y = codes.T.numpy()
+        fig.data[0].update(x=x, y=y)
+        fig.data = fig.data[:1]
+        union = torch.cat([torch.empty(0, dtype=torch.int64), *picked.values()]).unique()
+        fig.add_trace(self._coloured(union, showscale=False))
         for (name, index), mark in zip(picked.items(), MARKS, strict=False):
-            fig.add_trace(points(index, name=name, marker=mark | LINE, showlegend=True))
-        fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
-        fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
-        fig.update_layout(uirevision=title)  # a reader's zoom stays while the map does
-        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
-        return apply_layout(fig, title, width=620, height=500, legend=legend)
+            fig.add_trace(self._points(index, name=name, marker=mark | LINE, showlegend=True))
+        fig.update_layout(title_text=title, uirevision=title)  # a reader's zoom stays while the map does
+        self.show(fig)
+
+    def _points(self, index, **look):
+        kind = go.Scattergl if len(self.codes) > MANY_POINTS else go.Scatter
+        x, y = self.codes[index].T.numpy()
+        words = {"customdata": index.numpy(), "hovertemplate": "image %{customdata}<extra></extra>"}
+        return kind(x=x, y=y, mode="markers", **words, **look)
+
+    def _coloured(self, index, **marker):
+        color, shape = _look(self.images, index)
+        marker = _scale(self.images) | {"size": 6, "color": color, "symbol": shape} | marker
+        return self._points(index, marker=marker, showlegend=False)
 
 
 def _look(images, index):
