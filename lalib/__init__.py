@@ -11,114 +11,78 @@ la.figures.latent_map(codes, images, selected=query)
 
 import importlib
 
-from lalib._checks import LalibError
-from lalib.adversarial import M2VAAL, TAVAAL, VAAL
-from lalib.autoencoders import CAE, TSNEAE, VAE, VariationalTSNEAE
-from lalib.classifiers import CNNClassifier, EncoderClassifier, MLPClassifier, ResNetClassifier, accuracy, predict_proba
-from lalib.conditional import ConditionalVAE
-from lalib.contrastive import ContrastiveEncoder
-from lalib.data import DATASETS, ImageSet, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
-from lalib.experiments import compare
-from lalib.generation import GenerativeAugmentation, ImageGenerator
+from lalib import codes, data, experiments, labelling, models, strategies, training
+from lalib.codes import decode, encode, one_nn_error, project, reconstruction_errors
+from lalib.data import ImageSet, LalibError, from_arrays, from_folder, from_npz, load, stratified_split, unbalance
+from lalib.experiments import Task, compare
 from lalib.labelling import LabellingLoop, LabelStore
-from lalib.latent import (
-    class_balance,
-    decode,
-    difficulty,
-    encode,
-    latent_grid,
-    one_nn_error,
-    project,
-    reconstruct,
-    reconstruction_errors,
-    traversal,
-    trustworthiness,
+from lalib.models import (
+    CAE,
+    M2,
+    TSNEAE,
+    VAE,
+    CNNClassifier,
+    ContrastiveEncoder,
+    FixMatch,
+    MLPClassifier,
+    VariationalTSNEAE,
+    accuracy,
+    predict_proba,
 )
-from lalib.loop import active_learning, cold_start
-from lalib.pool import Pool, PoolView
-from lalib.query_sets import compare_maps, compare_query_sets
-from lalib.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, partly_labelled
-from lalib.spreading import spread_labels
-from lalib.strategies import STRATEGIES, Selection, select
-from lalib.task_models import evaluate
-from lalib.tasks import RoundEncoder, Task, TaskData
-from lalib.training import History, fit, load_model, save
+from lalib.strategies import select
+from lalib.training import fit, load_model, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CAE",
-    "DATASETS",
-    "M1M2",
     "M2",
-    "M2VAAL",
-    "STRATEGIES",
-    "TAVAAL",
     "TSNEAE",
-    "VAAL",
     "VAE",
     "CNNClassifier",
-    "ClassPriorVAE",
-    "ConditionalVAE",
     "ContrastiveEncoder",
-    "EncoderClassifier",
     "FixMatch",
-    "GenerativeAugmentation",
-    "History",
-    "ImageGenerator",
     "ImageSet",
     "LabelStore",
     "LabellingLoop",
     "LalibError",
     "MLPClassifier",
-    "Pool",
-    "PoolView",
-    "ResNetClassifier",
-    "RoundEncoder",
-    "Selection",
     "Task",
-    "TaskData",
     "VariationalTSNEAE",
     "accuracy",
-    "active_learning",
-    "class_balance",
-    "cold_start",
+    "codes",
     "compare",
-    "compare_maps",
-    "compare_query_sets",
+    "data",
     "decode",
-    "difficulty",
     "encode",
-    "evaluate",
+    "experiments",
     "figures",
     "fit",
     "from_arrays",
     "from_folder",
     "from_npz",
     "labelling",
-    "latent_grid",
     "load",
     "load_model",
+    "models",
     "one_nn_error",
-    "partly_labelled",
     "predict_proba",
     "project",
-    "reconstruct",
     "reconstruction_errors",
+    "results",
     "save",
     "select",
-    "spread_labels",
+    "strategies",
     "stratified_split",
-    "traversal",
-    "trustworthiness",
+    "training",
     "unbalance",
     "widgets",
 ]
 
-_LAZY = ("figures", "results", "widgets")  # these import plotly, pandas or ipywidgets
+_LAZY = {"figures": "lalib.figures", "results": "lalib.experiments.results", "widgets": "lalib.widgets"}  # slow imports
 
 
 def __getattr__(name: str):
     if name in _LAZY:
-        return importlib.import_module(f"lalib.{name}")
+        return importlib.import_module(_LAZY[name])
     raise AttributeError(f"module 'lalib' has no attribute {name!r}")

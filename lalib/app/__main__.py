@@ -8,9 +8,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lalib._checks import LalibError
 from lalib.app.page import Settings, prepare
 from lalib.app.server import server
+from lalib.data.checks import LalibError
 
 PORT = 8866
 

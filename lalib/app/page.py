@@ -7,15 +7,16 @@ from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lalib._checks import LalibError
-from lalib.autoencoders import VAE
-from lalib.data import DATASETS, ImageSet, from_folder, load
+from lalib.codes.coding import encode
+from lalib.codes.projection import project
+from lalib.data.catalogue import DATASETS, from_folder, load
+from lalib.data.checks import LalibError
+from lalib.data.imageset import ImageSet
 from lalib.labelling import LabelStore
-from lalib.latent import encode, project
-from lalib.training import fit, load_model, save
+from lalib.models.autoencoders import VAE
+from lalib.training.checkpoints import load_model, save
+from lalib.training.fitting import fit
 from lalib.widgets import Workbench
-
-__all__ = ["Settings", "page", "prepare"]
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 PASSES = 30_000  # images that the map's autoencoder sees in training: some 20 seconds on two cores at 28 x 28 pixels

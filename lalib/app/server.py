@@ -12,8 +12,6 @@ from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 from voila.app import Voila
 
-__all__ = ["Server", "TokenOnly", "server"]
-
 ADDRESS = "127.0.0.1"
 IDLE = 600  # seconds after which a kernel that has neither a page nor anything to do is shut down
 # The browser itself sends no request anywhere else, whatever the page or Voila's templates ask for.

@@ -11,7 +11,7 @@ from lalib.figures.curves import class_histogram, comparison, confusion, confusi
 from lalib.figures.images import latent_grid, reconstructions, thumbnails, traversal
 from lalib.figures.learning import class_counts, label_saving, learning_curves, picks, update_learning_curves
 from lalib.figures.maps import clusters, difficulty, latent_map, latent_maps
-from lalib.figures.ranking import critical_difference, penalty_matrix
+from lalib.figures.ranks import critical_difference, penalty_matrix
 
 __all__ = [
     "class_counts",

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lalib._checks import check_number
-from lalib.figures._style import COLOURS, INK, apply_layout, check_index, colour, labels_of, symbol
-from lalib.latent import class_balance
+from lalib.codes.measures import class_balance
+from lalib.data.checks import check_number
+from lalib.figures.style import COLOURS, INK, apply_layout, check_index, colour, labels_of, symbol
 
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
 
-    from lalib.training import History
+    from lalib.training.fitting import History
 
-__all__ = ["class_histogram", "comparison", "confusion", "history", "relation"]
 
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#777777"
 NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lalib._checks import check_int, check_number
-from lalib.figures._style import INK, apply_layout, check_index, labels_of, pixels, png
+from lalib.data.checks import check_int, check_number
+from lalib.figures.style import INK, apply_layout, check_index, labels_of, pixels, png
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from lalib.latent import LatentGrid
+    from lalib.codes.coding import LatentGrid
 
-__all__ = ["latent_grid", "reconstructions", "thumbnails", "traversal"]
 
 TILE = 64  # pixels on the screen
 GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as shares of its height
@@ -50,7 +49,7 @@ def reconstructions(
 
 
 def latent_grid(grid: "LatentGrid", *, title: str | None = None) -> "go.Figure":
-    """The images decoded from a regular grid of latent points, each at its point. grid: from `la.latent_grid`."""
+    """The images decoded from a regular grid of latent points, each at its point. grid: from `la.codes.latent_grid`."""
     x, y, codes = (np.asarray(torch.as_tensor(a).cpu(), dtype=float) for a in (grid.x, grid.y, grid.codes))
     x, y = np.sort(x), np.sort(y)[::-1]  # the first row of a picture is its top, the largest y
     tiles = pixels(grid.images, "grid.images")
@@ -84,7 +83,7 @@ def traversal(
 ) -> "go.Figure":
     """Row i varies latent coordinate i from `low` to `high` while the others stay at `fixed`.
 
-    images: (L, steps, C, H, W), as `la.traversal` returns them; low, high, fixed: what it was called with.
+    images: (L, steps, C, H, W), as `la.codes.traversal` returns them; low, high, fixed: what it was called with.
     """
     tiles = pixels(images)
     if tiles.ndim != 5:

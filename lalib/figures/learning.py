@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lalib._checks import check_choice, check_int
-from lalib.figures._style import COLOURS, INK, SYMBOLS, apply_layout, check_index, heading
+from lalib.data.checks import check_choice, check_int
+from lalib.experiments.results import batch_classes, curve_data
 from lalib.figures.maps import MANY_POINTS, _check_map, _equal_axes
-from lalib.results import batch_classes, curve_data
+from lalib.figures.style import COLOURS, INK, SYMBOLS, apply_layout, check_index, heading
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["class_counts", "label_saving", "learning_curves", "picks", "update_learning_curves"]
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
 DASHES = ("solid", "longdash", "dot", "dashdot", "dash")

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lalib._checks import check_choice, check_codes, check_int
-from lalib.figures._style import INK, apply_layout, check_index, colour, heading, labels_of, symbol
+from lalib.data.checks import check_choice, check_codes, check_int
+from lalib.figures.style import INK, apply_layout, check_index, colour, heading, labels_of, symbol
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["clusters", "difficulty", "latent_map", "latent_maps"]
 
 MANY_POINTS = 2_000  # more are drawn with WebGL
 MANY_GROUPS = 20  # more get no legend
@@ -95,7 +94,8 @@ def clusters(codes: torch.Tensor, assignment: torch.Tensor, *, title: str | None
 def difficulty(codes: torch.Tensor, values: torch.Tensor, *, name: str = "difficulty", **options) -> "go.Figure":
     """Points that are difficult to learn: the map coloured by one number per image.
 
-    codes: (N, 2); values: (N,), e.g. reconstruction errors or a column of `la.difficulty`; name: its title and unit.
+    codes: (N, 2); values: (N,), e.g. reconstruction errors or a column of `la.codes.difficulty`; name: its title
+    and unit.
     """
     values = torch.as_tensor(values, dtype=torch.float32)
     options = {"title": f"Encodings by {name}", "color_title": name} | options

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from lalib._checks import LalibError, check_choice
-from lalib.data import ImageSet
+from lalib.data.checks import LalibError, check_choice
+from lalib.data.imageset import ImageSet
 from lalib.labelling.store import LabelStore
-from lalib.networks import UNKNOWN
+from lalib.models.networks import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["Agreement", "agreement", "merge"]
 
 
 class Agreement(NamedTuple):

@@ -6,9 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lalib._checks import check_choice
-
-__all__ = ["KINDS", "UNSURE_CHOICE", "Answer", "check_answer", "check_class_names", "check_hash", "check_name", "now"]
+from lalib.data.checks import check_choice
 
 KINDS = ("class", "unsure", "skip")
 UNSURE_CHOICE = "(not sure)"  # stands among the classes where a program has no other place for "unsure"

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import torch
 
-from lalib._files import written_whole
-from lalib.data import ImageSet
+from lalib.data.files import written_whole
+from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import Answer, check_answer, now
 from lalib.labelling.store import Imported, LabelStore
-
-__all__ = ["read_csv", "write_csv", "write_selection"]
 
 
 def write_selection(

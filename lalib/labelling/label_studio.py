@@ -16,13 +16,11 @@ from xml.sax.saxutils import quoteattr
 
 import torch
 
-from lalib._checks import LalibError
-from lalib._files import written_whole
-from lalib.data import ImageSet
+from lalib.data.checks import LalibError
+from lalib.data.files import written_whole
+from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_class_names, now
 from lalib.labelling.store import Imported, LabelStore
-
-__all__ = ["UNSURE_CHOICE", "label_studio_config", "read_label_studio", "write_label_studio"]
 
 SHOWN = 5  # tasks named in a message
 

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_int
-from lalib.data import ImageSet
-from lalib.labelling._sqlite import check_file, transaction
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import KINDS, Answer, check_answer, check_class_names, check_hash, check_name, now
-from lalib.networks import UNKNOWN
+from lalib.labelling.sqlite import check_file, transaction
+from lalib.models.networks import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Imported", "LabelStore", "Progress"]
 
 SHOWN = 5  # images or lines named in a message
 

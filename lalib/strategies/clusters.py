@@ -8,11 +8,10 @@ import heapq
 
 import torch
 
-from lalib._checks import check_int
-from lalib.geometry import kmeans, knn
-from lalib.pool import PoolView, Selection
-
-__all__ = ["k_medoids", "typiclust"]
+from lalib.codes.clustering import kmeans
+from lalib.codes.neighbours import knn
+from lalib.data.checks import check_int
+from lalib.strategies.view import PoolView, Selection
 
 
 def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations: int = 50) -> Selection:

@@ -21,13 +21,11 @@ from functools import cached_property
 
 import torch
 
-from lalib._checks import check_choice, check_number
-from lalib.geometry import distinct, evenly_spread, factors
-from lalib.pool import PoolView, Selection
-from lalib.strategies.ranking import draw_candidates, pick
+from lalib.codes.neighbours import distinct, evenly_spread, factors
+from lalib.data.checks import check_choice, check_number
+from lalib.strategies.picking import draw_candidates, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
-
-__all__ = ["maxherding", "probcover", "uncertainty_herding"]
+from lalib.strategies.view import PoolView, Selection
 
 TILE = 2**19  # squared distances at once, 4 MB: they stay in the cache
 ROWS = 512  # of a tile, at most

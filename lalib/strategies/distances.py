@@ -17,13 +17,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lalib.pool import PoolView, Selection
 from lalib.strategies.learned import class_labels, latent_points
-from lalib.strategies.ranking import largest, nearest_distance, pick, total_distance
+from lalib.strategies.picking import largest, nearest_distance, pick, total_distance
 from lalib.strategies.spatial import allocation
 from lalib.strategies.uncertainty import class_probs, uncertainty
-
-__all__ = ["m2_confidence_distance", "m2_distance"]
+from lalib.strategies.view import PoolView, Selection
 
 
 def m2_distance(

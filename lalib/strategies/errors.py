@@ -2,9 +2,7 @@
 
 import torch
 
-from lalib.pool import PoolView, Selection
-
-__all__ = ["reconstruction_error"]
+from lalib.strategies.view import PoolView, Selection
 
 
 def reconstruction_error(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:

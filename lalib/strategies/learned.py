@@ -16,12 +16,10 @@ alpha z.
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_int, check_labels, check_number
-from lalib.pool import PoolView, Selection
-from lalib.strategies.ranking import largest, nearest_distance, pick
+from lalib.data.checks import LalibError, check_choice, check_int, check_labels, check_number
+from lalib.strategies.picking import largest, nearest_distance, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
-
-__all__ = ["badge", "class_labels", "core_set", "latent_points", "learning_loss", "medal"]
+from lalib.strategies.view import PoolView, Selection
 
 SPACES = ("features", "latents", "codes", "both")
 ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients

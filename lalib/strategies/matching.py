@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from lalib._checks import LalibError, check_choice, check_number
-from lalib.geometry import Neighbours, distinct, median_nn_distance, resolve_metric
-
-__all__ = ["MATCHES", "check_matching", "default_threshold", "match_draws"]
+from lalib.codes.neighbours import Neighbours, distinct, median_nn_distance, resolve_metric
+from lalib.data.checks import LalibError, check_choice, check_number
 
 PATIENCE = 10_000  # draws in a row that may add nothing before a threshold is given up
 WALK = 128  # draws searched for at once

@@ -37,13 +37,11 @@ Raises LalibError without labelled images and their labels, and for several labe
 import torch
 from torch import Tensor
 
-from lalib._checks import check_int, check_number
-from lalib.geometry import distinct, evenly_spread
-from lalib.pool import PoolView, Selection
+from lalib.codes.neighbours import distinct, evenly_spread
+from lalib.data.checks import check_int, check_number
 from lalib.strategies.learned import class_labels, latent_points
-from lalib.strategies.ranking import draw_candidates, pick
-
-__all__ = ["norm_added", "norm_change"]
+from lalib.strategies.picking import draw_candidates, pick
+from lalib.strategies.view import PoolView, Selection
 
 NUGGET = 1e-6  # on the diagonal of K
 KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one: a few nuggets

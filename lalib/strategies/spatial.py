@@ -17,21 +17,10 @@ allocate: "proportional" (default: n_S = n |S| / N, rounded by largest remainder
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_int
-from lalib.geometry import ward
-from lalib.pool import PoolView, Selection
+from lalib.codes.clustering import ward
+from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.strategies.matching import check_matching, default_threshold, match_draws
-
-__all__ = [
-    "allocation",
-    "cluster",
-    "clustered_normal_spatial",
-    "normal_in_clusters",
-    "normal_spatial",
-    "random",
-    "uniform_in_clusters",
-    "uniform_spatial",
-]
+from lalib.strategies.view import PoolView, Selection
 
 
 def random(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:

@@ -22,21 +22,10 @@ from functools import lru_cache
 
 import torch
 
-from lalib._checks import LalibError, check_choice, check_int, check_number
-from lalib.geometry import knn
-from lalib.pool import PoolView, Selection
-from lalib.strategies.ranking import largest, nearest_distance, pick, ranks
-
-__all__ = [
-    "bald",
-    "batchbald",
-    "class_probs",
-    "entropy",
-    "least_confidence",
-    "margin",
-    "mutual_information",
-    "uncertainty",
-]
+from lalib.codes.neighbours import knn
+from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.strategies.picking import largest, nearest_distance, pick, ranks
+from lalib.strategies.view import PoolView, Selection
 
 BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax

@@ -1,11 +1,11 @@
 """Figures wired to controls, or to a comparison while it runs, for notebooks."""
 
-from lalib.widgets._plot import Plot
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.explorer import SamplingExplorer, sampling_explorer, selection_in_words, worth_in_words
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import LatentExplorer, latent_explorer
 from lalib.widgets.live import LiveCurves, Race
+from lalib.widgets.plot import Plot
+from lalib.widgets.sampling_explorer import SamplingExplorer, sampling_explorer, selection_in_words, worth_in_words
 from lalib.widgets.strategy_controls import options_of
 from lalib.widgets.workbench import Workbench
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import ipywidgets
 import torch
 
-from lalib._files import written_whole
-from lalib.data import ImageSet
+from lalib.data.files import written_whole
+from lalib.data.imageset import ImageSet
 from lalib.labelling import (
     LabelStore,
     label_studio_config,
@@ -17,9 +17,7 @@ from lalib.labelling import (
     write_label_studio,
     write_selection,
 )
-from lalib.widgets._parts import LABEL, Sentence, counted
-
-__all__ = ["Exchange"]
+from lalib.widgets.parts import LABEL, Sentence, counted
 
 WRITE = {".csv": "write CSV", ".json": "write Label Studio tasks"}
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lalib._checks import check_labels
-from lalib.data import ImageSet
-from lalib.figures._style import colour
-from lalib.networks import UNKNOWN
-
-__all__ = ["Groups", "by_class", "by_cluster", "by_error", "by_round", "known_labels"]
+from lalib.data.checks import check_labels
+from lalib.data.imageset import ImageSet
+from lalib.figures.style import colour
+from lalib.models.networks import UNKNOWN
 
 ERROR_STEPS = 8
 NO_GROUP = "#C9C9C9"  # lighter than the grey among the classes

@@ -7,12 +7,10 @@ import anywidget
 import torch
 import traitlets
 
-from lalib._checks import LalibError, check_choice
-from lalib.data import ImageSet
-from lalib.figures._style import check_index, pixels, png
+from lalib.data.checks import LalibError, check_choice
+from lalib.data.imageset import ImageSet
+from lalib.figures.style import check_index, pixels, png
 from lalib.labelling import Answer, LabelStore
-
-__all__ = ["Labeller"]
 
 NONE, UNSURE, SKIP = -1, -2, -3  # as in labeller.js; classes are 0, 1, ...
 OTHERS = {"unsure": UNSURE, "skip": SKIP}

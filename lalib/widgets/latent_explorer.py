@@ -8,20 +8,18 @@ import ipywidgets
 import numpy as np
 import torch
 
-from lalib._checks import check_codes
-from lalib.autoencoders import Autoencoder
-from lalib.contrastive import ContrastiveEncoder
-from lalib.data import ImageSet
+from lalib.codes.coding import decode, draws_classes
+from lalib.data.checks import check_codes
+from lalib.data.imageset import ImageSet
 from lalib.labelling import LabelStore
-from lalib.latent import decode, draws_classes
-from lalib.networks import UNKNOWN
-from lalib.semisupervised import M2
-from lalib.widgets._parts import LABEL, Coordinates, Sentence, counts_table, picture, source
+from lalib.models.autoencoders import Autoencoder
+from lalib.models.contrastive import ContrastiveEncoder
+from lalib.models.networks import UNKNOWN
+from lalib.models.semisupervised import M2
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, known_labels
 from lalib.widgets.latent_map import LatentMap
-
-__all__ = ["LatentExplorer", "latent_explorer"]
+from lalib.widgets.parts import LABEL, Coordinates, Sentence, counts_table, picture, source
 
 ALL = -1  # in place of a group's number
 NEAREST = -1  # in place of a class's number

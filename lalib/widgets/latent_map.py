@@ -9,8 +9,6 @@ import traitlets
 
 from lalib.widgets.groups import Groups
 
-__all__ = ["LatentMap"]
-
 HEIGHT = 500  # pixels
 KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
 

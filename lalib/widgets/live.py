@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 
 from lalib import figures
-from lalib._checks import LalibError
-from lalib.experiments import compare
+from lalib.data.checks import LalibError
+from lalib.experiments.comparison import compare
 from lalib.figures.learning import VALUES
-from lalib.widgets._names import Names
-from lalib.widgets._parts import Sentence
-from lalib.widgets._plot import Plot
-
-__all__ = ["LiveCurves", "Race"]
+from lalib.widgets.names import Names
+from lalib.widgets.parts import Sentence
+from lalib.widgets.plot import Plot
 
 
 class LiveCurves(ipywidgets.VBox):

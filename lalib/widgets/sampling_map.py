@@ -6,12 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from lalib.data import ImageSet
-from lalib.figures._style import COLOURS, INK, apply_layout
+from lalib.data.imageset import ImageSet
 from lalib.figures.maps import MANY_POINTS
-from lalib.widgets._plot import Plot
-
-__all__ = ["SamplingMap"]
+from lalib.figures.style import COLOURS, INK, apply_layout
+from lalib.widgets.plot import Plot
 
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
 MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other

@@ -6,12 +6,11 @@ from functools import cached_property, lru_cache
 import ipywidgets
 import torch
 
-from lalib.geometry import median_nn_distance, ward
-from lalib.strategies import STRATEGIES, select
+from lalib.codes.clustering import ward
+from lalib.codes.neighbours import median_nn_distance
 from lalib.strategies.matching import default_threshold
-from lalib.widgets._parts import LABEL
-
-__all__ = ["MAX_SEED", "NONE", "Places", "StrategyControls", "options_of"]
+from lalib.strategies.registry import STRATEGIES, select
+from lalib.widgets.parts import LABEL
 
 NONE = "none"  # no strategy, or no threshold; not None, which a SelectionSlider cannot hold
 OPTIONS = ("threshold", "match", "clusters")

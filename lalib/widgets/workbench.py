@@ -6,16 +6,14 @@ from collections.abc import Mapping
 import ipywidgets
 import torch
 
-from lalib._checks import LalibError
-from lalib.autoencoders import Autoencoder
-from lalib.data import ImageSet
+from lalib.data.checks import LalibError
+from lalib.data.imageset import ImageSet
 from lalib.labelling import LabelStore
-from lalib.widgets._parts import LABEL, Sentence, counted
-from lalib.widgets.explorer import sampling_explorer
+from lalib.models.autoencoders import Autoencoder
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import latent_explorer
-
-__all__ = ["Workbench"]
+from lalib.widgets.parts import LABEL, Sentence, counted
+from lalib.widgets.sampling_explorer import sampling_explorer
 
 N = 100  # images picked at first
 STRATEGY, HAND = "a strategy", "I, on the map"

@@ -33,9 +33,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import lalib as la
-from lalib import loop
-from lalib.experiments import _pca
-from lalib.tasks import Task
+from lalib.experiments import loop
+from lalib.experiments.comparison import _pca
+from lalib.experiments.tasks import Task
 
 INITIAL, WHOLE = 20, 10  # labels to start with; seeds of the whole comparison
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from lalib.geometry import ward
-from lalib.seeds import generator
+from lalib.codes.clustering import ward
+from lalib.data.seeds import generator
 from lalib.strategies import matching, select, spatial
 
 CLUSTERS = 20

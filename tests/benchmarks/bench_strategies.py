@@ -24,8 +24,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from lalib.seeds import generator
-from lalib.strategies import select
+from lalib.data.seeds import generator
+from lalib.strategies.registry import select
 
 LABELED = 100
 COVERING = ("probcover", "maxherding")

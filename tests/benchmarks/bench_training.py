@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import lalib as la
-from lalib.networks import Batch
-from lalib.seeds import generator
+from lalib.data.seeds import generator
+from lalib.models.networks import Batch
 
 
 def by_fit(images, preset, device, epochs, batch_size):

@@ -1,0 +1,29 @@
+"""What codes hold: encode, decode, grids, measures, neighbours, clusters, views, spreading of labels."""
+
+from lalib.codes.clustering import kmeans, ward
+from lalib.codes.coding import LatentGrid, decode, encode, latent_grid, reconstruct, reconstruction_errors, traversal
+from lalib.codes.measures import class_balance, difficulty, one_nn_error, trustworthiness
+from lalib.codes.neighbours import Neighbours, knn, median_nn_distance
+from lalib.codes.projection import project
+from lalib.codes.spreading import spread_labels
+
+__all__ = [
+    "LatentGrid",
+    "Neighbours",
+    "class_balance",
+    "decode",
+    "difficulty",
+    "encode",
+    "kmeans",
+    "knn",
+    "latent_grid",
+    "median_nn_distance",
+    "one_nn_error",
+    "project",
+    "reconstruct",
+    "reconstruction_errors",
+    "spread_labels",
+    "traversal",
+    "trustworthiness",
+    "ward",
+]

@@ -1,0 +1,96 @@
+"""Numbers that say how good codes are and how difficult images are.
+
+[Venna2001]  Venna and Kaski, Neighborhood preservation in nonlinear projection methods, 2001. Trustworthiness.
+[Paul2021]   Paul et al., Deep learning on a data diet, 2021. EL2N.
+[Toneva2019] Toneva et al., An empirical study of example forgetting, 2019.
+[Swayamdipta2020] Swayamdipta et al., Dataset cartography, 2020.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lalib.codes.neighbours import knn
+from lalib.data.checks import LalibError, check_codes, check_int, check_labels
+from lalib.data.imageset import ImageSet
+from lalib.models.classifiers import CNNClassifier, predict_proba
+from lalib.training.fitting import fit
+
+
+def one_nn_error(
+    codes: Tensor, labels: Tensor, test_codes: Tensor | None = None, test_labels: Tensor | None = None
+) -> float:
+    """Share of points whose nearest neighbour among `codes` (N, L) has another label, in [0, 1].
+
+    Of the held-out points test_codes (M, L) with test_labels (M,) if they are given, else leave-one-out.
+    """
+    labels = check_labels(labels, len(check_codes(codes)))
+    if test_codes is None:
+        _, index = knn(codes, 1)
+        return float((labels[index[:, 0]] != labels).float().mean())
+    test_labels = check_labels(test_labels, len(check_codes(test_codes, "test_codes")), name="test_labels")
+    _, index = knn(codes, 1, test_codes)
+    return float((labels[index[:, 0]] != test_labels).float().mean())
+
+
+def trustworthiness(images: ImageSet | Tensor, codes: Tensor, k: int = 12) -> float:
+    """T(k) in [0, 1]: how far the k neighbours among the codes are neighbours among the pixels, too [Venna2001].
+
+    Memory grows with N^2: give a few thousand images.
+    """
+    from sklearn.manifold import trustworthiness as sklearn_trustworthiness
+
+    x, points = images.images if isinstance(images, ImageSet) else images, check_codes(codes).cpu().numpy()
+    if len(x) != len(points):
+        raise ValueError(f"codes must be as many as the {len(x)} images, got {len(points)}")
+    return float(sklearn_trustworthiness(x.flatten(1).float().numpy(), points, n_neighbors=k))
+
+
+def class_balance(labels: Tensor, n_classes: int) -> float:
+    """Normalised entropy of the class counts of labels (n,): 1 if all classes are equally frequent, 0 for one class."""
+    check_int("n_classes", n_classes, low=2)
+    labels = check_labels(labels, n_classes=n_classes)
+    share = torch.bincount(labels, minlength=n_classes).double() / len(labels)
+    return float(torch.xlogy(share, share).sum().abs() / np.log(n_classes))  # abs: not -0
+
+
+def difficulty(
+    images: ImageSet, *, epochs: int = 10, early: int = 3, seed: int = 0, device: str = "auto", progress: bool = True
+):
+    """How hard each labelled image is to learn, from one small CNN trained on all: a DataFrame with N rows.
+
+    el2n: |p - onehot(y)|_2 after `early` epochs [Paul2021]; forgetting: times an image went from right to wrong
+    between epochs [Toneva2019] (Differs: counted per epoch, not per batch, and an image never learnt counts epochs);
+    confidence, variability: mean and standard deviation over epochs of p(y) [Swayamdipta2020].
+    """
+    import pandas as pd
+
+    if images.labels is None:
+        raise LalibError("difficulty needs labels: the image set has none")
+    check_int("early", early, low=1, high=check_int("epochs", epochs, low=1))
+    classifier = CNNClassifier(images.image_shape, images.n_classes, seed=seed)
+    probs_T_N_C = []
+    fit(
+        classifier,
+        images,
+        epochs=epochs,
+        batch_size=128,
+        on_epoch=lambda _, model: probs_T_N_C.append(predict_proba(model, images)),
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
+    return pd.DataFrame(_difficulty(torch.stack(probs_T_N_C), images.labels, early))
+
+
+def _difficulty(probs_T_N_C: Tensor, labels: Tensor, early: int) -> dict[str, np.ndarray]:
+    onehot = torch.nn.functional.one_hot(labels, probs_T_N_C.shape[2])
+    p_true = (probs_T_N_C * onehot).sum(2)
+    right = probs_T_N_C.argmax(2) == labels
+    forgotten = (right[:-1] & ~right[1:]).sum(0)
+    return {
+        "el2n": (probs_T_N_C[early - 1] - onehot).norm(dim=1).numpy(),
+        "forgetting": torch.where(right.any(0), forgotten, len(right)).numpy(),
+        "confidence": p_true.mean(0).numpy(),
+        "variability": p_true.std(0, correction=0).numpy(),
+    }

@@ -1,0 +1,137 @@
+"""Images to select from: ImageSet, the data sets that load by name, own images, splits and unbalanced pools.
+
+The small sets in data/ are read only if their SHA-256 is the recorded one. A data set is never replaced by another.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lalib.data import downloads
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.imageset import MIN_SIZE, ImageSet, from_arrays
+from lalib.data.splits import stratified_split
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+
+
+def load(
+    name: str, split: str = "train", *, root: str | Path | None = None, mirror: str | Path | None = None
+) -> ImageSet:
+    """A data set by name (see DATASETS): what ships or is installed is read where it lies, the rest is downloaded once.
+
+    split: "train" or "test"; SVHN also has "extra", the MedMNIST sets "val". root: folder for downloads, data/downloads
+    if None. mirror: URL or folder to fetch from instead of the set's own server. Neither matters to sets that are here.
+    "digits" has no split of its own: a fifth of every class, drawn with seed 0, is "test".
+    Raises ValueError for an unknown name or split, LalibError for a damaged file or a download that fails.
+    """
+    check_choice("name", name, DATASETS)
+    reader, splits = DATASETS[name]
+    check_choice(f"split of {name}", split, splits)
+    images, labels, class_names = reader(name, split, Path(root or DATA / "downloads"), mirror)
+    return ImageSet(images, labels, class_names, f"{name}/{split}")
+
+
+def _mini(name, split, root, mirror):
+    path = DATA / f"{name}.npz"
+    _check_recorded(path)
+    arrays = downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
+    images, labels, class_names = arrays.values()
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
+
+
+def _check_recorded(path):
+    """LalibError unless the SHA-256 of `path` is the one that SHA256SUMS beside it records."""
+    remedy = f"Restore it from lalib's repository: git checkout -- data/{path.name}"
+    if not path.exists():
+        raise LalibError(f"{path} is missing: lalib runs from a clone of its repository (pip install -e .). {remedy}")
+    lines = (path.parent / "SHA256SUMS").read_text().splitlines()
+    recorded = {file: sha for sha, file in map(str.split, lines)}[path.name]
+    came = downloads.digest(path, "sha256")
+    if came != recorded:
+        size = path.stat().st_size
+        raise LalibError(f"{path} is damaged: its SHA-256 is {came} ({size:,} bytes), not {recorded}. {remedy}")
+
+
+def _digits(name, split, root, mirror):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # counts 0 to 16 become 0 to 255
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    whole = ImageSet(torch.from_numpy(images), labels, tuple(map(str, digits.target_names)), name)
+    part = dict(zip(("train", "test"), stratified_split(whole, 0.2, seed=0), strict=True))[split]
+    return part.images, part.labels, part.class_names
+
+
+def _svhn(name, split, root, mirror):
+    return downloads.read_svhn(split, root, mirror)
+
+
+_TRAIN_TEST = ("train", "test")
+_MEDMNIST = (downloads.read_medmnist, ("train", "val", "test"))
+DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
+    "digits": (_digits, _TRAIN_TEST),
+    "mnist-mini": (_mini, _TRAIN_TEST),
+    "fashion-mnist-mini": (_mini, _TRAIN_TEST),
+    "mnist": (downloads.read_idx_pair, _TRAIN_TEST),
+    "fashion-mnist": (downloads.read_idx_pair, _TRAIN_TEST),
+    "svhn": (_svhn, ("train", "test", "extra")),
+    "pathmnist": _MEDMNIST,
+    "chestmnist": _MEDMNIST,
+    "dermamnist": _MEDMNIST,
+    "octmnist": _MEDMNIST,
+    "pneumoniamnist": _MEDMNIST,
+    "retinamnist": _MEDMNIST,
+    "breastmnist": _MEDMNIST,
+    "bloodmnist": _MEDMNIST,
+    "tissuemnist": _MEDMNIST,
+    "organamnist": _MEDMNIST,
+    "organcmnist": _MEDMNIST,
+    "organsmnist": _MEDMNIST,
+}
+
+
+def from_npz(path: str | Path) -> ImageSet:
+    """An ImageSet of an .npz file: arrays `images` and, if known, `labels` and `class_names` (see from_arrays).
+
+    Nothing is unpickled. Raises ValueError for a file that is not there or has other arrays, LalibError for one that is
+    damaged or holds Python objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"path must be an .npz file, got {str(path)!r}, which is not there")
+    arrays = downloads.read_npz(path)
+    unknown = sorted(set(arrays) - {"images", "labels", "class_names"})
+    if unknown or "images" not in arrays:
+        came = ", ".join(map(repr, arrays)) or "none"
+        raise ValueError(f"{path} must hold 'images' and may hold 'labels' and 'class_names', got {came}")
+    names = arrays.get("class_names")
+    images = from_arrays(arrays["images"], arrays.get("labels"), None if names is None else names.astype(str).tolist())
+    return replace(images, source=str(path))
+
+
+def from_folder(path: str | Path, size: int | tuple[int, int] | None = None, *, bad_files: str = "refuse") -> ImageSet:
+    """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
+
+    Raster files that Pillow reads (PNG, JPEG, TIFF, ...), of several images in one the first; hidden files, other files
+    and folders linked into a class folder are passed over. Images are turned upright as their EXIF says and
+    transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or (H, W) in pixels, or one number for both,
+    to which all are resized (bilinear, aspect not kept); grey stays grey if all are, else all become RGB. bad_files:
+    images that are unreadable or, without `size`, differ from most in size or in being grey: "refuse", or "skip", which
+    leaves them out with a warning that names them.
+    Raises ValueError, naming the files, for bad ones that are refused; for a folder without images or one that may not
+    be read; for class folders whose names differ in the spelling of accents only.
+    """
+    from lalib.data.folders import read_folder
+
+    if size is not None:
+        size = (size, size) if not isinstance(size, (tuple, list)) else tuple(size)
+        if len(size) != 2:
+            raise ValueError(f"size must be one number or (height, width), got {size}")
+        size = tuple(check_int("size", side, low=MIN_SIZE) for side in size)
+    skip = check_choice("bad_files", bad_files, ("refuse", "skip")) == "skip"
+    images, labels, class_names, files = read_folder(Path(path), size, skip)
+    return ImageSet(images, labels, class_names, str(path), files)

@@ -1,0 +1,118 @@
+"""Checks of what a user passes in: every message says what, what is allowed and what came.
+
+Wrong arguments raise ValueError or TypeError; a state that forbids the request raises LalibError.
+"""
+
+import difflib
+import inspect
+import numbers
+from collections.abc import Callable, Iterable
+
+import torch
+
+
+class LalibError(RuntimeError):
+    """The request is well-formed, but what lalib was given so far does not allow it."""
+
+
+def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
+    """`value` as an int in [low, high]; TypeError for anything but a whole number, ValueError outside the range."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    return _in_range(name, int(value), low, high)
+
+
+def check_number(name: str, value: float, low: float | None = None, high: float | None = None) -> float:
+    """`value` as a finite float in [low, high]; TypeError for anything but a number, ValueError outside the range."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return _in_range(name, float(value), low, high)
+
+
+def _in_range(name, value, low, high):
+    if low is not None and value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+    if high is not None and value > high:
+        raise ValueError(f"{name} must be at most {high}, got {value}")
+    return value
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """`value` if it is one of `choices`, else a ValueError that lists them and names the nearest."""
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.{hint}")
+    return value
+
+
+def keyword_defaults(function: Callable) -> dict:
+    """The keyword-only parameters of `function` that have a default, with it."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+def check_options(name: str, function: Callable, options: dict) -> None:
+    """ValueError if `options` holds a key that is not a keyword-only parameter of `function`."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    check_known(name, options, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"])
+
+
+def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError if one of the `options` of what `name` names is not among those that are known."""
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        allowed = ", ".join(map(repr, known)) or "none"
+        raise ValueError(f"{name} has no option {unknown[0]!r}; its options are: {allowed}")
+
+
+def check_codes(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
+    """`codes` as a finite floating-point tensor (N, L) on its own device, N >= 1 and L >= 1."""
+    codes = torch.as_tensor(codes)
+    if codes.ndim != 2 or 0 in codes.shape:
+        raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
+    if not codes.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {codes.dtype}")
+    bad = int((~torch.isfinite(codes)).any(dim=1).sum())
+    if bad:
+        raise ValueError(
+            f"{name} must be finite, but {bad} of {len(codes)} rows hold NaN or infinity: has the training diverged?"
+        )
+    return codes
+
+
+def check_labels(
+    labels: torch.Tensor, n: int | None = None, n_classes: int | None = None, name: str = "labels", *, low: int = 0
+) -> torch.Tensor:
+    """`labels` as a tensor (n,) of whole numbers in [low, n_classes), n >= 1; what is None is not checked."""
+    if labels is None:
+        raise TypeError(f"{name} must be whole numbers, one per point, got None")
+    labels = torch.as_tensor(labels)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"{name} must be whole numbers, got {labels.dtype}")
+    if labels.ndim != 1 or len(labels) == 0 or len(labels) != (n or len(labels)):
+        raise ValueError(f"{name} must have shape ({n or 'n'},), one per point, got {tuple(labels.shape)}")
+    least, most = int(labels.min()), int(labels.max())
+    if n_classes is not None and not low <= least <= most < n_classes:
+        raise ValueError(f"{name} must lie in {low} to {n_classes - 1}, got {least} to {most}")
+    return labels
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """ "auto" is the first CUDA device if there is one, else the CPU; anything else must be available here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices were found")
+    return resolved

@@ -1,0 +1,202 @@
+"""Image files in a folder, read with Pillow and checked before any memory is taken.
+
+Only raster formats are opened: Pillow hands some of the others (EPS) to programs outside Python.
+"""
+
+import os
+import struct
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+GREY = ("1", "L", "LA", "I;16", "I;16B")
+COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+BROKEN = (  # what Pillow's parsers raise on damaged files
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+UNREADABLE = "cannot be read"
+SHOWN = 5  # files named in a message
+BIG = 500  # files from which on a progress bar is worth its line
+
+
+class _Header(NamedTuple):
+    size: tuple[int, int]  # (H, W), after turning the image upright
+    grey: bool
+
+    def in_pixels(self) -> str:
+        return f"{self.size[0]} x {self.size[1]} pixels"
+
+    def in_words(self) -> str:
+        return "grey" if self.grey else "in colour"
+
+
+def read_folder(
+    folder: Path, size: tuple[int, int] | None, skip: bool
+) -> tuple[torch.Tensor, torch.Tensor | None, tuple, tuple]:
+    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), in sorted order.
+
+    All headers are read first, so that a mixed folder is refused before it fills the memory. Without `size` (H, W) all
+    images must agree in size and in being grey or in colour; with it they are resized, and all become RGB if one is.
+    Images that are unreadable or do not agree are named: in a ValueError, or with `skip` in a warning that they are
+    left out. Raises ValueError for a folder without any image, or with none left.
+    """
+    files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
+    headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
+    files = _settled(files, unreadable, UNREADABLE, skip)
+    if size is None:
+        for describe in (_Header.in_pixels, _Header.in_words):
+            files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    grey = all(headers[name].grey for name in files)
+    height, width = size or headers[next(iter(files))].size
+    images = torch.empty((len(files), 1 if grey else 3, height, width), dtype=torch.uint8)
+    rows = dict(zip(files, images, strict=True))
+
+    def read(name: str) -> None:
+        rows[name].copy_(torch.from_numpy(_pixels(files[name], grey, (height, width))))
+
+    _, unreadable = _each(read, files, "images")
+    kept = _settled(files, unreadable, UNREADABLE, skip)
+    if unreadable:  # those that are left are what they would have been without these, as labels are tied to pixels
+        colours = 1 if all(headers[name].grey for name in kept) else 3
+        images = images[[name in kept for name in files], :colours]
+    return images, *_classes(list(kept)), tuple(kept)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
+    Image.init()
+    extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
+    try:
+        tops = [top for top in folder.iterdir() if _shown(top.name)]
+        files = [file for top in tops for file in (_files_below(top) if top.is_dir() else [top])]
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+    images = sorted(file for file in files if file.suffix.lower() in extensions)
+    if not images:
+        raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
+    return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and those below, links that lead nowhere included. OSError for a folder that is closed."""
+
+    def refuse(error: OSError) -> None:  # or it would be passed over
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = filter(_shown, folders)
+        yield from (Path(place, name) for name in filter(_shown, names))
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
+    """function(name) for all names under a progress bar: the results and the reasons of failures, by name."""
+    from tqdm.auto import tqdm
+
+    results, failed = {}, {}
+    for name in tqdm(names, desc=what, unit="image", disable=len(names) < BIG):
+        try:
+            results[name] = function(name)
+        except UnidentifiedImageError:
+            failed[name] = "not an image"
+        except BROKEN as error:
+            failed[name] = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return results, failed
+
+
+def _open(file: Path) -> Image.Image:
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _header(file: Path) -> _Header:
+    if str(file).encode(errors="replace").decode() != str(file):
+        raise ValueError("its path is not UTF-8 text")  # which no CSV file could hold
+    if file.exists() and not file.is_file():
+        raise ValueError("not a file")
+    with _open(file) as image:
+        if image.mode not in GREY + COLOUR:
+            raise ValueError(f"pixels of mode {image.mode!r}; 8-bit or 16-bit grey, or colour is needed")
+        width, height = image.size
+        sideways = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 turn by 90
+        return _Header((width, height) if sideways else (height, width), image.mode in GREY)
+
+
+def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
+    """(C, H, W) uint8, upright, transparency dropped, resized if need be (bilinear, the aspect not kept)."""
+    with _open(file) as image:
+        image = ImageOps.exif_transpose(image) if "exif" in image.info else image
+        if image.mode in ("I;16", "I;16B"):  # Pillow would cut at 255
+            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
+        image = image.convert("L" if grey else "RGB")
+        if image.size != (size[1], size[0]):
+            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        pixels = np.array(image)
+    return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:
+    """What differs from what most are, by name, and that as a sentence."""
+    usual = Counter(values.values()).most_common(1)[0][0]
+    return {name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are"
+
+
+def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool) -> dict[str, Path]:
+    """The files without the bad ones (name: reason), of which it warns; unless `skip`, ValueError if there are any."""
+    if not bad:
+        return files
+    named = _listed(f"{name} ({reason})" for name, reason in bad.items()).encode("utf-8", "backslashreplace").decode()
+    said = f"{len(bad)} of {len(files)} images {what}: {named}"
+    if not skip:
+        resize = "" if what == UNREADABLE else "size= brings all to one size, and to RGB if any is in colour; "
+        raise ValueError(f"{said}. {resize}bad_files='skip' leaves these out")
+    if len(bad) == len(files):
+        raise ValueError(f"{said}. None is left")
+    warnings.warn(f"{said}. They are left out", stacklevel=4)
+    return {name: file for name, file in files.items() if name not in bad}
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
+
+
+def _classes(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Labels and class names by the first sub-folder in each name; (None, ()) if no image lies in a sub-folder.
+
+    Systems write accents in two ways; class names have them in one (NFC).
+    """
+    folders = [name.split("/")[0] if "/" in name else None for name in names]
+    loose = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    if len(loose) == len(names):
+        return None, ()
+    if loose:
+        raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
+    named = {folder: unicodedata.normalize("NFC", folder) for folder in folders}
+    class_names = sorted(set(named.values()))
+    if len(class_names) < len(named):
+        twin = next(name for name in class_names if list(named.values()).count(name) > 1)
+        raise ValueError(f"class folders must differ, got {twin!r} twice, its accents written in two ways")
+    number = {name: position for position, name in enumerate(class_names)}
+    return torch.tensor([number[named[folder]] for folder in folders]), tuple(class_names)

@@ -1,0 +1,189 @@
+"""ImageSet, the form in which lalib holds images, and the way there from arrays."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+MIN_SIZE = 8  # pixels
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet:
+    """Images with or without labels; checked when made, never changed after.
+
+    images: uint8 (N, C, H, W) on the CPU, C 1 or 3, H and W at least 8. labels: int64 (N,) class numbers, (N, C) of 0
+    and 1 where an image may have several classes, or None. files: the names of the images' files, where they have any.
+    Raises TypeError and ValueError for anything else.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor | None
+    class_names: tuple[str, ...]
+    source: str
+    files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "files", tuple(self.files))
+        _check_images(self.images)
+        if self.labels is not None:
+            _check_labels(self.labels, len(self.images), len(self.class_names))
+        if self.files and len(self.files) != len(self.images):
+            raise ValueError(f"files must name all {len(self.images)} images, got {len(self.files)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        classes = f"{self.n_classes} classes" if self.labels is not None else "no labels"
+        return f"ImageSet({self.source!r}, {len(self)} x {'x'.join(map(str, self.image_shape))}, {classes})"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        """Number of class names; 0 where no classes are known."""
+        return len(self.class_names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes at once."""
+        return self.labels is not None and self.labels.ndim == 2
+
+    def subset(self, index: torch.Tensor | np.ndarray | Sequence[int]) -> "ImageSet":
+        """The images at `index` (n,), whole numbers in [0, N), in that order and as often as they are named."""
+        index = _check_index(index, len(self))
+        labels = None if self.labels is None else self.labels[index]
+        files = tuple(self.files[i] for i in index.tolist()) if self.files else ()
+        return ImageSet(self.images[index], labels, self.class_names, self.source, files)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over images and labels with their shapes: equal for equal data, whatever their source."""
+        sha = hashlib.sha256()
+        for tensor in (self.images, self.labels):
+            sha.update(repr(None if tensor is None else tuple(tensor.shape)).encode())
+            if tensor is not None:
+                sha.update(tensor.contiguous().numpy())
+        return sha.hexdigest()
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """Who an image is, whatever its file is called and wherever it stands: the SHA-256 of its shape and pixels.
+
+        Copies of an image have the same. The pixels are those here: another `size` of from_folder gives other hashes.
+        """
+        shape = repr(self.image_shape).encode()
+        return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in self.images.numpy())
+
+
+def _check_images(images):
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"images must be a torch tensor, got {type(images).__name__}; from_arrays takes other arrays")
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images must be uint8, got {images.dtype}; from_arrays takes floats in [0, 1]")
+    if images.device.type != "cpu":
+        raise ValueError(f"images must be on the CPU, got {images.device}")
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must have shape (N, C, H, W) with C 1 or 3, got {tuple(images.shape)}")
+    if len(images) == 0:
+        raise ValueError("images must hold at least one image, got none")
+    if min(images.shape[2:]) < MIN_SIZE:
+        height, width = images.shape[2:]
+        raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
+
+
+def _check_labels(labels, n_images, n_classes):
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64:
+        raise TypeError(f"labels must be an int64 tensor, got {getattr(labels, 'dtype', type(labels).__name__)}")
+    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] < 2):
+        raise ValueError(f"labels must have shape (N,), or (N, C) with C >= 2, got {tuple(labels.shape)}")
+    if len(labels) != n_images:
+        raise ValueError(f"labels must be as many as the {n_images} images, got {len(labels)}")
+    if labels.ndim == 2 and labels.shape[1] != n_classes:
+        raise ValueError(f"labels (N, C) must have one column for each of {n_classes} classes, got {labels.shape[1]}")
+    low, high = int(labels.min()), int(labels.max())
+    top = n_classes - 1 if labels.ndim == 1 else 1
+    if low < 0 or high > top:
+        raise ValueError(f"labels must lie in 0 to {top}, got {low} to {high}")
+
+
+def _check_index(index, n_images):
+    index = torch.as_tensor(index).cpu()
+    if index.ndim != 1:
+        raise ValueError(f"index must have shape (n,), got {tuple(index.shape)}")
+    if len(index) and (index.is_floating_point() or index.dtype == torch.bool):
+        raise TypeError(f"index must hold whole numbers, got {index.dtype}")
+    index = index.to(torch.int64)
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n_images:
+        raise ValueError(f"index must lie in 0 to {n_images - 1}, got {int(index.min())} to {int(index.max())}")
+    return index
+
+
+def from_arrays(
+    images: np.ndarray | torch.Tensor,
+    labels: np.ndarray | torch.Tensor | Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> ImageSet:
+    """An ImageSet of arrays: uint8, or floats in [0, 1]; grey (N, H, W), or (N, H, W, C) or (N, C, H, W) with C 1 or 3.
+
+    labels: whole numbers (N,), 0/1 (N, C) for images with several classes, or None. class_names: "0", "1", ... if None.
+    uint8 arrays are not copied where their layout allows, so that a memory map stays one.
+    Raises TypeError and ValueError for other types, shapes and values, NaN among them.
+    """
+    images = _channels_first(_as_uint8(_as_tensor(images, "images")))
+    if labels is not None:
+        labels = _as_int64(_as_tensor(labels, "labels"))
+        if class_names is None and labels.ndim in (1, 2) and labels.numel():
+            count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+            class_names = map(str, range(count))
+    return ImageSet(images, labels, tuple(class_names or ()), "arrays")
+
+
+def _as_tensor(array, name):
+    if isinstance(array, torch.Tensor):
+        return array.detach().cpu()
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}")
+    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():  # torch warns that a read-only map could be written to; ImageSet never writes
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+def _as_uint8(images):
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise TypeError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
+    bad = int((~torch.isfinite(images)).flatten(1).any(1).sum()) if images.ndim > 1 else 0
+    if bad:
+        raise ValueError(f"images must be finite, but {bad} of {len(images)} hold NaN or infinity")
+    if images.numel() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(f"images of floats must lie in [0, 1], got {low:g} to {high:g}")
+    return (images * 255).round().to(torch.uint8)
+
+
+def _channels_first(images):
+    """(N, H, W) and (N, H, W, C) to (N, C, H, W); what is neither is left for ImageSet to refuse."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        return images.permute(0, 3, 1, 2).contiguous()
+    return images
+
+
+def _as_int64(labels):
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels must be whole numbers, got {labels.dtype}")
+    return labels.to(torch.int64)

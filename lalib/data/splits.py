@@ -1,0 +1,101 @@
+"""Splits that keep the share of every class, and pools in which some classes are rare."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from lalib.data.checks import check_int, check_number
+from lalib.data.imageset import ImageSet
+from lalib.data.seeds import generator
+from lalib.data.warping import augment
+
+
+def stratified_split(images: ImageSet, fraction: float, *, seed: int) -> tuple[ImageSet, ImageSet]:
+    """(rest, held_out): `fraction` of the images, and of every class, held out at random; both keep their order.
+
+    The sizes are exact: round(fraction N) images are held out, every class within one of its share. Where an image may
+    have several classes it counts for the rarest of them. Without labels the split is a plain random one.
+    Raises ValueError if either part would be empty.
+    """
+    check_number("fraction", fraction, low=0, high=1)
+    n = round(fraction * len(images))
+    if not 0 < n < len(images):
+        raise ValueError(f"fraction={fraction} of {len(images)} images leaves a part empty")
+    strata = _strata(images)
+    take = _shares(torch.bincount(strata), n)
+    held_out = torch.zeros(len(images), dtype=torch.bool)
+    order = torch.randperm(len(images), generator=generator(seed, "split"))
+    for stratum, count in enumerate(take.tolist()):
+        held_out[order[strata[order] == stratum][:count]] = True
+    return images.subset(torch.nonzero(~held_out)[:, 0]), images.subset(torch.nonzero(held_out)[:, 0])
+
+
+def _strata(images):
+    """(N,) the class of each image; the rarest of several, the number of classes if it has none, 0 without labels."""
+    if images.labels is None:
+        return torch.zeros(len(images), dtype=torch.int64)
+    if not images.multi_label:
+        return images.labels
+    count = images.labels.sum(0)
+    rarity = torch.where(images.labels == 1, count, len(images) + 1)
+    return torch.where(images.labels.any(1), rarity.argmin(1), images.n_classes)
+
+
+def _shares(counts, n):
+    """`n` divided in proportion to `counts`, the remainders going to the largest fractions; sums to n exactly."""
+    share = counts.double() * n / counts.sum()
+    take = share.floor().long()
+    largest = torch.argsort(take - share, stable=True)
+    take[largest[: n - int(take.sum())]] += 1
+    return take
+
+
+def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[int] | None = None) -> ImageSet:
+    """A pool of about the same size in which `classes` (even numbers if None) are `ratio` times as frequent as before.
+
+    For G images in `classes` and S in the others, the others shrink by the factor f = (G + S) / (ratio G + S), and
+    `classes` grow by ratio f. Where G = S that is 2 / (ratio + 1) and 2 ratio / (ratio + 1): ratio 7/3 gives 0.6 and
+    1.4, ratio 10 makes 10:1 of a balanced set. A class grows by slightly moved copies of its images (`augment`), every
+    image copied equally often within one. Kept images come first in their old order, then the copies.
+    Raises ValueError without labels, with several per image, or if a class would vanish.
+    """
+    check_number("ratio", ratio, low=1)
+    if images.labels is None or images.multi_label:
+        came = "several per image" if images.multi_label else "none"
+        raise ValueError(f"unbalance needs one label per image, got {came}")
+    grow = _check_classes(classes, images.n_classes)
+    counts = torch.bincount(images.labels, minlength=images.n_classes)
+    targets = _unbalanced_counts(counts, grow, ratio)
+    rng = generator(seed, "unbalance")
+    kept, sources = [], []
+    for label, (count, target) in enumerate(zip(counts.tolist(), targets.tolist(), strict=True)):
+        members = torch.nonzero(images.labels == label)[:, 0][torch.randperm(count, generator=rng)]
+        kept.append(members[:target])
+        missing = max(target - count, 0)
+        sources.append(members.repeat(math.ceil(missing / max(count, 1)))[:missing])
+    kept, sources = torch.cat(kept).sort().values, torch.cat(sources)
+    pool = images.subset(torch.cat([kept, sources]))
+    copies = augment(pool.images[len(kept) :], generator=rng)
+    together = torch.cat([pool.images[: len(kept)], copies])
+    return replace(pool, images=together, source=f"{images.source}, unbalanced by {ratio:g}")
+
+
+def _check_classes(classes, n_classes):
+    """(n_classes,) bool: which classes grow."""
+    chosen = range(0, n_classes, 2) if classes is None else list(classes)
+    grow = torch.zeros(n_classes, dtype=torch.bool)
+    grow[[check_int("classes", label, low=0, high=n_classes - 1) for label in chosen]] = True
+    if grow.all() or not grow.any():
+        raise ValueError(f"classes must be some but not all of the {n_classes} classes, got {sorted(set(chosen))}")
+    return grow
+
+
+def _unbalanced_counts(counts, grow, ratio):
+    shrink = float(counts.sum()) / float(ratio * counts[grow].sum() + counts[~grow].sum())
+    targets = (counts * torch.where(grow, ratio * shrink, shrink).double()).round().long()
+    gone = torch.nonzero((targets == 0) & (counts > 0))[:, 0].tolist()
+    if gone:
+        raise ValueError(f"ratio={ratio:g} leaves no image of class {gone[0]}, which has {int(counts[gone[0]])}")
+    return targets

@@ -1,0 +1,163 @@
+"""One active-learning run: buy labels, train on them, ask the strategy what to buy next.
+
+    pool = la.experiments.Pool(images.labels)
+    data = la.experiments.TaskData(codes, images, la.Task())
+    initial = la.experiments.cold_start("random", data, 20, seed=0)
+    for state in la.experiments.active_learning(pool, data, "margin", initial=initial, step=20, rounds=5):
+        print(len(pool.labeled), la.experiments.evaluate(state.model, test_codes, test.labels)["accuracy"])
+
+A person buys instead of the pool's hidden labels where the pool asks one: see Pool.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lalib.data.checks import LalibError, check_choice, check_int, check_labels, check_options
+from lalib.data.seeds import generator
+from lalib.experiments.pool import Pool
+from lalib.experiments.task_models import TaskModel, train_together
+from lalib.experiments.tasks import TaskData
+from lalib.strategies.registry import STRATEGIES, Strategy, run_strategy
+from lalib.strategies.view import PoolView
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """What a round did: the images it bought (n,), in order; the task model that it trained; wall seconds of both.
+
+    Of several models that were trained together each is given its share of the seconds. record: what the strategy says
+    of its selection, a discriminator's accuracy for example.
+    """
+
+    round: int
+    bought: Tensor
+    model: TaskModel
+    select_seconds: float
+    train_seconds: float
+    record: Mapping[str, float] = field(default_factory=dict)
+
+
+def active_learning(
+    pool: Pool,
+    data: TaskData,
+    strategy: str | Strategy,
+    *,
+    initial: Tensor,
+    step: int,
+    rounds: int,
+    seed: int = 0,
+    options: Mapping | None = None,
+    errors: Tensor | None = None,
+    device: str = "auto",
+) -> Iterator[Round]:
+    """Buy the labels of `initial` (M,), train, yield round 0; then `rounds` times select `step`, buy, train, yield.
+
+    strategy: a name in STRATEGIES or a function of that form, with its options. errors (N,): reconstruction errors, for
+    strategies that ask for them. The seed names everything that is drawn: weights, batches and the strategy's draws,
+    each in a stream of its own. Raises ValueError at once if the pool is too small for all rounds or not that of the
+    data, and for an unknown strategy or option.
+    """
+    settings = {"step": step, "rounds": rounds, "options": options, "errors": errors, "device": device}
+    runs = in_lockstep([pool], data, strategy, initial=[initial], seeds=[seed], **settings)
+    return (state for (state,) in runs)
+
+
+def in_lockstep(
+    pools: Sequence[Pool],
+    data: TaskData,
+    strategy: str | Strategy,
+    *,
+    initial: Sequence[Tensor],
+    step: int,
+    rounds: int,
+    seeds: Sequence[int],
+    options: Mapping | None = None,
+    errors: Tensor | None = None,
+    device: str = "auto",
+) -> Iterator[list[Round]]:
+    """Several runs of active_learning at once, which differ in pool, initial labels (M,) and seed: a round of them all.
+
+    Their task models train together; what a run does depends on the others by rounding only.
+    """
+    check_int("step", step, low=1)
+    check_int("rounds", rounds, low=0)
+    if isinstance(strategy, str):
+        check_options(strategy, STRATEGIES[check_choice("strategy", strategy, STRATEGIES)], dict(options or {}))
+    for pool, bought in zip(pools, initial, strict=True):
+        _check_size(pool, data, len(bought), step, rounds)
+    runs = [
+        _run(pool, data, strategy, bought, step, rounds, seed, dict(options or {}), errors)
+        for pool, bought, seed in zip(pools, initial, seeds, strict=True)
+    ]
+    return _together(runs, data, seeds, device)
+
+
+def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int) -> None:
+    if pool.size != len(data.codes):
+        raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
+    wanted, left = initial + step * rounds, pool.size - len(pool.labeled)
+    if wanted > left:
+        raise ValueError(f"{initial} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
+    if wanted == left and data.task.model == "m2-vaal":
+        raise LalibError(f"'m2-vaal' needs unlabelled images in every round: buy fewer than all {left} that are left")
+
+
+def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):
+    """The rounds of a run, each in two steps: yields what there is to train on, is sent the model and its seconds."""
+    given, selecting, record = {} if errors is None else {"errors": errors}, 0.0, {}
+    for round in range(rounds + 1):
+        pool.buy(bought)
+        model, training = yield pool.labeled, pool.labels
+        yield Round(round, bought, model, selecting, training, record)
+        if round < rounds:
+            started = time.perf_counter()
+            view = pool.view(model.codes, **model.sources(), **given)
+            selection = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options)
+            bought, record = selection.index, selection.record
+            selecting = time.perf_counter() - started
+
+
+def _together(runs, data, seeds, device):
+    models = [None] * len(runs)
+    for round, bought in enumerate(zip(*runs, strict=True)):
+        started = time.perf_counter()
+        models = train_together(data, bought, seeds=seeds, round=round, last=models, device=device)
+        share = (time.perf_counter() - started) / len(runs)
+        yield [run.send((model, share)) for run, model in zip(runs, models, strict=True)]
+
+
+def cold_start(
+    start: str | Strategy | Mapping[str, int],
+    data: TaskData,
+    n: int | None = None,
+    *,
+    seed: int,
+    errors: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Indices (n,) of the images whose labels are bought first.
+
+    start: a strategy that needs no label, of which n images are asked; or {class name: how many}, drawn at random from
+    these classes alone with the help of labels (N,), which only this start needs and no strategy sees, as in a study
+    that begins with three of ten classes.
+    """
+    if isinstance(start, Mapping):
+        return _from_classes(start, data.images, labels, generator(seed, "initial"))
+    sources = {} if errors is None else {"errors": errors}
+    return run_strategy(start, PoolView(data.codes, sources=sources), n, generator=generator(seed, "initial")).index
+
+
+def _from_classes(start, images, labels, generator):
+    if labels is None or torch.as_tensor(labels).ndim > 1:
+        raise LalibError("a start from chosen classes needs one label per image: give labels= (N,)")
+    labels, parts = check_labels(labels, len(images), images.n_classes), []
+    for name, count in sorted(start.items()):  # a run's configuration does not know their order
+        chosen = images.class_names.index(check_choice("class", name, images.class_names))
+        members = (labels == chosen).nonzero().squeeze(1)
+        check_int(f"images of class {name!r}", count, low=1, high=len(members))
+        parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    return torch.cat(parts)

@@ -1,0 +1,71 @@
+"""Labels that stay hidden until they are bought."""
+
+from collections.abc import Callable
+
+import torch
+
+from lalib.data.checks import check_int
+from lalib.strategies.view import PoolView, check_labeled, labels_of
+
+
+class Pool:
+    """Labels that stay hidden until they are bought, and a record of every purchase.
+
+    labels: all of them, (N,) or (N, C), for a simulated oracle; or a function from an index (n,) to the labels of those
+    images, for a person, who then need not know more than what is asked. size: N, needed for a function only.
+    """
+
+    def __init__(self, labels: torch.Tensor | Callable[[torch.Tensor], torch.Tensor], size: int | None = None):
+        if callable(labels):
+            self._oracle, self.size = labels, check_int("size", size, low=1)
+        else:
+            hidden = torch.as_tensor(labels).detach().cpu().clone()
+            self._oracle, self.size = hidden.__getitem__, len(hidden)
+        self._bought: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __repr__(self) -> str:
+        return f"Pool({len(self.labeled)} of {self.size} labels bought in {len(self._bought)} purchases)"
+
+    @property
+    def labeled(self) -> torch.Tensor:
+        """Indices (M,) of the images whose label was bought, int64, in the order of buying."""
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(index for index, _ in self._bought)])
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """The labels bought, (M,) or (M, C); None before the first purchase."""
+        return torch.cat([labels for _, labels in self._bought]) if self._bought else None
+
+    @property
+    def purchases(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """(indices, labels) of every purchase, the first one first."""
+        return tuple(self._bought)
+
+    def buy(self, index: torch.Tensor) -> torch.Tensor:
+        """The labels of the images at `index` (n,); ValueError for one that was bought before or is not in the pool.
+
+        If the oracle fails, nothing is bought.
+        """
+        every = torch.cat([self.labeled, check_labeled(index, self.size, "index")])
+        if len(every) == len(self.labeled):
+            raise ValueError("index must name at least one image to buy, got none")
+        if len(every.unique()) < len(every):
+            raise ValueError(f"index must name unlabelled images, got {len(every) - len(every.unique())} bought before")
+        index = every[len(self.labeled) :]
+        labels = self._oracle(index)
+        if labels is None:
+            raise TypeError(f"the oracle must answer with labels of the {len(index)} images, got None")
+        labels = labels_of(labels, len(index))
+        if self._bought and labels.shape[1:] != self.labels.shape[1:]:
+            before, came = (("n", *part.shape[1:]) for part in (self.labels, labels))
+            raise ValueError(f"labels must have the shape of those bought before, {before}, got {came}")
+        self._bought.append((index, labels))
+        return labels
+
+    def view(
+        self,
+        codes: torch.Tensor | Callable[[], torch.Tensor],
+        **sources: torch.Tensor | Callable[[], torch.Tensor],
+    ) -> PoolView:
+        """What a strategy may see: the codes (N, L), what was bought, and what the task model says."""
+        return PoolView(codes, self.labeled, self.labels, sources, self.size)

@@ -1,0 +1,358 @@
+"""What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
+
+The table is what `compare` returns: a DataFrame with a row per strategy, seed and round and the columns strategy, seed,
+round, labels (how many the task model was trained on), accuracy in [0, 1], and lists of whole numbers in picked,
+counts and confusion. Strategies are paired by seed. Where a number rests on numbers of labels, only those that every
+strategy and seed has count, so that a random run that goes on alone changes nothing.
+
+[Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
+[Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lalib.data.checks import check_choice, check_int, check_number
+from lalib.data.seeds import generator
+from lalib.experiments import statistics
+from lalib.experiments.statistics import interval
+from lalib.experiments.tables import aulc, check_table, common, in_order, load, name_classes, paired, paired_sets, save
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "CriticalDifference",
+    "against_random",
+    "batch_classes",
+    "confusion",
+    "critical_difference",
+    "curve_data",
+    "fluctuation",
+    "fluctuation_ratio",
+    "interval",
+    "label_saving",
+    "load",
+    "penalty_matrix",
+    "ranks",
+    "save",
+    "summary",
+]
+
+
+TESTS = ("wilcoxon", "t")
+SUMMARY = (
+    *("strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"),
+    *("saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"),
+)
+
+
+def curve_data(table: "pd.DataFrame", value: str = "accuracy", confidence: float = 0.95) -> "pd.DataFrame":
+    """Learning curves: columns strategy, labels, mean (of `value`), low, high (t interval over seeds), seeds.
+
+    A row per strategy and number of labels, strategies in the order of the table. Runs may be unfinished: each row
+    tells its seeds; with one seed low and high are NaN.
+    """
+    from scipy import stats
+
+    check_table(table, value)
+    groups = table.groupby(["strategy", "labels"], sort=False)[value]
+    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
+    freedom = (frame["seeds"] - 1).where(frame["seeds"] > 1)
+    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame.pop("spread") / np.sqrt(frame["seeds"])
+    frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
+    return in_order(frame, table)[["strategy", "labels", "mean", "low", "high", "seeds"]]
+
+
+def summary(
+    table: "pd.DataFrame", value: str = "accuracy", baseline: str = "random", confidence: float = 0.95
+) -> "pd.DataFrame":
+    """A row per strategy, the best first: what it reaches, and how it compares with the baseline, paired by seed.
+
+    Columns: strategy; seeds; labels (the largest number that all strategies have) and final (mean `value` there); aulc
+    (area under the curve by trapezoids over the numbers of labels that all have, divided by their span: a mean of
+    `value`); difference (of AULC to the baseline's), low, high (t interval); saving, saving_low, saving_high and bound
+    (label_saving at `labels`); p (two-sided Wilcoxon signed-rank test on AULC, Pratt's zeros) and p_holm (corrected
+    over the strategies); wins, ties, losses (seeds in which AULC is above, equal, below). The baseline's own row has
+    no p and no saving. Raises ValueError for fewer than two seeds or strategies that are not paired.
+    """
+    import pandas as pd
+
+    wide = common(paired(table, value, baseline))
+    areas, labels = aulc(wide), int(wide.columns[-1])
+    rows = []
+    for strategy in areas.columns:
+        mean, low, high = interval(areas[strategy] - areas[baseline], confidence)
+        reached = {"labels": labels, "final": wide.loc[strategy, labels].mean(), "aulc": areas[strategy].mean()}
+        against = {"difference": mean, "low": low, "high": high} | _against(areas, strategy, baseline)
+        rows.append({"strategy": strategy, "seeds": len(areas)} | reached | against)
+    frame = _add_holm(pd.DataFrame(rows), baseline)
+    saved = label_saving(table, value, baseline, labels=labels, confidence=confidence)
+    saved = saved.rename(columns={"low": "saving_low", "high": "saving_high"}).drop(columns="labels")
+    frame = frame.merge(saved, on="strategy", how="left").sort_values("aulc", ascending=False, kind="stable")
+    return frame[list(SUMMARY)].fillna({"bound": ""}).reset_index(drop=True)
+
+
+def label_saving(
+    table: "pd.DataFrame",
+    value: str = "accuracy",
+    baseline: str = "random",
+    *,
+    labels: int | str | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> "pd.DataFrame":
+    """How many labels the baseline needs for the accuracy of each strategy, divided by the labels used.
+
+    labels: the number used; None for the last of each strategy, "all" for a row at each of its numbers of labels.
+    Returns strategy, labels, needed (by the baseline), saving = needed / labels, low, high, bound, censored.
+
+    The baseline's curve is its mean over seeds, made monotone by isotonic regression (a running maximum would lean
+    upwards) and joined by straight lines. The interval comes from `resamples` draws of whole seeds, the same for
+    both, as expanded percentiles; `seed` fixes the draws. If the baseline never gets there, bound is "at least",
+    censored is True, needed is where its run ended and high is infinite: run it longer. If it starts above, bound is
+    "at most", needed is its first number of labels and low is 0. Otherwise bound is "".
+    """
+    import pandas as pd
+
+    wide = paired(table, value, baseline)
+    check_int("resamples", resamples, low=1)
+    random = common(wide.loc[baseline])
+    others = [s for s in wide.index.unique("strategy") if s != baseline]
+    points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
+    if not points:
+        raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
+    used = np.array([n for part in points.values() for n in part.columns])
+    reached = np.concatenate([part.to_numpy() for part in points.values()], axis=1)  # (seeds, rows of the result)
+    draws = statistics.bootstrap_weights(len(random), resamples, generator(seed, "bootstrap"))
+    (low, high), *some = (
+        _needed(random, reached, weights) for weights in [np.full(len(random), 1 / len(random)), *draws]
+    )
+    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), len(random), confidence)
+    frame = pd.DataFrame({"strategy": [s for s, part in points.items() for _ in part], "labels": used})
+    frame["needed"] = np.where(np.isinf(high), low, high)
+    frame["saving"], frame["low"], frame["high"] = frame["needed"] / used, ends[0] / used, ends[1] / used
+    frame["bound"] = np.where(np.isinf(high), "at least", np.where(low < high, "at most", ""))
+    return frame.assign(censored=np.isinf(high))
+
+
+def _needed(random, reached, weights):
+    """Bounds on the labels that the mean of `random` (seeds, K), with these weights, needs for that of `reached`."""
+    counts = random.columns.to_numpy(dtype=float)
+    curve, targets = (np.round(weights @ values, 12) for values in (random.to_numpy(), reached))  # equal if shared
+    return statistics.labels_needed(counts, curve, targets)
+
+
+def against_random(
+    table: "pd.DataFrame",
+    by: Sequence[str] = ("ratio", "labels"),
+    value: str = "accuracy",
+    baseline: str = "random",
+    test: str = "wilcoxon",
+) -> "pd.DataFrame":
+    """Each strategy against the baseline, paired by seed within the cells named by `by`.
+
+    table: a DataFrame with columns strategy, seed, `by` and `value`. by: e.g. ["labels"] for a test at every number of
+    labels. Returns one row per cell and strategy: mean (of `value`), difference (to the baseline), low and high (95 % t
+    interval of the difference), wins (seeds in which it is above the baseline), ties, losses, seeds, p (two-sided;
+    test: "wilcoxon" for signed ranks or "t", which can be small with five seeds) and p_holm (corrected within the
+    cell). Raises ValueError if a strategy misses a seed of the baseline's.
+    """
+    import pandas as pd
+
+    check_choice("test", test, TESTS)
+    by, cells = list(by), []
+    for cell, part in table.groupby(by, sort=True):
+        wide = part.pivot(index="seed", columns="strategy", values=value)
+        if baseline not in wide or wide.isna().any(axis=None):
+            raise ValueError(f"every strategy needs the same seeds as {baseline!r}: they are not paired in {cell}")
+        rows = []
+        for strategy in part["strategy"].unique():
+            mean, low, high = interval(wide[strategy] - wide[baseline])
+            row = {"mean": wide[strategy].mean(), "difference": mean, "low": low, "high": high}
+            row |= {"seeds": len(wide)} | _against(wide, strategy, baseline, test)
+            rows.append(dict(zip(by, cell, strict=True)) | {"strategy": strategy} | row)
+        cells.append(_add_holm(pd.DataFrame(rows), baseline))
+    return pd.concat(cells, ignore_index=True)
+
+
+def penalty_matrix(table: "pd.DataFrame", value: str = "accuracy") -> "pd.DataFrame":
+    """How often the strategy of a row beats that of a column, and a last row "mean" of each column (lower is better).
+
+    As in [Ash2020]: at each of L numbers of labels a paired t-test over seeds at the two-sided 5 % level adds 1/L where
+    the row is significantly better. A column `data` in the table separates data sets, each of which adds at most 1.
+    """
+    import pandas as pd
+
+    parts = paired_sets(table, value)
+    names = table["strategy"].unique().tolist()
+    matrix = pd.DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
+    for wide in parts.values():
+        curves = {name: wide.loc[name].to_numpy() for name in names}
+        matrix += np.array([[statistics.penalty(curves[row], curves[column]) for column in names] for row in names])
+    matrix.loc["mean"] = matrix.mean(axis=0)
+    return matrix
+
+
+@dataclass(frozen=True)
+class CriticalDifference:
+    """Mean ranks and which of them can be told apart; what critical_difference returns."""
+
+    strategies: tuple[str, ...]  # the best first
+    ranks: tuple[float, ...]  # mean over the blocks, 1 is best
+    difference: float  # two mean ranks that are at least so far apart differ
+    groups: tuple[tuple[str, ...], ...]  # maximal sets that are not told apart
+    p: float  # Friedman's: all strategies alike
+    alpha: float
+    blocks: int
+
+
+def ranks(table: "pd.DataFrame", value: str = "accuracy") -> "pd.DataFrame":
+    """Rank of every strategy by AULC, 1 is best and ties share their mean: a row per block, a column per strategy.
+
+    A block is a seed, or a seed and a data set if the table has a column `data`. Columns stand in order of mean rank.
+    """
+    import pandas as pd
+
+    areas = pd.concat({data: aulc(wide) for data, wide in paired_sets(table, value).items()}, names=["data"])
+    frame = areas.round(12).rank(axis=1, ascending=False)  # equal but for rounding is a tie
+    if "data" not in table:
+        frame = frame.droplevel("data")
+    return frame[frame.mean().sort_values(kind="stable").index].rename_axis(columns="strategy")
+
+
+def critical_difference(table: "pd.DataFrame", value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
+    """Friedman's test of the ranks by AULC, and Nemenyi's critical difference between any two mean ranks.
+
+    Differs: the blocks of [Demsar2006] are data sets; here they are seeds (and data sets), so that what is found holds
+    for these data sets. Raises ValueError for fewer than three strategies: summary compares two.
+    """
+    frame = ranks(table, value)
+    alpha = check_number("alpha", alpha, low=1e-6, high=0.5)
+    n, k = frame.shape
+    if k < 3:
+        raise ValueError(f"a critical difference needs at least 3 strategies, got {k}: results.summary compares two")
+    names, means = tuple(frame.columns), tuple(frame.mean().tolist())
+    difference = statistics.nemenyi(k, n, alpha)
+    groups = tuple(names[i : j + 1] for i, j in statistics.cliques(means, difference))
+    return CriticalDifference(names, means, difference, groups, statistics.friedman(frame.to_numpy()), alpha, n)
+
+
+def fluctuation(table: "pd.DataFrame", value: str = "accuracy", confidence: float = 0.95) -> "pd.DataFrame":
+    """Standard deviation of `value` over seeds: columns strategy, labels, spread, low, high (chi-square), seeds.
+
+    The interval takes the values over seeds as normal. Raises ValueError where a row would rest on one seed.
+    """
+    check_table(table, value)
+    frame = table.groupby(["strategy", "labels"], sort=False)[value].agg(spread="std", seeds="count").reset_index()
+    if (frame["seeds"] < 2).any():
+        lonely = frame[frame["seeds"] < 2].iloc[0]
+        raise ValueError(
+            f"a spread needs at least 2 seeds, got 1 of {lonely['strategy']!r} at {lonely['labels']} labels"
+        )
+    frame["low"], frame["high"] = statistics.spread_interval(frame["spread"], frame["seeds"], confidence)
+    return in_order(frame, table)[["strategy", "labels", "spread", "low", "high", "seeds"]]
+
+
+def fluctuation_ratio(
+    table: "pd.DataFrame",
+    value: str = "accuracy",
+    baseline: str = "random",
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> "pd.DataFrame":
+    """How much each strategy fluctuates over seeds, the baseline being 1: columns strategy, ratio, low, high, seeds.
+
+    Of standard deviations, root mean square over the numbers of labels that all have. The interval comes from draws of
+    whole seeds (as in label_saving), since the values of a run are not independent; it needs at least five.
+    """
+    import pandas as pd
+
+    wide = common(paired(table, value, baseline))
+    curves = {s: wide.loc[s].to_numpy() for s in wide.index.unique("strategy")}  # (seeds, numbers of labels)
+    n = len(curves[baseline])
+    if n < 5:
+        raise ValueError(f"a ratio of fluctuations needs at least 5 seeds, got {n}")
+    draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
+    weights = np.concatenate([np.full((1, n), 1 / n), draws[(draws > 0).sum(axis=1) > 1]])  # one seed has no spread
+    spreads = {s: statistics.pooled_spread(curve, weights) for s, curve in curves.items()}
+    if not spreads[baseline].all():
+        raise ValueError(f"{baseline!r} is the same in several seeds: its fluctuation is no measure for others")
+    rows = []
+    for strategy in curves:
+        ratio, *some = spreads[strategy] / spreads[baseline]
+        low, high = statistics.bootstrap_interval(np.array(some), np.array(some), n, confidence)
+        rows.append({"strategy": strategy, "ratio": ratio, "low": low, "high": high, "seeds": n})
+    return pd.DataFrame(rows)
+
+
+def batch_classes(table: "pd.DataFrame", class_names: Sequence[str] | None = None) -> "pd.DataFrame":
+    """Classes of every batch: columns strategy, round, labels, class, count (mean over seeds), share (of the batch).
+
+    class_names: C names, default the numbers. Round 0 is the initial batch. Multi-label: how often each is set.
+    """
+    import pandas as pd
+
+    check_table(table, "round", "counts")
+    counts = np.array(table["counts"].tolist(), dtype=float)
+    names = name_classes(class_names, counts.shape[1])
+    keys = [table["strategy"], table["round"], table["labels"]]
+    means = pd.DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
+    frame = means.index.to_frame(index=False).loc[np.repeat(np.arange(len(means)), len(names))]
+    frame["class"], frame["count"] = np.tile(names, len(means)), means.to_numpy().ravel()
+    frame["share"] = frame["count"] / np.repeat(means.sum(axis=1).to_numpy(), len(names))
+    return frame.reset_index(drop=True)
+
+
+def confusion(
+    table: "pd.DataFrame", strategy: str, round: int = -1, class_names: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """The confusion matrix (C, C) of a strategy after a round, summed over seeds: true classes down, predicted across.
+
+    round: 0 after the initial labels, -1 the last. Raises ValueError for a table without confusion (multi-label).
+    """
+    import pandas as pd
+
+    check_table(table, "round", "confusion")
+    part = table[table["strategy"] == check_choice("strategy", strategy, table["strategy"].unique().tolist())]
+    rounds = sorted(part["round"].unique().tolist())
+    wanted = rounds[-1] + 1 + round if round < 0 else round
+    if wanted not in rounds:
+        raise ValueError(f"round must be one of {rounds[0]} to {rounds[-1]}, or from the end, got {round}")
+    total = np.sum(part.loc[part["round"] == wanted, "confusion"].tolist(), axis=0)
+    names = name_classes(class_names, len(total))
+    return pd.DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
+
+
+def _against(wide, strategy, baseline, test="wilcoxon"):
+    """p, wins, ties and losses of paired values, a row per seed; the baseline has no p against itself."""
+    difference = np.round((wide[strategy] - wide[baseline]).to_numpy(), 12)  # equal but for rounding is a tie
+    signs = {"wins": int((difference > 0).sum()), "ties": int((difference == 0).sum())}
+    p = float("nan") if strategy == baseline else statistics.paired_p(difference, test)
+    return signs | {"losses": int((difference < 0).sum()), "p": p}
+
+
+def _add_holm(frame, baseline):
+    """A column p_holm: p corrected over the strategies other than the baseline."""
+    others = frame["strategy"] != baseline
+    frame["p_holm"] = np.nan
+    frame.loc[others, "p_holm"] = statistics.holm(frame.loc[others, "p"])
+    return frame
+
+
+def _points(strategy, curves, labels):
+    """The columns of `curves` (seeds, numbers of labels) that `labels` asks for, as label_saving says."""
+    if labels is None:
+        return curves.iloc[:, -1:]
+    if isinstance(labels, str):
+        check_choice("labels", labels, ["all"])
+        return curves
+    if check_int("labels", labels) not in curves:
+        raise ValueError(f"labels must be one of {curves.columns.tolist()} for {strategy!r}, got {labels}")
+    return curves[[labels]]

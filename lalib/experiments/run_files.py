@@ -1,0 +1,205 @@
+"""Many runs, each written to a file of its own when it is done, and never run twice: here, in processes, on a cluster.
+
+A run's file is named by the hash of its configuration and written to a temporary name first, so that whatever stops a
+comparison, what was finished is kept and calling again goes on. Two comparisons may share a folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lalib.data.checks import LalibError, check_int
+from lalib.data.files import written_whole
+
+if TYPE_CHECKING:
+    import distributed
+    import pandas
+
+
+Rows, Group = list[dict], list[dict]
+Names = tuple[str, ...]  # of the files of a group
+TRIES = 3  # of processes that die before any run is finished
+
+
+def run_all(
+    function: Callable[[dict], Rows] | Callable[[Group], list[Rows]],
+    runs: list[dict],
+    out: str | Path,
+    *,
+    groups: list[Group] | None = None,
+    jobs: int = 1,
+    cluster: "distributed.Client | str | None" = None,
+    on_run: Callable[[Rows], None] | None = None,
+    progress: bool = True,
+) -> "pandas.DataFrame":
+    """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
+
+    groups: all runs, in groups that are computed together, in this order: then function(group) gives the rows of each
+    of its runs, and a group is computed whole if the file of one of its runs is missing; what others hold stays.
+    jobs: processes of one thread each on this machine; or cluster: a dask.distributed Client, or a scheduler's address,
+    whose workers compute, each process one run or group at a time on one thread, while this process writes the files,
+    so that they need not share a disk; a run whose worker dies goes to another one. on_run: called with the rows of
+    every run, those found in `out` first, as soon as they are there.
+    A damaged file is reported as a warning and its run done again. The first run that fails ends the call with its
+    error, LalibError if its process dies every time; what was finished before is kept.
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    check_int("jobs", jobs, low=1)
+    if cluster is not None and jobs > 1:
+        raise ValueError(f"give jobs or cluster, not both: got jobs={jobs} and a cluster")
+    if groups is None:
+        function, groups = partial(_one_by_one, function), [[run] for run in runs]
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = {_file_name(run): read_rows(out, run) for run in runs}
+    named = {tuple(_file_name(run) for run in group): group for group in groups}
+    missing = {names: group for names, group in named.items() if any(rows[name] is None for name in names)}
+    on_run = on_run or (lambda rows: None)
+    for found in rows.values():
+        if found is not None:
+            on_run(found)
+    done = _on_cluster(function, missing, out, cluster) if cluster is not None else _here(function, missing, out, jobs)
+    left = sum(found is None for found in rows.values())
+    with contextlib.closing(done), tqdm(total=left, disable=not progress, unit="run", desc=out.name) as bar:
+        for name, new in done:
+            if rows[name] is None:
+                rows[name] = new
+                on_run(new)
+                bar.update()
+    return pd.DataFrame([row for run in runs for row in rows[_file_name(run)]])
+
+
+def _one_by_one(function: Callable[[dict], Rows], group: Group) -> list[Rows]:
+    return [function(run) for run in group]
+
+
+def _here(function, missing: dict[Names, Group], out: Path, jobs: int) -> Iterator[tuple[str, Rows]]:
+    """Names and rows of the runs of the missing groups as these finish; each process writes its own files.
+
+    A process that dies takes the others with it: what is left is tried again while that finishes anything, and TRIES
+    times in all if not.
+    """
+    from joblib import Parallel, delayed
+
+    left, tries = dict(missing), TRIES
+    while left:
+        work = [delayed(_compute_and_write)(function, group, out, jobs > 1) for group in left.values()]
+        try:
+            for rows in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+                del left[tuple(rows)]
+                tries = TRIES
+                yield from rows.items()
+        except BrokenProcessPool as error:
+            tries -= 1
+            if not tries:
+                raise LalibError(
+                    f"a process died {TRIES} times in a row; what was finished is in {out}: call again, "
+                    "with fewer jobs if memory is short"
+                ) from error
+
+
+def _on_cluster(function, missing: dict[Names, Group], out: Path, cluster) -> Iterator[tuple[str, Rows]]:
+    """The same on a Dask cluster; this process writes the files."""
+    from distributed import CancelledError, Client, KilledWorker, as_completed
+
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(cluster)) if isinstance(cluster, str) else cluster
+        shared = client.scatter(function, broadcast=True, hash=False)  # the images travel once, not with every run
+        futures = [client.submit(_records, shared, group, True, pure=False) for group in missing.values()]
+        stack.callback(client.cancel, futures)
+        try:
+            for _, records in as_completed(futures, with_results=True):
+                yield from _write(records, out).items()
+        except (CancelledError, KilledWorker) as error:
+            raise LalibError(f"the cluster lost a run ({error}); what was finished is in {out}: call again") from error
+
+
+def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -> dict[str, Rows]:
+    """Rows of the runs of a group by their names."""
+    found = {_file_name(run): read_rows(out, run) for run in group}  # another comparison may have been faster
+    if None not in found.values():
+        return found
+    return _write(_records(function, group, single_thread), out)
+
+
+def _records(function, group: Group, single_thread: bool) -> list[dict]:
+    """What the files of a group's runs will hold; each run is given its share of the seconds."""
+    if single_thread:
+        torch.set_num_threads(1)
+    started = time.perf_counter()
+    rows = function(group)
+    seconds = round((time.perf_counter() - started) / len(group), 2)
+    shared = {"seconds": seconds, **provenance()}
+    return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
+
+
+def _write(records: list[dict], out: Path) -> dict[str, Rows]:
+    """Write the files that are not there; the rows that all of them hold then, by their names."""
+    rows = {}
+    for record in records:
+        path = out / _file_name(record["run"])
+        rows[path.name] = read_rows(out, record["run"])
+        if rows[path.name] is None:
+            rows[path.name] = record["rows"]
+            with written_whole(path) as temporary:
+                temporary.write_text(json.dumps(record, indent=1))
+    return rows
+
+
+def _file_name(run: dict) -> str:
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
+
+
+def read_record(path: Path) -> dict:
+    """What a run's file holds: run (its configuration), rows, seconds, and the provenance."""
+    return json.loads(path.read_text())
+
+
+def read_rows(out: Path, run: dict) -> list[dict] | None:
+    """The rows of a finished run, None if there is no file or it is damaged (then with a warning)."""
+    path = out / _file_name(run)
+    if not path.exists():
+        return None
+    try:
+        return read_record(path)["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
+        return None
+
+
+def provenance() -> dict:
+    """Versions, device, platform and git commit of this run."""
+    import numpy
+    import sklearn
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
+    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
+    return {
+        "device": device,
+        "versions": versions | {"python": platform.python_version()},
+        "commit": _commit(Path(__file__).parents[2]),
+        "finished": math.floor(time.time()),
+    }
+
+
+def _commit(root: Path) -> str:
+    """The commit of lalib's clone, "unknown" where there is no git or no clone."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,0 +1,160 @@
+"""Statistics of small paired samples: arrays in, numbers out. results.py applies them to tables.
+
+[Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
+[Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
+[Hesterberg2015] T. C. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69, 2015.
+[Holm1979] S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
+[Pratt1959] J. W. Pratt, Remarks on zeros and ties in the Wilcoxon signed rank procedures, JASA 54, 1959.
+[Wilson1927] E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lalib.data.checks import check_number
+
+
+def upper(confidence: float) -> float:
+    """The quantile at which a two-sided interval ends; ValueError if `confidence` is not a share below 1."""
+    return (1 + check_number("confidence", confidence, low=0.01, high=0.9999)) / 2
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean, low and high of Student's t interval for the mean of `values`; ValueError for fewer than two."""
+    from scipy import stats
+
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
+    half = stats.t.ppf(upper(confidence), len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """hits / n, low and high of the score interval for the probability of a hit [Wilson1927]; it stays in [0, 1]."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    return hits / n, float(found.low), float(found.high)
+
+
+def spread_interval(spread: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high of the chi-square interval of a standard deviation estimated from n >= 2 normal values each."""
+    from scipy.stats import chi2
+
+    tail, freedom = 1 - upper(confidence), np.asarray(n) - 1
+    scaled = np.asarray(spread) * np.sqrt(freedom)
+    return scaled / np.sqrt(chi2.ppf(1 - tail, freedom)), scaled / np.sqrt(chi2.ppf(tail, freedom))
+
+
+def paired_p(difference: np.ndarray, test: str = "wilcoxon") -> float:
+    """Two-sided p of paired differences (n,): "wilcoxon" (signed ranks) or "t"; 1 if all of them are 0.
+
+    Zeros are ranked and then dropped, as in [Pratt1959]; tied differences share their mean rank. The null distribution
+    is exact up to n = 50 without zeros and ties, up to n = 13 with them, and normal beyond. With n = 10 the smallest
+    p is 1/512, with n = 5 it is 1/16.
+    """
+    from scipy import stats
+
+    if not difference.any():
+        return 1.0
+    if test == "wilcoxon":
+        return float(stats.wilcoxon(difference, zero_method="pratt", method="auto").pvalue)
+    if np.ptp(difference) == 0:  # the same in every seed: an infinite t
+        return 0.0
+    return float(stats.ttest_1samp(difference, 0).pvalue)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """The p-values (m,) adjusted by the step-down procedure of [Holm1979]: the i-th smallest times m - i + 1."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    result = np.empty_like(p)
+    result[order] = np.minimum(adjusted, 1)
+    return result
+
+
+def penalty(first: np.ndarray, second: np.ndarray) -> float:
+    """Share of the L columns of (seeds, L) in which `first` beats `second`: paired t-test, two-sided 5 % [Ash2020]."""
+    from scipy import stats
+
+    difference = np.round(first - second, 12)
+    n = len(difference)
+    mean, error = difference.mean(axis=0), difference.std(axis=0, ddof=1) / np.sqrt(n)
+    constant = np.ptp(difference, axis=0) == 0  # then the error is 0 but for rounding
+    return float(np.mean((mean > 0) & (constant | (mean > stats.t.ppf(0.975, n - 1) * error))))
+
+
+def friedman(blocks: np.ndarray) -> float:
+    """Friedman's p for (blocks, k), k >= 3; 1 if every block is one tie."""
+    from scipy import stats
+
+    if (np.ptp(blocks, axis=1) == 0).all():
+        return 1.0
+    return float(stats.friedmanchisquare(*blocks.T).pvalue)
+
+
+def nemenyi(k: int, n: int, alpha: float) -> float:
+    """The critical difference of two mean ranks of k treatments over n blocks, section 3.2.2 of [Demsar2006]."""
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+
+
+def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
+    """Maximal runs first to last (inclusive) of ascending `ranks` that span less than `difference`; two or more."""
+    ranks = np.asarray(ranks)
+    last = [int(np.flatnonzero(ranks - low < difference)[-1]) for low in ranks]
+    return [(i, j) for i, j in enumerate(last) if j > i and (i == 0 or j > last[i - 1])]
+
+
+def labels_needed(counts: np.ndarray, curve: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds, low and high (T,), of the labels at which a noisy learning curve reaches each of `targets` (T,).
+
+    counts: (K,) ascending numbers of labels; curve: (K,) accuracy there. The curve is replaced by the nearest one that
+    does not fall (isotonic regression), each flat stretch by one knot at its middle, and knots are joined by straight
+    lines. Low and high agree within the curve; above its top they are the last count and infinity, below its foot 0
+    and the first count.
+    """
+    from scipy.optimize import isotonic_regression
+
+    level, block = np.unique(isotonic_regression(curve).x, return_inverse=True)
+    knots = np.bincount(block, weights=counts) / np.bincount(block)
+    inside = np.interp(targets, level, knots)
+    above, below = targets > level[-1], targets < level[0]
+    low = np.where(above, counts[-1], np.where(below, 0.0, inside))
+    return low, np.where(above, np.inf, np.where(below, counts[0], inside))
+
+
+def bootstrap_weights(n: int, resamples: int, generator: torch.Generator) -> np.ndarray:
+    """(resamples, n): how often each of n is drawn in n draws with replacement, divided by n."""
+    draws = torch.randint(n, (resamples, n), generator=generator)
+    return torch.nn.functional.one_hot(draws, n).sum(dim=1).double().numpy() / n
+
+
+def pooled_spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(R,): standard deviations of `values` (n, K) with `weights` (R, n), as a root mean square over the K columns.
+
+    Variances are multiplied by n / (n - 1): equal weights give the usual estimate.
+    """
+    centred = values - values.mean(axis=0)  # less is lost to rounding
+    variances = weights @ centred**2 - (weights @ centred) ** 2
+    return np.sqrt(np.maximum(variances, 0).mean(axis=1) * len(values) / (len(values) - 1))
+
+
+def bootstrap_interval(
+    low: np.ndarray, high: np.ndarray, n: int, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval over the first axis of resampled statistics known to lie in [low, high], of n seeds.
+
+    The percentiles are moved outwards for small n, Phi(-sqrt(n / (n - 1)) t) in place of the tail: without that ten
+    seeds give intervals that are too short (section 4.3 of [Hesterberg2015], the expanded percentile interval).
+    """
+    from scipy import stats
+
+    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(upper(confidence), n - 1))
+    place = int(tail * (len(low) - 1))  # an order statistic, rounded outwards: infinity has no in-between
+    return np.sort(low, axis=0)[place], np.sort(high, axis=0)[len(high) - 1 - place]

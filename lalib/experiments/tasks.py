@@ -1,0 +1,281 @@
+"""Tasks: which model is trained on the labels that were bought and how, and what it sees of every image.
+
+[Lakshminarayanan2017] B. Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
+           ensembles", NeurIPS 2017.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lalib.data.checks import (
+    LalibError,
+    check_choice,
+    check_codes,
+    check_int,
+    check_known,
+    check_number,
+    keyword_defaults,
+)
+from lalib.data.imageset import ImageSet
+from lalib.models.adversarial import M2VAAL
+from lalib.models.classifiers import (
+    Classifier,
+    CNNClassifier,
+    MLPClassifier,
+    ResNetClassifier,
+)
+from lalib.models.conditional import ConditionalVAE
+from lalib.models.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
+from lalib.models.views import RandomViews
+from lalib.training.fitting import OPTIMIZERS, SCHEDULES
+from lalib.training.generation import Generated, GenerativeAugmentation
+
+TASKS = {
+    "mlp": MLPClassifier,
+    "cnn": CNNClassifier,
+    "resnet18": ResNetClassifier,
+    "m2": M2,
+    "m1m2": M1M2,
+    "fixmatch": FixMatch,
+    "m2-vaal": M2VAAL,
+}
+ROUND_ENCODERS = {"conditional-vae": ConditionalVAE, "class-prior-vae": ClassPriorVAE}
+ON_CODES = ("mlp", "m1m2")
+MC = ("ensemble", "dropout")
+LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundEncoder:
+    """An encoder that every round trains afresh, on all images of the pool and the labels bought so far.
+
+    model: "conditional-vae", or "class-prior-vae", whose codes tell the class. options: further keywords of that class.
+    epochs, batch_size, learning_rate, weight_decay: as in fit; None for the model's own.
+    """
+
+    model: str = "conditional-vae"
+    latent_dim: int = 10
+    options: Mapping = field(default_factory=dict)
+    epochs: int = 20
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        check_choice("encoder", self.model, ROUND_ENCODERS)
+        check_int("epochs", self.epochs, low=1)
+        self.all_options()  # which builds a small one: bad options are not left to the first round
+
+    def build(self, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> ConditionalVAE | ClassPriorVAE:
+        """A new encoder with the weights of that seed."""
+        return ROUND_ENCODERS[self.model](image_shape, n_classes, self.latent_dim, seed=seed, **self.options)
+
+    def all_options(self) -> dict:
+        """The model's options with the defaults of those not given."""
+        config = self.build((1, 8, 8), 2, seed=0).config
+        return {name: value for name, value in config.items() if name not in ("image_shape", "n_classes")}
+
+    def training(self) -> dict:
+        """What fit is told."""
+        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained in every round and how.
+
+    model: "mlp" on codes, "cnn" or "resnet18" on pixels learn from labelled images; "m1m2" on codes, "m2", "fixmatch"
+    and "m2-vaal" on pixels from the unlabelled ones of the pool as well. options: keywords of that classifier.
+    steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
+    before. batch_size, learning_rate: None for the classifier's own. optimizer, schedule: as in
+    fit. warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
+    learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
+    RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
+    generated: which further training images a class-conditional model draws around the labelled ones in every round;
+    for "cnn" and "resnet18" only; None for none.
+    mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
+    "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
+    of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
+    encoder: what gives strategies the codes of a round (the first labels are bought without it); None for codes that
+    stay the same.
+    """
+
+    model: str = "mlp"
+    options: Mapping = field(default_factory=dict)
+    steps: int = 200
+    epochs: int | None = None
+    more_epochs: int = 0
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.0
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warm_start: bool = False
+    views: Mapping[str, float] | None = None
+    generated: GenerativeAugmentation | None = None
+    mc: str = "ensemble"
+    passes: int = 5
+    loss_weight: float = 1.0
+    vae_epochs: int = 20
+    adversarial: float = 1.0
+    encoder: RoundEncoder | None = None
+
+    def __post_init__(self):
+        check_choice("task", self.model, TASKS)
+        for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
+            raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
+        check_known(f"task {self.model!r}", self.options, self._defaults())
+        for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), low=low)
+        if self.epochs is not None:
+            check_int("epochs", self.epochs, low=1)
+        elif self.more_epochs:
+            raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
+        check_int("more_epochs", self.more_epochs, low=0)
+        for name in ("learning_rate", "weight_decay", "loss_weight", "adversarial"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low=0)
+        if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
+            raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if self.views is not None:
+            if not self.on_pixels:
+                raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
+            RandomViews(**self.views)
+        if self.encoder is not None:
+            if not isinstance(self.encoder, RoundEncoder):
+                raise TypeError(f"encoder must be a RoundEncoder, got {type(self.encoder).__name__}")
+            if not self.on_pixels:
+                raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
+        if self.generated is not None:
+            if not isinstance(self.generated, GenerativeAugmentation):
+                raise TypeError(f"generated must be a GenerativeAugmentation, got {type(self.generated).__name__}")
+            if not self.on_pixels or self.partly_labelled:
+                raise ValueError(
+                    "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and "
+                    f"'resnet18', got {self.model!r}"
+                )
+
+    def all_options(self) -> dict:
+        """The classifier's options with the defaults of those not given."""
+        return self._defaults() | dict(self.options)
+
+    def _defaults(self) -> dict:
+        """Of the classifier's class and those it passes further keywords on to."""
+        classes = reversed(TASKS[self.model].__mro__)
+        every = {name: value for part in classes for name, value in keyword_defaults(part.__init__).items()}
+        return {name: value for name, value in every.items() if name not in LEFT_TO_THE_LOOP}
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether the task model sees images; else it sees codes."""
+        return self.model not in ON_CODES
+
+    @property
+    def partly_labelled(self) -> bool:
+        """Whether the task model learns from the images of the pool without a label, too."""
+        return issubclass(TASKS[self.model], PartlyLabelled)
+
+    @property
+    def together(self) -> bool:
+        """Whether several models train faster together than one by one: see lalib.training.together."""
+        return self.model == "mlp"
+
+    def check_serves(self, strategy: str, multi_label: bool = False) -> None:
+        """LalibError if the strategy of that name needs another task, or one label per image and there are several."""
+        needs = {
+            "learning-loss": ("a task that learns from labelled images alone", not self.partly_labelled),
+            "ta-vaal": ("the task 'cnn' or 'resnet18'", self.on_pixels and not self.partly_labelled),
+            "m2-vaal": ("the task 'm2-vaal', whose model it asks", self.model == "m2-vaal"),
+        }
+        need, met = needs.get(strategy, ("", True))
+        if not met:
+            raise LalibError(f"{strategy} needs {need}, got {self.model!r}")
+        if strategy == "ta-vaal" and multi_label:
+            raise LalibError("ta-vaal needs one label per image; these images may have several")
+
+    def n_batches(self, points: int) -> int:
+        """Minibatches of an epoch on so many inputs."""
+        return math.ceil(points / (TASKS[self.model].batch_size if self.batch_size is None else self.batch_size))
+
+    def n_epochs(self, points: int, round: int) -> int:
+        """Epochs of a training on so many inputs in that round (0 is the first)."""
+        if self.epochs is not None:
+            return self.epochs + self.more_epochs * round
+        return math.ceil(self.steps / self.n_batches(points))
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes.
+
+    codes become float32. Strategies have a way here through what they may ask. So of the images neither labels nor
+    names of files are kept, only whether an image may have several classes: multi_label, as the labels say if any.
+    Raises ValueError or TypeError for codes that are not finite or not those of the images.
+    """
+
+    codes: Tensor
+    images: ImageSet
+    task: Task
+    multi_label: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "codes", check_codes(self.codes).float())
+        if len(self.codes) != len(self.images):
+            raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
+        object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
+        if self.task.encoder is not None and self.multi_label:
+            raise LalibError("a round's encoder needs one label per image; these images may have several")
+        object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
+        if self.task.generated is not None and self.multi_label:
+            raise LalibError("generated images need one label per image; these images may have several")
+
+    @property
+    def inputs(self) -> Tensor:
+        """Codes (N, L) or images (N, C, H, W)."""
+        return self.images.images if self.task.on_pixels else self.codes
+
+    def classifier(self, seed: int) -> Classifier:
+        """A new task model with the weights of that seed."""
+        size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
+        classifier = TASKS[self.task.model](
+            size, self.images.n_classes, multi_label=self.multi_label, seed=seed, **self.task.options
+        )
+        if self.task.views is not None:
+            classifier.views = RandomViews(**self.task.views)
+        return classifier
+
+    def encoder(self, seed: int) -> ConditionalVAE | ClassPriorVAE:
+        """A new encoder for the codes of a round."""
+        return self.task.encoder.build(self.images.image_shape, self.images.n_classes, seed)
+
+    def epoch_size(self, labelled: int) -> int:
+        """Inputs whose number decides how many minibatches an epoch has: see PartlyLabelled.batches."""
+        unlabelled = len(self.images) - labelled
+        return unlabelled if self.task.partly_labelled and unlabelled else labelled
+
+    def partial(self, index: Tensor, labels: Tensor) -> Tensor:
+        """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
+        return partly_labelled(len(self.images), index, labels)
+
+    def labelled(
+        self, index: Tensor, labels: Tensor, generated: Generated | None = None
+    ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
+        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them.
+
+        generated: images that come after those, if there are any.
+        """
+        if self.task.partly_labelled:
+            return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
+        if not self.task.on_pixels:
+            return self.codes[index], labels
+        images = self.images.images[index]
+        if generated is not None:
+            images, labels = torch.cat([images, generated.images]), torch.cat([labels, generated.labels])
+        return ImageSet(images, labels, self.images.class_names, "labelled")

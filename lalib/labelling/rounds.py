@@ -1,0 +1,167 @@
+"""LabellingLoop: active learning with a person, step by step: select, label, train, look, repeat.
+
+Nothing is kept but the file of answers. Whatever is asked of the loop follows from the images, their codes and that
+file, so that a notebook that crashed, was closed, or is run again from its first cell goes on where the labels end.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lalib.data.checks import LalibError, check_int
+from lalib.data.imageset import ImageSet
+from lalib.data.seeds import child_seed, generator
+from lalib.experiments.statistics import share_interval
+from lalib.experiments.task_models import TaskModel, train
+from lalib.experiments.tasks import Task, TaskData
+from lalib.labelling.store import LabelStore
+from lalib.models.classifiers import Classifier, predict_proba
+from lalib.models.networks import UNKNOWN
+from lalib.strategies.registry import LABEL_FREE, STRATEGIES, Strategy, run_strategy
+from lalib.strategies.view import PoolView
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A classifier trained on the first `answers` answers of the pool, `labels` of which named a class.
+
+    probs (N, C): its class probabilities of all images. accuracy: the share that it gets right of the `tested` held-out
+    images that have a class; low, high: Wilson's 95 % interval of that share. doubtful (U,): the images of the pool
+    without an answer, that with the smallest margin between its two most probable classes first.
+    """
+
+    answers: int
+    labels: int
+    classifier: Classifier
+    probs: Tensor
+    tested: int
+    accuracy: float
+    low: float
+    high: float
+    doubtful: Tensor
+
+    def __str__(self) -> str:
+        right = f"{self.accuracy:.1%} of {self.tested} held-out images right"
+        return f"{self.labels} labels: {right} (95 % interval {self.low:.1%} to {self.high:.1%})"
+
+
+class LabellingLoop:
+    """What to label next and what was learnt so far, from `images`, their codes (N, L) and the answers in `store`.
+
+        loop = LabellingLoop(images, codes, store, held_out=200)
+        Labeller(images, store, loop.held_out)                            # once
+        Labeller(images, store, loop.ask("typiclust", 20))                # then round after round
+        print(loop.train())
+        Labeller(images, store, loop.ask("uncertainty-herding", 40))
+
+    held_out: so many images are set aside at random to measure accuracy; the person labels them, too. Which, is drawn
+    for each image from the seed and its pixels: neither renaming nor sorting files changes it, and copies of an image
+    are never on both sides. `pool` (P,) are the other images, `held_out` (H,) those, copies once.
+    task: what is trained, default Task(); each training starts from the weights of `seed`, so that it depends on the
+    answers alone. Images answered with "not sure" are neither learnt from nor asked again, skipped ones may be.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        codes: Tensor,
+        store: LabelStore,
+        *,
+        held_out: int,
+        task: Task | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        bare = replace(images, labels=None, class_names=store.class_names)
+        self.data = TaskData(codes, bare, task or Task())
+        self.store, self.seed, self.device = store, seed, device
+        self._hashes = images.hashes
+        first = {image: index for index, image in reversed(list(enumerate(self._hashes)))}
+        drawn = sorted(first, key=lambda image: child_seed(seed, "held out", image))
+        count = check_int("held_out", held_out, low=1, high=len(drawn) - 1)
+        self.held_out = torch.tensor([first[image] for image in drawn[:count]])
+        self.pool = torch.tensor(sorted(first[image] for image in drawn[count:]))
+
+    @property
+    def answered(self) -> tuple[Tensor, Tensor]:
+        """The images of the pool that have an answer (A,), the oldest first, and their classes, -1 for "not sure"."""
+        return self._answered(self.pool)
+
+    def ask(self, strategy: str | Strategy, answers: int, **options) -> Tensor:
+        """Indices (n,) of the images to label next: so many that `answers` of the pool will have been answered, "not
+        sure" counted; none if they have. options: those of the strategy.
+
+        Raises ValueError for more answers than the pool has images, and for a strategy or option that is none;
+        LalibError for a strategy that needs labels as long as there are none.
+        """
+        index, labels = self.answered
+        n = check_int("answers", answers, low=1, high=len(self.pool)) - len(index)
+        if n <= 0:
+            return torch.empty(0, dtype=torch.int64)
+        free, data, labeled, labels = self._usable(index, labels)
+        label_free = strategy in LABEL_FREE
+        if strategy in STRATEGIES and not label_free and not len(labels):
+            raise LalibError(
+                f"{strategy!r} needs labels, and the pool has none yet: begin with a strategy that needs none, "
+                "such as 'typiclust'"
+            )
+        if len(labels) and not (label_free and data.task.encoder is None):
+            model = self._task_model(data, labeled, labels)
+            view = PoolView(model.codes, labeled, labels, model.sources(), len(free))
+        else:
+            view = PoolView(data.codes, labeled, labels if len(labels) else None)
+        draws = generator(self.seed, "select", len(index))
+        return free[run_strategy(strategy, view, n, generator=draws, **options).index]
+
+    def train(self, answers: int | None = None) -> Snapshot:
+        """Train on the first `answers` answers (default all) to images of the pool, and test on the held-out ones.
+
+        Raises LalibError if there are fewer answers or none of them is a class, and while held-out images lack an
+        answer: accuracy on those that happen to have one could be anything.
+        """
+        tested, truth = self._tested()
+        index, labels = self.answered
+        answered = torch.isin(self.pool, index)
+        if answers is not None and check_int("answers", answers, low=1) > len(index):
+            raise LalibError(f"{answers} images of the pool are to be learnt from, {len(index)} have an answer yet")
+        index, labels = index[:answers], labels[:answers]
+        _, data, labeled, known = self._usable(index, labels)
+        if not len(known):
+            raise LalibError(f"there is nothing to learn from: none of the pool's {len(index)} answers is a class")
+        classifier = self._task_model(data, labeled, known).classifier
+        probs = predict_proba(classifier, self.data.inputs)
+        share = share_interval(int((probs[tested].argmax(1) == truth).sum()), len(truth))
+        left = self.pool[~answered]
+        best = probs[left].topk(2, dim=1).values
+        doubtful = left[(best[:, 0] - best[:, 1]).argsort(stable=True)]
+        return Snapshot(len(index), len(known), classifier, probs, len(truth), *share, doubtful)
+
+    def _answered(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Those images of a part that have an answer (A,), the oldest first, and their classes, UNKNOWN: not sure."""
+        place = {self._hashes[index]: index for index in part.tolist()}
+        given = [(place[i], a) for i, a in self.store.answers().items() if i in place and a.kind != "skip"]
+        number = {name: position for position, name in enumerate(self.store.class_names)}
+        labels = [number.get(answer.class_name, UNKNOWN) for _, answer in given]
+        return torch.tensor([index for index, _ in given], dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
+
+    def _tested(self) -> tuple[Tensor, Tensor]:
+        """The held-out images that have a class, and it."""
+        index, labels = self._answered(self.held_out)
+        left = len(self.held_out) - len(index)
+        if left:
+            raise LalibError(f"label the held-out images first: {left} of {len(self.held_out)} have no answer")
+        known = labels != UNKNOWN
+        if not known.any():
+            raise LalibError(f"accuracy needs held-out images with a class, all {len(index)} were answered 'not sure'")
+        return index[known], labels[known]
+
+    def _usable(self, index: Tensor, labels: Tensor) -> tuple[Tensor, TaskData, Tensor, Tensor]:
+        """The pool without those not sure (F,), as data; where in it the images with a class are, and their classes."""
+        known = labels != UNKNOWN
+        free = self.pool[~torch.isin(self.pool, index[~known])]
+        data = TaskData(self.data.codes[free], self.data.images.subset(free), self.data.task)
+        return free, data, torch.searchsorted(free, index[known]), labels[known]
+
+    def _task_model(self, data: TaskData, index: Tensor, labels: Tensor) -> TaskModel:
+        return train(data, index, labels, seed=self.seed, device=self.device)

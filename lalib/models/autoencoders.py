@@ -1,0 +1,334 @@
+"""The four autoencoders of the slides: convolutional, variational, t-SNE style and variational t-SNE style.
+
+References
+----------
+[Slides]     Killeen, Query selection based on latent space sampling (slides).
+[Kingma2014] Kingma and Welling, Auto-encoding variational Bayes, 2014.
+[Tomczak2018] Tomczak and Welling, VAE with a VampPrior, AISTATS 2018.
+[Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lalib.data.checks import check_choice, check_int, check_number
+from lalib.data.seeds import generator as child_generator
+from lalib.data.seeds import seeded
+from lalib.models.losses import RECONSTRUCTION, batch_affinities, perplexity_rows, symmetric, tsne_kl
+from lalib.models.networks import PRESETS, Batch, ClippedLinear, Trainable, eval_mode, preset_rate
+from lalib.models.priors import MixturePrior, NormalPrior, VampPrior, draw_gaussian
+
+COMPONENTS = 50  # of a prior with several, unless given
+PATCH = 4  # images dealt together: one and its neighbours
+REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": ClippedLinear}
+
+
+class Autoencoder(Trainable):
+    """Encoder trunk, a dense head of `heads` x L units, and a decoder; images (B, C, H, W) in [0, 1], codes (B, L).
+
+    preset: the layers, one of PRESETS; representation: activation of the codes, "linear", "sigmoid" or "clu";
+    reconstruction: "bce", "mse" or "mae", summed over pixels; seed draws the weights. `config` rebuilds the model.
+    """
+
+    heads = 1
+    conditions = 0  # inputs of the decoder beside the code
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 2,
+        *,
+        preset: str = "light",
+        representation: str = "linear",
+        reconstruction: str = "bce",
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.image_shape = check_shape(image_shape)
+        self.latent_dim = check_int("latent_dim", latent_dim, low=1)
+        build = PRESETS[check_choice("preset", preset, PRESETS)]
+        self.representation = check_choice("representation", representation, REPRESENTATIONS)
+        self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTION)
+        self.config = {
+            "image_shape": list(self.image_shape),
+            "latent_dim": self.latent_dim,
+            "preset": preset,
+            "representation": representation,
+            "reconstruction": reconstruction,
+        }
+        self.seed = seed
+        self.learning_rate = preset_rate(preset)
+        with seeded(seed, "weights"):
+            self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim + self.conditions)
+            self.head = nn.Linear(features, self.heads * self.latent_dim)
+        self.activation = REPRESENTATIONS[representation]()
+        if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle
+            nn.init.constant_(self.head.bias[: self.latent_dim], 0.5)
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes (B, L) of images (B, C, H, W); a variational model's mean codes."""
+        return self.activation(self.head(self.trunk(x))[:, : self.latent_dim])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of codes (B, L)."""
+        return torch.sigmoid(self.decoder(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
+        """The reconstruction term of every image, (B,), summed over pixels (nats for "bce")."""
+        return RECONSTRUCTION[self.reconstruction](self.decoder(z).float(), x)
+
+    def weights(self) -> dict[str, float]:
+        """Weight of each term in the loss; terms without one are recorded only."""
+        return {"reconstruction": 1.0}
+
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Codes (B, L) and the terms of the loss, each a mean over the batch."""
+        z = self.encode(batch.x).float()
+        return z, {"reconstruction": self.reconstruction_loss(z, batch.x).mean(), **self._saturation(z)}
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        _, terms = self.terms(batch, generator)
+        weights = self.weights()
+        return {"loss": sum(weights[name] * value for name, value in terms.items() if name in weights), **terms}
+
+    def _saturation(self, z: Tensor) -> dict[str, Tensor]:
+        """The share of CLU outputs at 0 or 1, which pass no gradient."""
+        if self.representation != "clu":
+            return {}
+        return {"saturated": ((z <= 0) | (z >= 1)).float().mean()}
+
+
+class CAE(Autoencoder):
+    """Convolutional autoencoder: the reconstruction term alone [Slides]."""
+
+
+class VAE(Autoencoder):
+    """Variational autoencoder [Kingma2014]: reconstruction + beta KL(q(z|x) || p(z)), in nats per image.
+
+    q(z|x) = N(mean, exp(log-variance)) from one dense layer of 2L units; both terms are summed (pixels, coordinates)
+    and averaged over images, so that beta = 1 is the evidence lower bound.
+    prior: p(z), "normal" for N(0, I), "mixture" for Gaussians with learned weights, means and variances, or "vamp" for
+    the mean of q(z|u) over learned images u [Tomczak2018]; the last two have `components` parts (default 50), at most
+    as many as there are training images, and their KL term is an estimate from one draw: see lalib.models.priors.
+    On mnist-mini (10 dimensions, 20 epochs, three seeds) test digits cost 133 nats with "normal", 131 with "mixture"
+    and 144 with "vamp", with standard deviations of 4, 4 and 11: so short a training does not repay a VampPrior.
+    """
+
+    heads = 2
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 2,
+        *,
+        beta: float = 1.0,
+        prior: str = "normal",
+        components: int | None = None,
+        **options,
+    ):
+        super().__init__(image_shape, latent_dim, **options)
+        self.beta = check_number("beta", beta, low=0)
+        self.config["beta"] = self.beta
+        self.prior = PRIORS[check_choice("prior", prior, PRIORS)](self, components)
+        if prior != "normal":  # without them a plain VAE is named as it ever was, and its finished runs are found
+            self.config |= {"prior": prior, "components": self.prior.components}
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        super().prepare(x, y)
+        self.prior.prepare(x)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), each (B, L)."""
+        mean, log_variance = self.head(self.trunk(x)).float().split(self.latent_dim, dim=1)
+        return self.activation(mean), log_variance
+
+    def weights(self) -> dict[str, float]:
+        return {**super().weights(), "kl": self.beta}
+
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.bound(batch.x, generator)
+
+    def bound(self, x: Tensor, generator: torch.Generator, *given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `terms` returns for images x; given: what q(z|x) and p(x|z) depend on beside, if anything."""
+        mean, log_variance = self.posterior(x, *given)
+        z = draw_gaussian(mean, log_variance, generator=generator)
+        terms = {
+            "reconstruction": self.reconstruction_loss(z, x, *given).mean(),
+            "kl": self.prior.kl(z, mean, log_variance).mean(),
+        }
+        return mean, {**terms, **self._saturation(mean)}
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """Images (n, C, H, W) in [0, 1] of codes drawn from the prior, on the model's device."""
+        z = self.prior.sample(check_int("n", n, low=1), generator=child_generator(seed, "codes"))
+        with eval_mode(self):
+            return self.decode(z.to(self.head.weight.device))
+
+
+def _normal(model: VAE, components: int | None) -> NormalPrior:
+    if components is not None:
+        raise ValueError(f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'")
+    return NormalPrior(model.latent_dim)
+
+
+def _mixture(model: VAE, components: int | None) -> MixturePrior:
+    return MixturePrior(COMPONENTS if components is None else components, model.latent_dim, seed=model.seed)
+
+
+def _vamp(model: VAE, components: int | None) -> VampPrior:
+    components = COMPONENTS if components is None else components
+    return VampPrior(components, model.image_shape, model.posterior, seed=model.seed)
+
+
+PRIORS = {"normal": _normal, "mixture": _mixture, "vamp": _vamp}
+
+
+class Neighbourhoods(nn.Module):
+    """t-SNE's conditional affinities of a training set: each image's nearest others and their p_j|i [Maaten2009].
+
+    P is taken over the whole set, on the 3 x perplexity nearest neighbours of every image, and restricted to a batch
+    and renormalised there. `deal` makes batches along the neighbour graph, in which P has something to say.
+    """
+
+    def __init__(self, perplexity: float):
+        super().__init__()
+        self.perplexity = perplexity
+        self.index: Tensor | None = None  # (N, K) int64
+        self.conditional: Tensor | None = None  # (N, K) float32
+
+    def fit(self, x: Tensor) -> None:
+        """Find neighbours and affinities of x (N, ...), on its device."""
+        from sklearn.neighbors import NearestNeighbors
+
+        search = NearestNeighbors(n_neighbors=min(len(x) - 1, int(3 * self.perplexity)))
+        found = search.fit(x.flatten(1).cpu().float().numpy() / 255).kneighbors()
+        distances, self.index = (torch.from_numpy(part).to(x.device) for part in found)
+        self.conditional = perplexity_rows(distances.double().square(), self.perplexity).float()
+
+    def joint(self, index: Tensor) -> Tensor:
+        """P restricted to the images `index` (B,): (B, B), symmetric, zero diagonal, sum 1."""
+        size = len(index)
+        position = torch.full((len(self.index),), size, device=self.index.device)
+        position[index] = torch.arange(size, device=self.index.device)
+        inside = torch.zeros(size, size + 1, device=self.index.device)  # the last column takes what lies outside
+        inside.scatter_(1, position[self.index[index]], self.conditional[index])
+        return symmetric(inside[:, :size])
+
+    def deal(self, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        """Batches of `size` that together hold each image once, made of patches: an image and PATCH - 1 neighbours.
+
+        Patches are dealt around random images, from those of its neighbours that have not been dealt yet. Small patches
+        are best: of whole neighbourhoods a batch holds too few, and all the map learns is what is inside one.
+        """
+        neighbours, free = self.index.cpu().numpy(), torch.ones(len(self.index), dtype=torch.bool).numpy()
+        patches = []
+        for centre in torch.randperm(len(free), generator=generator).tolist():
+            if free[centre]:
+                free[centre] = False
+                near = torch.from_numpy(neighbours[centre][free[neighbours[centre]]])
+                near = near[torch.randperm(len(near), generator=generator)[: PATCH - 1]]
+                free[near] = False
+                patches.append(torch.cat([torch.tensor([centre]), near]))
+        order = torch.randperm(len(patches), generator=generator).tolist()
+        yield from torch.cat([patches[i] for i in order]).split(size)
+
+
+class _TSNETerm(Autoencoder):
+    """Adds tsne_weight x D x KL(P || Q) to an autoencoder's loss, D = C H W; Q is taken over `spread` x (mean) codes.
+
+    affinities="global": P from the whole training set, batches along its neighbour graph (our default).
+    affinities="batch": P within each random batch. [Slides] is affinities="batch", batch_size=64, spread=1 and a
+    perplexity of 5 to 10, all that so few images allow.
+    tsne_weight is relative to the reconstruction per pixel; notebook 03 sweeps it. spread lets a map be as wide as
+    t-SNE's while the codes stay near 1, where the decoder and N(0, I) want them.
+    P is defined over the training set, so the loss of validation images leaves this term out.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 2,
+        *,
+        perplexity: float = 40.0,
+        tsne_weight: float = 1.0,
+        affinities: str = "global",
+        spread: float = 3.0,
+        batch_size: int = 512,
+        **options,
+    ):
+        super().__init__(image_shape, latent_dim, **options)
+        self.perplexity = check_number("perplexity", perplexity, low=1)
+        self.tsne_weight = check_number("tsne_weight", tsne_weight, low=0)
+        self.affinities = check_choice("affinities", affinities, ["global", "batch"])
+        self.spread = check_number("spread", spread, low=0)
+        self.batch_size = check_int("batch_size", batch_size, low=4)
+        self._check_batch(self.batch_size)
+        self.config |= {
+            "perplexity": self.perplexity,
+            "tsne_weight": self.tsne_weight,
+            "affinities": affinities,
+            "spread": self.spread,
+            "batch_size": self.batch_size,
+        }
+        self.neighbourhoods = Neighbourhoods(self.perplexity)
+
+    def _check_batch(self, size: int) -> None:
+        if self.perplexity >= size - 1:
+            raise ValueError(f"perplexity must be below batch size - 1 = {size - 1}, got {self.perplexity:g}")
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        super().prepare(x, y)
+        self._check_batch(len(x))
+        if self.affinities == "global":
+            self.neighbourhoods.fit(x)
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        self._check_batch(size)
+        source = super().batches(n, size, generator=generator)
+        if self.affinities == "global":
+            source = self.neighbourhoods.deal(size, generator=generator)
+        return (index for index in source if self.perplexity < len(index) - 1)  # a short last batch has no such P
+
+    def weights(self) -> dict[str, float]:
+        return {**super().weights(), "tsne": self.tsne_weight * math.prod(self.image_shape)}
+
+    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        codes, terms = super().terms(batch, generator)
+        if batch.index is None:
+            return codes, terms
+        if self.affinities == "global":
+            joint = self.neighbourhoods.joint(batch.index)
+        else:
+            joint = batch_affinities(batch.x, self.perplexity)
+        with torch.autocast(codes.device.type, enabled=False):
+            return codes, {**terms, "tsne": tsne_kl(self.spread * codes, joint.to(codes.device))}
+
+
+class TSNEAE(_TSNETerm, CAE):
+    """The "t-SNE style" autoencoder: reconstruction + tsne_weight x D x KL(P || Q) [Slides], [Maaten2009]."""
+
+
+class VariationalTSNEAE(_TSNETerm, VAE):
+    """The "variational t-SNE style" one: reconstruction + beta KL(q || p(z)) + tsne_weight D KL(P || Q) [Slides]."""
+
+
+MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}  # trained without labels
+
+
+def check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """`image_shape` as (C, H, W) that a trunk can take: C of 1 or 3, H and W of at least 8."""
+    shape = tuple(check_int("image_shape", size) for size in image_shape)
+    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
+        raise ValueError(f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}")
+    return shape

@@ -1,0 +1,118 @@
+"""A contrastive encoder: codes in which random views of one image lie together and other images apart.
+
+References
+----------
+[Chen2020] Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020. SimCLR.
+[Wu2018]   Wu and He, Group normalization, ECCV 2018.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lalib.data.checks import check_int, check_number, check_options
+from lalib.data.seeds import seeded
+from lalib.models.autoencoders import MODELS, check_shape
+from lalib.models.conditional import ConditionalVAE
+from lalib.models.losses import nt_xent
+from lalib.models.networks import Batch, PadTo, Trainable, normed_conv
+from lalib.models.views import RandomViews
+
+
+class ContrastiveEncoder(Trainable):
+    """SimCLR [Chen2020] for small images: images (B, C, H, W) in [0, 1], codes (B, L) of length 1.
+
+    Each image of a batch is shown in two random views, and the views of one image are to be more alike than those of
+    two. Codes are what comes before the projection, an MLP that only the loss uses. There is no decoder.
+    views: strengths of RandomViews by name; its defaults suit digits, augment.CLOTHES clothes, and what suits other
+    images has to be found: with the wrong views codes are worse than pixels. width: kernels of the first convolution;
+    temperature: of the cosine similarities; seed draws the weights. `config` rebuilds the model.
+    Differs: codes have length 1, so that Euclidean neighbours are neighbours by angle, as in the loss; Adam rather
+    than LARS; the trunk normalises within each image [Wu2018], so that no code depends on the rest of its batch.
+    """
+
+    learning_rate = 2e-3
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 64,
+        *,
+        width: int = 16,
+        temperature: float = 0.5,
+        views: Mapping[str, float] | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.image_shape = check_shape(image_shape)
+        self.latent_dim = check_int("latent_dim", latent_dim, low=2)
+        self.temperature = check_number("temperature", temperature, low=0.01)
+        self.views = _check_views({} if views is None else views)
+        self.batch_size = check_int("batch_size", batch_size, low=2)
+        self.config = {
+            "image_shape": list(self.image_shape),
+            "latent_dim": self.latent_dim,
+            "width": check_int("width", width, low=1),
+            "temperature": self.temperature,
+            "views": asdict(self.views),
+            "batch_size": self.batch_size,
+        }
+        with seeded(seed, "weights"):
+            self.trunk, features = _trunk(self.image_shape, width)
+            self.head = nn.Linear(features, self.latent_dim)
+            self.projection = _projection(self.latent_dim)
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes (B, L) of length 1 of images (B, C, H, W)."""
+        return F.normalize(self.head(self.trunk(x)).float(), dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        raise TypeError(
+            "a ContrastiveEncoder has no decoder: its codes cannot be drawn as images, an autoencoder's can"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        """As few batches as hold each image once, of almost equal sizes: in a small one no image is hard to tell."""
+        yield from torch.randperm(n, generator=generator).tensor_split(math.ceil(n / size))
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        pair = torch.cat([self.views(batch.x, generator=generator) for _ in range(2)])
+        first, second = self.projection(self.encode(pair)).float().chunk(2)
+        with torch.autocast(first.device.type, enabled=False):
+            return {"loss": nt_xent(first, second, self.temperature)}
+
+
+def _check_views(views: Mapping[str, float]) -> RandomViews:
+    if not isinstance(views, Mapping):
+        raise TypeError(f"views must be strengths by name, such as {{'flip': True}}, got {views!r}")
+    check_options("views", RandomViews, views)
+    return RandomViews(**views)
+
+
+def _trunk(image_shape: tuple[int, int, int], width: int) -> tuple[nn.Sequential, int]:
+    """Three convolutions, the first two strided, and a dense layer; and its number of outputs."""
+    channels, height, width_px = image_shape
+    pad = PadTo(height, width_px, 4)
+    inputs = 2 * width * (pad.padded[0] // 4) * (pad.padded[1] // 4)
+    layers = [pad, *normed_conv(channels, width, 2), *normed_conv(width, 2 * width, 2)]
+    layers += normed_conv(2 * width, 2 * width)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 256), nn.LayerNorm(256), nn.ReLU()), 256
+
+
+def _projection(latent_dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(latent_dim, 256), nn.ReLU(), nn.Linear(256, 64))
+
+
+ENCODERS = {**MODELS, **{model.__name__: model for model in (ConditionalVAE, ContrastiveEncoder)}}  # what can be saved

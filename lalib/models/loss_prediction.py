@@ -1,0 +1,92 @@
+"""A head beside a classifier that predicts how large the loss of an image would be.
+
+[Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lalib.data.checks import LalibError
+from lalib.data.seeds import seeded
+from lalib.models.classifiers import Classifier
+from lalib.models.losses import pair_loss
+from lalib.models.networks import Batch, Trainable, in_blocks
+
+DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
+
+
+class LossPredictor(Trainable):
+    """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
+
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, concatenates them, and
+    the codes of the images if given, and ends in one number. Trained by the task's loss plus `weight` times the pair
+    loss; after `detach_after` batches the pair loss no longer reaches the classifier.
+    example (1, ...): an input, for the sizes. codes (M, L): of the training images, in their order.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        example: Tensor,
+        *,
+        codes: Tensor | None = None,
+        weight: float = 1.0,
+        width: int = 128,
+        detach_after: int,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.classifier, self.weight, self.detach_after = classifier, weight, detach_after
+        self.image_shape = getattr(classifier, "image_shape", None)
+        self.n_classes, self.multi_label = classifier.n_classes, classifier.multi_label
+        sizes = in_blocks(
+            classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
+        )
+        extra = 0 if codes is None else codes.shape[1]
+        with seeded(seed, "loss head"):
+            self.blocks = nn.ModuleList(nn.Linear(int(size), width) for size in sizes[0])
+            self.last = nn.Linear(width * len(self.blocks) + extra, 1)
+        self.register_buffer("codes", codes)
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.classifier.prepare(x, y)
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        """The classifier's."""
+        return self.classifier.batches(n, size, generator=generator)
+
+    def head(self, blocks: list[Tensor], codes: Tensor | None) -> Tensor:
+        """Predicted losses (B,) of the hidden blocks of B inputs and their codes."""
+        flat = [block.mean(dim=(2, 3)) if block.ndim == 4 else block for block in blocks]
+        parts = [torch.relu(layer(block)) for layer, block in zip(self.blocks, flat, strict=True)]
+        return self.last(torch.cat(parts if codes is None else [*parts, codes.to(parts[0])], dim=1)).squeeze(1).float()
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        blocks, logits = self.classifier.activations(self.classifier.augmented(batch.x, generator))
+        losses = self.classifier.losses(logits.float(), batch.y)
+        if self.batches_seen >= self.detach_after:
+            blocks = [block.detach() for block in blocks]
+        self.batches_seen += self.training
+        codes = None if self.codes is None else self.codes[batch.index.to(self.codes.device)]
+        pairs = pair_loss(self.head(blocks, codes), losses.detach())
+        return {"loss": losses.mean() + self.weight * pairs, "task": losses.mean(), "pairs": pairs}
+
+    def predict(self, inputs: Tensor, codes: Tensor | None = None, block: int = 1024) -> Tensor:
+        """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
+        if (codes is None) != (self.codes is None):
+            raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
+        parts = [None] * math.ceil(len(inputs) / block) if codes is None else codes.split(block)
+        return torch.cat(
+            [
+                in_blocks(self, lambda x, z=z: self.head(_blocks(self.classifier, x), z), x, block)
+                for x, z in zip(inputs.split(block), parts, strict=True)
+            ]
+        )
+
+
+def _blocks(classifier: Classifier, x: Tensor) -> list[Tensor]:
+    return classifier.activations(x)[0]

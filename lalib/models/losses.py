@@ -1,0 +1,148 @@
+"""Losses as pure functions; each says its unit and reduction.
+
+References
+----------
+[Kingma2014] Kingma and Welling, Auto-encoding variational Bayes, 2014. Appendix B gives the Gaussian KL.
+[Maaten2008] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
+[Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
+[Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
+[Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
+[Sinha2019]  Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
+[Yoo2019]    Yoo and Kweon, Learning loss for active learning, CVPR 2019.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BISECTIONS = 60
+
+
+def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy of pixels in [0, 1], in nats per image, summed over pixels: (B, ...) to (B,)."""
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def squared_error(logits: Tensor, x: Tensor) -> Tensor:
+    """Squared error of sigmoid(logits), summed over pixels: (B, ...) to (B,)."""
+    return (torch.sigmoid(logits) - x).square().flatten(1).sum(1)
+
+
+def absolute_error(logits: Tensor, x: Tensor) -> Tensor:
+    """Absolute error of sigmoid(logits), summed over pixels: (B, ...) to (B,)."""
+    return (torch.sigmoid(logits) - x).abs().flatten(1).sum(1)
+
+
+RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": bernoulli_nll,
+    "mse": squared_error,
+    "mae": absolute_error,
+}
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats per image, summed over L: (B, L) to (B,) [Kingma2014, B]."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+@torch.no_grad()
+def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
+    """p_j|i proportional to exp(-beta_i d2_ij), beta_i such that row i has entropy log(perplexity) [Maaten2008, Eq. 1].
+
+    sq_distances (N, K): squared distances from N points to K others each; infinity leaves an entry out.
+    Returns (N, K) of the same dtype; rows sum to 1. beta_i is found by bisection in log beta. A row with more than
+    `perplexity` equal smallest distances (duplicates) cannot reach it and gets the sharpest distribution tried.
+    """
+    others = int(torch.isfinite(sq_distances).sum(1).min())
+    if not 1 <= perplexity < others:
+        raise ValueError(f"perplexity must be at least 1 and below the {others} other points, got {perplexity}")
+    shifted = sq_distances - sq_distances.min(dim=1, keepdim=True).values
+    mean = torch.where(torch.isfinite(shifted), shifted, 0).mean(dim=1, keepdim=True)
+    shifted = shifted / torch.where(mean > 0, mean, 1)  # so that images may be in any unit
+    low, high = (torch.full_like(mean[:, 0], bound) for bound in (-30, 30))  # log beta, in units of 1 / mean
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        p = torch.softmax(-middle.exp()[:, None] * shifted, dim=1)
+        too_wide = -torch.xlogy(p, p).sum(1) > math.log(perplexity)
+        low, high = (torch.where(too_wide, middle, low), torch.where(too_wide, high, middle))
+    return torch.softmax(-((low + high) / 2).exp()[:, None] * shifted, dim=1)
+
+
+def symmetric(conditional: Tensor) -> Tensor:
+    """P = (p_j|i + p_i|j), scaled to sum to 1: (B, B) to (B, B)."""
+    joint = conditional + conditional.T
+    return joint / joint.sum().clamp_min(torch.finfo(joint.dtype).tiny)
+
+
+@torch.no_grad()
+def batch_affinities(x: Tensor, perplexity: float) -> Tensor:
+    """t-SNE's P within a batch: x (B, ...) to a symmetric (B, B) with zero diagonal and sum 1 [Maaten2009, Sec. 2]."""
+    flat = x.flatten(1).double()
+    sq_distances = torch.cdist(flat, flat).square().fill_diagonal_(float("inf"))
+    return symmetric(perplexity_rows(sq_distances, perplexity)).to(x.dtype)
+
+
+def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
+    """KL(P || Q) in nats, a scalar: codes (B, L), joint P (B, B) with zero diagonal. Eq. 4 and 5 of [Maaten2009].
+
+    q_ij is proportional to (1 + |z_i - z_j|^2 / a)^(-(a + 1) / 2) over all i != j, with a = max(1, L - 1).
+    """
+    freedom = max(1, codes.shape[1] - 1)
+    sq_distances = (codes[:, None, :] - codes[None, :, :]).square().sum(2)
+    log_kernel = (-(freedom + 1) / 2) * torch.log1p(sq_distances / freedom)
+    diagonal = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    log_q = log_kernel - torch.logsumexp(log_kernel.masked_fill(diagonal, -float("inf")).flatten(), dim=0)
+    return torch.xlogy(joint, joint).sum() - (joint * log_q).sum()
+
+
+def gaussian_nll(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
+    """-log N(x; mean, exp(log_variance)) in nats per point, summed over coordinates: (..., D) to (...)."""
+    return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean).square() / log_variance.exp()).sum(-1)
+
+
+def m2_unlabelled(bounds: Tensor, logits: Tensor) -> Tensor:
+    """U(x) = sum_y q(y|x) L(x, y) - H(q(y|x)) in nats, (B,): Eq. 7 of [Kingma2014b].
+
+    bounds (B, C): L(x, y), the negative evidence lower bound of the image with each class; logits (B, C): of q(y|x).
+    """
+    log_q = torch.log_softmax(logits, dim=1)
+    return (log_q.exp() * (bounds + log_q)).sum(1)
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross-entropy in nats, a scalar: the mean over all 2B views. Eq. 1 of [Chen2020].
+
+    first, second (B, E): two views of each of B images. Each view has to find the other view of its image among the
+    2B - 1 others by cosine similarity over `temperature`. It is log(2B - 1) where all are alike, 0 for B = 1.
+    """
+    n = len(first)
+    views = F.normalize(torch.cat([first, second]), dim=1)
+    itself = torch.eye(2 * n, dtype=torch.bool, device=views.device)
+    logits = (views @ views.T / temperature).masked_fill(itself, -math.inf)
+    partner = torch.arange(2 * n, device=views.device).roll(n)
+    return F.cross_entropy(logits, partner)
+
+
+def pair_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
+    """Mean over pairs of max(0, -s (r1 - r2) + margin), s = 1 if the first of a pair has the larger loss, else -1.
+
+    predicted, losses (B,): the first half is paired with the second; an odd last one is left out; 0 without a pair.
+    Eq. 2 of [Yoo2019].
+    """
+    half = len(predicted) // 2
+    if not half:
+        return predicted.sum() * 0
+    difference = predicted[:half] - predicted[half : 2 * half]
+    sign = torch.where(losses[:half] > losses[half : 2 * half], 1.0, -1.0)
+    return (margin - sign * difference).clamp_min(0).mean()
+
+
+def discriminator_loss(logits: Tensor, known: Tensor) -> Tensor:
+    """-mean_L log D - mean_U log (1 - D) in nats, of logits (B,) of D, L where `known` (B,): Eq. 4 of [Sinha2019].
+
+    2 log 2 for one that cannot tell.
+    """
+    return F.softplus(-logits[known]).mean() + F.softplus(logits[~known]).mean()

@@ -1,0 +1,145 @@
+"""Priors p(z) over the codes of a VAE: N(0, I), a mixture of Gaussians with learned parts, and the VampPrior.
+
+The KL divergence of q(z|x) from N(0, I) has a closed form; from a mixture it is estimated at the code that a training
+step draws anyway. All densities are in nats.
+
+References
+----------
+[Kingma2014]   Kingma and Welling, Auto-encoding variational Bayes, 2014. Eq. 6 estimates the KL term, Eq. 7 has it in
+               closed form.
+[Tomczak2018]  Tomczak and Welling, VAE with a VampPrior, AISTATS 2018.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lalib.data.checks import check_int
+from lalib.data.seeds import generator as child_generator
+from lalib.models.losses import gaussian_kl, gaussian_nll
+from lalib.models.networks import to_input
+
+DARKEST, LIGHTEST = 0.01, 0.99  # of the pixels that pseudo-inputs start from
+
+
+def draw_gaussian(mean: Tensor, log_variance: Tensor, *, generator: torch.Generator) -> Tensor:
+    """mean + sd x noise, all (B, L): a draw from N(mean, exp(log_variance)) that passes gradients to both."""
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
+    return mean + (log_variance / 2).exp() * noise
+
+
+class Prior(nn.Module):
+    """A density over codes: log_prob(z), nats, (B, L) to (B,); sample(n, generator=), (n, L) on its device."""
+
+    def prepare(self, x: Tensor) -> None:
+        """Called before training with all images as they are stored."""
+
+    def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """log q(z|x) - log p(z) in nats per image, (B,): what Eq. 6 of [Kingma2014] adds to the reconstruction.
+
+        z (B, L): one draw each from q(z|x) = N(mean, exp(log_variance)), over which this is KL(q || p) on average.
+        """
+        return -gaussian_nll(mean, log_variance, z) - self.log_prob(z)
+
+
+class NormalPrior(Prior):
+    """N(0, I) in `latent_dim` dimensions."""
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        zero = torch.zeros_like(z)
+        return -gaussian_nll(zero, zero, z)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.latent_dim, generator=generator, device=generator.device)
+
+    def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """KL(q || N(0, I)) in closed form, Eq. 7 of [Kingma2014]; z is not needed."""
+        return gaussian_kl(mean, log_variance)
+
+
+class _Mixture(Prior):
+    """p(z) = sum_k weight_k N(z; mean_k, exp(log_variance_k)) over K = `components`.
+
+    parts(): log-weights (K,), means (K, L) and log-variances (K, L).
+    """
+
+    def __init__(self, components: int):
+        super().__init__()
+        self.components = check_int("components", components, low=1)
+
+    def prepare(self, x: Tensor) -> None:
+        if self.components > len(x):
+            raise ValueError(f"components must be at most one per image, got {self.components} for {len(x)} images")
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """log of weight_k N(z; mean_k, exp(log_variance_k)) of codes (B, L), (B, K); softmax makes it p(k|z)."""
+        log_weights, means, log_variances = self.parts()
+        return log_weights - gaussian_nll(means, log_variances, z[:, None])
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return torch.logsumexp(self.log_joint(z), dim=1)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        log_weights, means, log_variances = (part.to(generator.device) for part in self.parts())
+        k = torch.multinomial(log_weights.exp(), n, replacement=True, generator=generator)
+        return draw_gaussian(means[k], log_variances[k], generator=generator)
+
+
+class MixturePrior(_Mixture):
+    """K Gaussians with learned weights, means and variances; the means start as draws from N(0, I), all else alike."""
+
+    def __init__(self, components: int, latent_dim: int, *, seed: int):
+        super().__init__(components)
+        means = torch.randn(self.components, latent_dim, generator=child_generator(seed, "prior"))
+        self.means = nn.Parameter(means)
+        self.log_variances = nn.Parameter(torch.zeros_like(means))
+        self.logits = nn.Parameter(torch.zeros(self.components))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.log_softmax(self.logits, dim=0), self.means, self.log_variances
+
+
+class VampPrior(_Mixture):
+    """p(z) = 1/K sum_k q(z|u_k), with K learned pseudo-inputs u_k, images themselves [Tomczak2018].
+
+    posterior: images (B, C, H, W) to mean and log-variance of q(z|x), (B, L) each. The pseudo-inputs start as noise;
+    the first training puts training images in their place, drawn with `seed`, and later ones go on from what it left.
+    Differs: a sigmoid keeps their pixels in (0, 1); clipped to [0, 1], black and white ones would learn nothing.
+    """
+
+    def __init__(
+        self,
+        components: int,
+        image_shape: tuple[int, int, int],
+        posterior: Callable[[Tensor], tuple[Tensor, Tensor]],
+        *,
+        seed: int,
+    ):
+        super().__init__(components)
+        self.posterior, self.seed = posterior, seed
+        noise = torch.randn(self.components, *image_shape, generator=child_generator(seed, "prior"))
+        self.pixel_logits = nn.Parameter(noise)
+        self.register_buffer("seen_images", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def pseudo_inputs(self) -> Tensor:
+        """The images u_k (K, C, H, W) in (0, 1)."""
+        return torch.sigmoid(self.pixel_logits)
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor) -> None:
+        super().prepare(x)
+        if not self.seen_images:
+            order = torch.randperm(len(x), generator=child_generator(self.seed, "pseudo-inputs"))
+            chosen = to_input(x[order[: self.components].to(x.device)], self.pixel_logits.device)
+            self.pixel_logits.copy_(torch.logit(chosen.clamp(DARKEST, LIGHTEST)))
+            self.seen_images.fill_(True)
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        means, log_variances = self.posterior(self.pseudo_inputs)
+        return means.new_zeros(self.components).log_softmax(dim=0), means, log_variances

@@ -1,0 +1,56 @@
+"""Strategies that ask for the images which a discriminator is surest have no label yet: see lalib.models.adversarial.
+
+[Sinha2019] Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
+[Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
+[Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
+
+All three return the n images of lowest D, the probability that an image has a label, equal ones in order of index;
+nothing is drawn. The score is -logit D. The record says how well D tells the images of the pool apart:
+discriminator_loss, -mean_L log D - mean_U log (1 - D) in nats, 2 log 2 for one that cannot tell, and told_apart, its
+balanced accuracy. What D picks once told_apart is near 1/2 is as good as random: `cannot_tell` is the rule to stop by.
+"""
+
+import torch
+from torch import Tensor
+
+from lalib.data.checks import LalibError, check_number
+from lalib.models.losses import discriminator_loss
+from lalib.strategies.picking import largest
+from lalib.strategies.view import PoolView, Selection
+
+
+def vaal(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The surest unlabelled by a VAE's codes [Sinha2019], view.vaal."""
+    return _surest_unlabelled(view, view.vaal, n)
+
+
+def ta_vaal(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The surest unlabelled by a VAE's codes and the loss that the task model expects [Kim2021], view.ta_vaal."""
+    return _surest_unlabelled(view, view.ta_vaal, n)
+
+
+def m2_vaal(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The surest unlabelled by the code of M2, which is the task model, too [Losalka], view.m2_vaal."""
+    return _surest_unlabelled(view, view.m2_vaal, n)
+
+
+def cannot_tell(record: dict, margin: float = 0.05) -> bool:
+    """Whether the discriminator of a selection with this record told both sides apart no better than 1/2 + margin."""
+    check_number("margin", margin, low=0, high=0.5)
+    if "told_apart" not in record:
+        raise LalibError("the record of the selection names no discriminator: it is not one of VAAL's")
+    return record["told_apart"] <= 0.5 + margin
+
+
+def _surest_unlabelled(view: PoolView, logits: Tensor, n: int) -> Selection:
+    logits = logits.cpu().double()
+    found = largest(view, -logits[view.unlabeled], n)
+    return Selection(found.index, found.score, _record(logits, view.labeled) if len(view.labeled) else {})
+
+
+def _record(logits: Tensor, labeled: Tensor) -> dict[str, float]:
+    """What the logits (N,) say of the pool, in which those at `labeled` have a label."""
+    known = torch.zeros(len(logits), dtype=torch.bool)
+    known[labeled] = True
+    right = ((logits[known] > 0).double().mean() + (logits[~known] <= 0).double().mean()) / 2
+    return {"discriminator_loss": float(discriminator_loss(logits, known)), "told_apart": float(right)}

@@ -1,0 +1,242 @@
+"""Any pool-based query strategy of scikit-activeml [Kottke2021] as a strategy of lalib's.
+
+    from skactiveml.pool import Badge, FourDs
+    la.compare(images, test, strategies={"badge": "badge", "their badge": Badge()}, out="runs/badge")
+    la.select(Badge(clf_embedding_flag_name="features"), codes, 10, probs=p, features=h, labeled=index, labels=y)
+
+They see the codes, the labels that were bought, and in the place of a classifier (`clf`, `estimator`) our task model,
+already trained: its probabilities and, where their parameters ask for embeddings (clf_embedding_flag_name,
+predict_dict), its features; in the place of an `ensemble` the members behind mc_probs. So both sides choose by the same
+model. Rows of codes are looked up by their bytes, so images of equal codes share the probabilities of the first one. A
+`discriminator` is a logistic regression on the codes. What else a strategy's query takes, or a classifier of its own,
+which is then trained on codes and labels as the strategy does it, comes as options: (FourDs(), {"clf": classifier}).
+
+Differs: in every round a strategy starts as a fresh copy. What ProbCover keeps from its first query, the radius, is
+found anew, from that round's labels.
+
+[Kottke2021] D. Kottke et al., "scikit-activeml: A library and toolbox for active learning algorithms", 2021.
+"""
+
+import contextlib
+import copy
+import hashlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+
+from lalib.data.checks import LalibError
+from lalib.data.seeds import seeded
+from lalib.strategies.view import PoolView, Selection
+
+OURS = ("X", "y", "candidates", "batch_size", "return_utilities")  # what the adapter alone decides of a query
+STAND_INS = {"clf": "fit_clf", "estimator": "fit_estimator", "ensemble": "fit_ensemble"}
+OVERWRITTEN = ("random_state", "missing_label")  # of every estimator: its seed comes from the run
+
+
+def is_peer(strategy: object) -> bool:
+    """Whether it is an object, or a class, that is queried as scikit-activeml's strategies are."""
+    return hasattr(strategy, "query")
+
+
+def peer_label(strategy: object) -> str:
+    """Its class and the parameters that are not the defaults, in one line without memory addresses."""
+    return re.sub(r"\s+", " ", re.sub(r" at 0x[0-9a-f]+", "", repr(strategy)))
+
+
+class Peer:
+    """A strategy of lalib's, (view, n, *, generator) -> Selection, that queries one of scikit-activeml's.
+
+    strategy: an instance, of which a copy is taken; it is never changed. given: further arguments of its query.
+    Raises LalibError if the package is not there or the query needs what lalib has not, which it names; TypeError for
+    anything but a pool strategy of one annotator; ValueError for an argument that its query does not take.
+    """
+
+    def __init__(self, strategy, given: Mapping | None = None):
+        _check_strategy(strategy)
+        self.__name__ = type(strategy).__name__
+        self.given = dict(given or {})
+        self.asked = _asked(strategy)
+        self._check_given()
+        self.strategy = _fresh(strategy)
+
+    def __call__(self, view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+        codes, labels = view.codes.cpu().double().numpy(), self._labels(view)
+        strategy, given = _prepared(self.strategy, generator), _prepared(self.given, generator)
+        arguments = {**self._stand_ins(view, codes, generator), **given}
+        with _numpy_and_torch_seeded(_draw(generator)):
+            try:
+                index = strategy.query(X=codes, y=labels, batch_size=int(n), **arguments)
+            except TypeError as error:
+                raise self._explained(error) from error
+        return Selection(torch.as_tensor(np.asarray(index), dtype=torch.int64))
+
+    @property
+    def identity(self) -> dict:
+        """What a run's configuration says of it: class, parameters, further arguments, version of the package.
+
+        Seeds are left out, since the run's seed takes their place.
+        """
+        import skactiveml
+
+        description = {"strategy": _describe(self.strategy), "scikit-activeml": skactiveml.__version__}
+        return description | ({"given": _describe(self.given)} if self.given else {})
+
+    def _check_given(self):
+        known = [name for name in self.asked if name not in OURS]
+        for name in self.given:
+            if name not in known:
+                raise ValueError(
+                    f"{self.__name__} has no option {name!r}; its options are: {', '.join(known) or 'none'}"
+                )
+        can = {*OURS, *STAND_INS, "discriminator", *self.given}
+        missing = [name for name, p in self.asked.items() if p.default is p.empty and name not in can]
+        if missing:
+            raise LalibError(
+                f"{self.__name__} needs {', '.join(missing)}, which lalib cannot provide: "
+                f"give it, {{label: (strategy, {{{missing[0]!r}: ...}})}}"
+            )
+
+    def _labels(self, view: PoolView) -> np.ndarray:
+        """Labels (N,) float64, NaN where there is none."""
+        if view.multi_label:
+            raise LalibError(
+                f"{self.__name__}: scikit-activeml's pool strategies take one label per image, not several"
+            )
+        if len(view.labeled) and view.labels is None:
+            raise LalibError(
+                f"{self.__name__} needs the labels of the {len(view.labeled)} labelled images: pass labels=y"
+            )
+        labels = np.full(view.n_images, np.nan)
+        if len(view.labeled):
+            labels[view.labeled.numpy()] = view.labels.numpy()
+        return labels
+
+    def _stand_ins(self, view: PoolView, codes: np.ndarray, generator: torch.Generator) -> dict:
+        """The task model in the place of each classifier that the query asks for."""
+        from lalib.strategies.peer_models import Rows, TaskClassifier, cannot, task_committee
+
+        found, name = {}, self.__name__
+        if "ignore_partial_fit" in self.asked and "clf" not in self.given:
+            raise LalibError(cannot(name, "trains its classifier for every candidate"))
+        for place in (place for place in STAND_INS if place in self.asked and place not in self.given):
+            if place == "ensemble":
+                found[place] = task_committee(Rows(codes), view, name)
+            else:
+                found[place] = TaskClassifier(Rows(codes), view.probs.cpu().double().numpy(), view, name)
+            found[STAND_INS[place]] = False
+        if "discriminator" in self.asked and "discriminator" not in self.given:
+            found["discriminator"] = _prepared(_discriminator(), generator)
+        return found
+
+    def _explained(self, error: TypeError) -> Exception:
+        """The error of a query, in our words if it is about what stands in for the classifier."""
+        from lalib.strategies.peer_models import cannot
+
+        return LalibError(cannot(self.__name__, f"refuses: {error}")) if "TaskClassifier" in str(error) else error
+
+
+def _check_strategy(strategy) -> None:
+    try:
+        from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+    except ImportError as error:
+        raise LalibError('a strategy with a query method needs scikit-activeml: pip install "lalib[peers]"') from error
+    if isinstance(strategy, type):
+        raise TypeError(f"a scikit-activeml strategy must be an instance, got the class: write {strategy.__name__}()")
+    if not isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
+        raise TypeError(
+            "a strategy with a query method must be a pool strategy of scikit-activeml for one annotator, "
+            f"got {type(strategy).__name__}"
+        )
+
+
+def _asked(strategy) -> dict[str, inspect.Parameter]:
+    """The parameters of its query by name; those of the strategy inside, too, if it wraps one."""
+    inner = getattr(strategy, "query_strategy", None)
+    own = inspect.signature(strategy.query).parameters
+    return {
+        **(_asked(inner) if is_peer(inner) else {}),
+        **{k: p for k, p in own.items() if p.kind is not p.VAR_KEYWORD},
+    }
+
+
+def _discriminator():
+    from skactiveml.classifier import SklearnClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    return SklearnClassifier(LogisticRegression(max_iter=1000))
+
+
+def _fresh(estimator):
+    from sklearn.base import clone
+
+    return clone(estimator)
+
+
+def _is_estimator(value) -> bool:
+    return hasattr(value, "get_params") and not isinstance(value, type)
+
+
+def _prepared(value, generator: torch.Generator):
+    """A copy in which all estimators draw from seeds of the generator, and NaN marks what has no label."""
+    if isinstance(value, dict):
+        return {key: _prepared(item, generator) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_prepared(item, generator) for item in value)
+    if not _is_estimator(value):
+        return copy.deepcopy(value)
+    estimator = _fresh(value)
+    for name in sorted(estimator.get_params()):
+        last = name.rpartition("__")[2]
+        if last in OVERWRITTEN:
+            estimator.set_params(**{name: _draw(generator) if last == "random_state" else np.nan})
+    return estimator
+
+
+def _draw(generator: torch.Generator) -> int:
+    """A seed that numpy takes."""
+    return int(torch.randint(2**31 - 1, (), generator=generator))
+
+
+@contextlib.contextmanager
+def _numpy_and_torch_seeded(seed: int) -> Iterator[None]:
+    """Seed the global states in the block: k-means may draw from numpy's, a network given to them from torch's."""
+    with seeded(seed, "peer"):  # which no other thread enters meanwhile
+        before = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
+def _describe(value):
+    """A value as JSON can hold it: estimators by class and parameters, functions and classes by name and source."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_describe(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _describe(value.tolist())
+    if _is_estimator(value):
+        kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
+        return {"class": _describe(type(value)), "parameters": _describe(kept)}
+    if isinstance(value, type) or inspect.isfunction(value):
+        return f"{value.__module__}.{value.__qualname__} {_source_digest(value)}"
+    raise TypeError(
+        f"a parameter of a strategy is a {type(value).__name__}, by which its runs cannot be told from others"
+    )
+
+
+def _source_digest(value: type) -> str:
+    try:
+        return hashlib.sha256(inspect.getsource(value).encode()).hexdigest()[:16]
+    except (OSError, TypeError) as error:
+        raise ValueError(
+            f"the source of {value.__qualname__} is not to be had, so that its runs could not be told from others: "
+            "define it in a file"
+        ) from error

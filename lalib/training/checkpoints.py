@@ -1,0 +1,101 @@
+"""Checkpoints: weights and configuration in one safetensors file, which never executes code."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lalib.data.checks import LalibError
+from lalib.data.files import written_whole
+from lalib.models.autoencoders import Autoencoder
+from lalib.models.classifiers import Classifier, CNNClassifier, MLPClassifier
+from lalib.models.contrastive import ENCODERS, ContrastiveEncoder
+from lalib.models.networks import Trainable
+from lalib.models.semisupervised import FixMatch
+
+FORMAT = "lalib-1"
+REBUILT = ENCODERS | {model.__name__: model for model in (CNNClassifier, MLPClassifier, FixMatch)}  # from numbers alone
+
+
+def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path) -> None:
+    """Write the weights and the configuration of an encoder or a classifier to a safetensors file, whole or not at all.
+
+    What a classifier's classes are called is not written: keep it with the labels.
+    Raises TypeError for a model that load_model could not rebuild.
+    """
+    if type(model).__name__ not in REBUILT:
+        raise TypeError(f"save takes one of {', '.join(REBUILT)}, got {type(model).__name__}")
+    write(Path(path), {f"model.{name}": value for name, value in model.state_dict().items()}, header(model))
+
+
+def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifier:
+    """The model that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
+
+    Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
+    """
+    header, state = read(Path(path))
+    if header.get("model") not in REBUILT:
+        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(REBUILT)}")
+    try:
+        model = REBUILT[header["model"]](**header["config"])
+        model.load_state_dict(part(state, "model."))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise LalibError(f"{path} is damaged: its weights do not fit its configuration ({error})") from error
+    return model
+
+
+def header(model: Trainable) -> dict:
+    """What a file says of a model beside its weights."""
+    return {"model": type(model).__name__, "config": getattr(model, "config", None)}
+
+
+def identity(header: dict) -> dict:
+    """What a checkpoint's header says of the model and the run, in one flat dict."""
+    return {"model": header["model"], **(header["config"] or {}), **header.get("settings", {})}
+
+
+def write(path: Path, state: dict[str, Tensor], header: dict) -> None:
+    """Write tensors and a header with their digest, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        text = json.dumps(header)
+        save_file(tensors, temporary, metadata={"format": FORMAT, "header": text, "sha256": digest(tensors, text)})
+
+
+def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Header and tensors of a file that `write` wrote; LalibError if it is damaged."""
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, state = (
+                file.metadata() or {},
+                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (not a dict)
+            )
+    except (SafetensorError, OSError) as error:
+        raise LalibError(f"{path} is damaged or no safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise LalibError(f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+    text = metadata.get("header", "")
+    if metadata.get("sha256") != digest(state, text):
+        raise LalibError(f"{path} is damaged: its contents are not those that were written")
+    return json.loads(text), state
+
+
+def digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    """SHA-256 over `text` and the names, types, shapes and bytes of tensors on the CPU, in the order of their names."""
+    sha = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        sha.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,135 @@
+"""Generative augmentation: further training images, which a class-conditional model draws around the labelled ones.
+
+References
+----------
+[Tran2019] Tran, Do, Reid and Carneiro, Bayesian generative active deep learning, ICML 2019.
+[Lee2019]  Lee and Kim, BALD-VAE: generative active learning based on the uncertainties of both labeled and unlabeled
+           data, RiTA 2019.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lalib.data.checks import check_choice, check_int, check_number
+from lalib.data.imageset import ImageSet
+from lalib.data.seeds import child_seed
+from lalib.data.seeds import generator as child_generator
+from lalib.models.conditional import ConditionalVAE
+from lalib.models.networks import PRESETS, eval_mode, to_input
+from lalib.models.semisupervised import PartlyLabelled, partly_labelled
+from lalib.training.fitting import fit_fully
+
+
+class ImageGenerator(PartlyLabelled, ConditionalVAE):
+    """A ConditionalVAE that sees labelled images in every training step, as M2 does: it learns what a class looks like.
+
+    Of 500 digits drawn from p(z), 39 % were of the class asked for, 14 % if each image comes once per epoch (50 labels
+    of mnist-mini, 10 epochs, one seed; a classifier trained on all labels told which). Both are far too few to train
+    on; `variations` of labelled images were right in 98 and 92 %.
+    """
+
+    @torch.no_grad()
+    def variations(self, images: Tensor, labels: Tensor, *, noise: float = 1.0, seed: int = 0) -> Tensor:
+        """Each image (n, C, H, W), uint8, of known class (n,), encoded and decoded with it: uint8, on the CPU.
+
+        x' = g(e(x, y), y), the generation of [Tran2019], of codes drawn from N(mean, (noise x sd)^2) of q(z|x,y).
+        """
+        device, draws = self.head.weight.device, child_generator(seed, "variations")
+        parts = []
+        with eval_mode(self):
+            for x, y in zip(images.split(1024), labels.split(1024), strict=True):
+                mean, log_variance = self.posterior(to_input(x, device), self.given(len(x), y))
+                step = torch.randn(mean.shape, generator=draws).to(device)
+                made = self.decode(mean + noise * (log_variance / 2).exp() * step, y)
+                parts.append((255 * made).round().to(torch.uint8).cpu())
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Images (G, C, H, W), uint8, with labels (G,), drawn by `model` from the images of the pool at `index` (G,)."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    model: ImageGenerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeAugmentation:
+    """How many images are generated in every round, from which labelled ones, and by what.
+
+    per_label: generated images for each label bought so far; they count in training as real ones do. share: of the
+    labelled images, those of which the last round's models know least (largest BALD), from which all are generated, in
+    equal numbers: 1 for all images, as in [Tran2019]; fewer as in [Lee2019], in the first round all. noise: standard
+    deviations of the code around an image. latent_dim, preset, learning_rate: of the ImageGenerator, which is trained
+    on the pool with the labels bought so far: `epochs` in the first round, then from there `later_epochs` in each.
+    On mnist-mini (the small CNN, 64 to 160 random labels, five seeds) the defaults add 0.7 points of accuracy (95 %
+    interval -0.1 to 1.5), share=0.25 takes 2.0 away (1.2 to 2.8), and RandomViews add 4.5 (0.9 to 8.1).
+    Differs: in [Tran2019] an adversarial generator beside a VAE learns jointly with the classifier and starts from the
+    images just bought, and what it made stays; here a VAE that also sees the images without a label makes all anew in
+    each round. Of [Lee2019] only a summary was at hand.
+    """
+
+    per_label: int = 4
+    share: float = 1.0
+    noise: float = 1.0
+    latent_dim: int = 20
+    preset: str = "dense"
+    learning_rate: float = 3e-3
+    epochs: int = 10
+    later_epochs: int = 5
+
+    def __post_init__(self):
+        for name in ("per_label", "latent_dim", "epochs", "later_epochs"):
+            check_int(name, getattr(self, name), low=1)
+        check_number("share", self.share, low=0, high=1)
+        for name in ("noise", "learning_rate"):
+            check_number(name, getattr(self, name), low=0)
+        check_choice("preset", self.preset, PRESETS)
+
+    def sources(self, information: Tensor | None, labelled: int) -> Tensor:
+        """Rows (per_label x labelled,) of labelled images to generate from; information (labelled,): BALD, in nats."""
+        if information is None:
+            chosen = torch.arange(labelled)
+        else:
+            chosen = information.argsort(descending=True, stable=True)[: max(1, math.ceil(self.share * labelled))]
+        return chosen[torch.arange(self.per_label * labelled) % len(chosen)]
+
+    def generate(
+        self,
+        images: ImageSet,
+        index: Tensor,
+        labels: Tensor,
+        *,
+        information: Tensor | None = None,
+        last: ImageGenerator | None = None,
+        seed: int,
+        round: int = 0,
+        device: str = "auto",
+    ) -> Generated:
+        """The images of a round, from those of the pool at `index` (M,) with labels (M,); see sources for information.
+
+        last: the generator of the round before, which is not changed. The seed draws weights, batches and noise.
+        """
+        model = copy.deepcopy(last)
+        if model is None:
+            weights = child_seed(seed, "generator")
+            shape = images.image_shape
+            model = ImageGenerator(shape, images.n_classes, self.latent_dim, preset=self.preset, seed=weights)
+        fit_fully(
+            model,
+            (images, partly_labelled(len(images), index, labels)),
+            epochs=self.epochs if last is None else self.later_epochs,
+            learning_rate=self.learning_rate,
+            seed=child_seed(seed, "generator", round),
+            device=device,
+        )
+        rows = self.sources(information, len(index))
+        seed = child_seed(seed, "variations", round)
+        made = model.variations(images.images[index[rows]], labels[rows], noise=self.noise, seed=seed)
+        return Generated(made, labels[rows], index[rows], model)

@@ -1,0 +1,275 @@
+"""The sampling explorer: choose an autoencoder and one or two strategies, and see which images they pick.
+
+What is picked and how that is put into words are plain functions; SamplingExplorer only wires them to controls and
+pictures.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import ipywidgets
+import torch
+
+from lalib import figures
+from lalib.data.checks import LalibError, check_choice, check_codes, check_int
+from lalib.data.imageset import ImageSet
+from lalib.experiments import results
+from lalib.figures.curves import classes_in_words
+from lalib.figures.images import canvas, captions_of, wrap
+from lalib.figures.style import pixels, png
+from lalib.labelling import LabelStore
+from lalib.strategies.registry import LABEL_FREE, STRATEGIES
+from lalib.widgets.exchange import Exchange
+from lalib.widgets.names import Names
+from lalib.widgets.parts import LABEL, Sentence, counted
+from lalib.widgets.plot import Plot
+from lalib.widgets.sampling_map import SamplingMap
+from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyControls
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+MAX_N, THUMBNAILS = 1_000, 60
+FIRST, SECOND, BOTH = "the first's picks", "the second's picks", "the picks of both"
+
+
+def sampling_explorer(
+    images: ImageSet,
+    codes: Mapping[str, torch.Tensor],
+    *,
+    errors: Mapping[str, torch.Tensor] | None = None,
+    strategies: Sequence[str] | None = None,
+    strategy: str = "normal-in-clusters",
+    second: str | None = None,
+    n: int = 100,
+    seed: int = 0,
+    comparison: "Mapping[str, pd.DataFrame] | None" = None,
+    store: LabelStore | None = None,
+) -> "SamplingExplorer":
+    """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
+
+    images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
+    (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
+    no label; strategy, second (None: only one), n, seed: what is shown first.
+    comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
+    of random and others on such a map, with two seeds or more. The sentence then says how many random labels each
+    strategy's, and those that its run began with, are worth there, by results.label_saving.
+    store: where answers are put that are read from a file; without it selections can be written only.
+    The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
+    label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
+    threshold, match, clusters, seed; and these five again with "second " before. The threshold is set in median
+    distances to the nearest neighbour, so that it means the same on every map.
+    Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
+    without random, without others, of several ratios, or with fewer than two seeds.
+    """
+    if not codes:
+        raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
+    errors = dict(errors or {})
+    for name in errors:
+        check_choice("errors", name, codes)
+    places = {name: Places(_check_map(name, each, len(images)), errors.get(name)) for name, each in codes.items()}
+    offered = list(strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors])
+    for name in (*offered, strategy):
+        check_choice("strategy", name, STRATEGIES)
+    check_choice("strategy", strategy, offered)
+    second = NONE if second is None else check_choice("second", second, offered)
+    check_int("n", n, low=1, high=min(MAX_N, len(images)))
+    check_int("seed", seed, low=0, high=MAX_SEED)
+    saving = {check_choice("comparison", name, codes): _saving(table) for name, table in (comparison or {}).items()}
+    chosen = (
+        StrategyControls(offered, strategy, seed, len(images)),
+        StrategyControls([NONE, *offered], second, seed, len(images), prefix="second "),
+    )
+    return SamplingExplorer(images, places, chosen, n, saving, store)
+
+
+def _saving(table):
+    """Label saving at all numbers of labels but the first of a run, which no strategy has chosen."""
+    saving = results.label_saving(table, labels="all")
+    given = table.loc[table["round"] == 0, "labels"] if "round" in table else ()
+    return saving[~saving["labels"].isin(given)]
+
+
+def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, threshold: float | None = None) -> str:
+    """What was picked, as a sentence or two: number, strategy, threshold, classes with their balance, extremes."""
+    text = f"{len(index)} of {len(images):,} images picked by {strategy}"
+    if threshold is not None:
+        text += f", none farther than {threshold:.3g} from its draw"
+    if images.labels is None:
+        return f"{text}. The images have no labels to count."
+    labels = images.labels[index]
+    counts = labels.sum(dim=0) if images.multi_label else torch.bincount(labels, minlength=images.n_classes)
+    most, least = int(counts.argmax()), int(counts.argmin())
+    name = images.class_names
+    rarest = f"never {name[least]}" if counts[least] == 0 else f"least often {name[least]} ({int(counts[least])})"
+    return (
+        f"{text}: {classes_in_words(labels, images.n_classes)}. "
+        f"Most often {name[most]} ({int(counts[most])}), {rarest}."
+    )
+
+
+def worth_in_words(saving: "pd.DataFrame", strategy: str, n: int) -> str:
+    """How many random labels those of a strategy are worth, by the number measured that is nearest to n.
+
+    saving: what results.label_saving(table, labels="all") returns.
+    """
+    if strategy == "random":
+        return "Random labels are the measure."
+    rows = saving[saving["strategy"] == strategy]
+    if rows.empty:
+        return f"{strategy} is not in the comparison."
+    row = rows.loc[(rows["labels"] - n).abs().idxmin()]
+    low, high = row["labels"] * row["low"], row["labels"] * row["high"]
+    ends = f"from {low:,.0f} up" if high == float("inf") else f"{low:,.0f} to {high:,.0f}"
+    return (
+        f"In the comparison, {counted(row['labels'], 'label')} by {strategy} taught as much as "
+        f"{row['bound'] or 'about'} {counted(round(row['needed']), 'random one')} (95 % interval {ends})."
+    )
+
+
+class SamplingExplorer(ipywidgets.VBox):
+    """See sampling_explorer, which checks the arguments and builds the strategies' controls."""
+
+    def __init__(self, images, places, strategies, n, saving, store):
+        self.images, self.places, self.strategies, self.saving = images, places, strategies, saving
+        self.picked, self.troubles = (), ()
+        self.controls = _controls(list(places), n, len(images), *strategies)
+        self.sentence = Sentence()
+        self.map = SamplingMap(images, self._places().codes)
+        self.pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
+        self.sheets = [Sheet(images) for _ in strategies]
+        self.exchange = Exchange(images, lambda: self.selection, store)
+        shared = [self.controls["autoencoder"], self.controls["n"]]
+        panel = ipywidgets.VBox([*shared, *strategies, self.controls["to label"]], layout={"width": "360px"})
+        top = ipywidgets.HBox([panel, self.map], layout={"flex_flow": "row wrap"})
+        super().__init__([top, self.sentence, self.exchange, self.pictures, Names()])
+        for name, control in self.controls.items():
+            control.observe(self._say if name == "to label" else self._update, names="value")
+        self._update()
+
+    def value(self, name: str):
+        """The value of a control."""
+        return self.controls[name].value
+
+    @property
+    def selection(self) -> torch.Tensor:
+        """What is to be labelled (n,), int64: the first strategy's picks, the second's, or both, the first's first."""
+        first, second = self.picked
+        both = torch.cat([first, second[~torch.isin(second, first)]])
+        return {FIRST: first, SECOND: second, BOTH: both}[self.value("to label")].clone()
+
+    def _places(self):
+        return self.places[self.value("autoencoder")]
+
+    def _update(self, _=None):
+        self.picked, self.troubles = zip(*map(self._pick, self.strategies), strict=True)
+        offered = (FIRST,) if self.value("second strategy") == NONE else (FIRST, SECOND, BOTH)
+        if self.controls["to label"].options != offered:
+            self.controls["to label"].options = offered
+        self.controls["to label"].disabled = len(offered) == 1
+        self._draw()
+        self._say()
+
+    def _pick(self, strategy):
+        """What a strategy picks, and why it does not."""
+        try:
+            return strategy.pick(self._places(), self.value("n")), ""
+        except (LalibError, ValueError, TypeError) as error:
+            return torch.empty(0, dtype=torch.int64), f"Nothing picked by {strategy.value('strategy')}: {error}"
+
+    def _shown(self):
+        """(which it is, if there are two; controls; picks) of the strategies that have picked something."""
+        which = ("", "") if self.value("second strategy") == NONE else ("first: ", "second: ")
+        return [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
+
+    def _draw(self):
+        shown = self._shown()
+        marks = {f"{which}{each.value('strategy')}": index for which, each, index in shown}
+        self.map.mark(self._places().codes, marks, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for *_, index in shown])
+        for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
+            sheet.show(name, index, histogram)
+        self.pictures.children = self.sheets[: len(shown)]
+
+    def _say(self, _=None):
+        self.sentence.value = "\n".join([*self._words(), *filter(None, self.troubles)])
+
+    def _words(self):
+        shown, saving = self._shown(), self.saving.get(self.value("autoencoder"))
+        for which, each, index in shown:
+            strategy, seed = each.value("strategy"), each.value("seed")
+            text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
+            worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
+            yield f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}"
+        if len(shown) > 1:
+            both = int(torch.isin(*self.picked).sum())
+            cost = counted(sum(map(len, self.picked)) - both, "label")
+            yield (
+                f"{counted(both, 'image')} picked by both, so that both together cost {cost}. "
+                f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
+            )
+
+
+class Sheet(ipywidgets.HBox):
+    """The class histogram, where the images have classes, and the thumbnails of what a strategy picks.
+
+    They stand side by side where there is room, one below the other where two sheets do.
+    """
+
+    def __init__(self, images):
+        self.images, self.heading = images, ipywidgets.HTML(layout={"width": "100%"})
+        self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
+        (first,) = _histograms(images, [torch.arange(len(images))])
+        self.histogram = None if first is None else Plot(first)
+        pictures = [self.thumbnails] if first is None else [self.histogram, self.thumbnails]
+        super().__init__([self.heading, *pictures], layout={"flex_flow": "row wrap", "flex": "1 1 510px"})
+
+    def show(self, name: str, index: torch.Tensor, histogram: "go.Figure | None") -> None:
+        """Show the images at `index` (n,), and their histogram, if they have classes."""
+        self.heading.value = f"<b>{name}</b>"
+        self.thumbnails.value = _thumbnails(self.images, index)
+        if self.histogram is not None:
+            self.histogram.show(histogram)
+
+
+def _check_map(name, codes, n):
+    codes = check_codes(codes, f"codes[{name!r}]").detach().cpu()
+    if codes.shape != (n, 2):
+        raise ValueError(
+            f"codes[{name!r}] must have shape ({n}, 2), one row per image, got {tuple(codes.shape)}: "
+            "la.project(codes) makes wider ones two-dimensional"
+        )
+    return codes
+
+
+def _controls(names, n, n_images, first, second):
+    """The widgets by name; each has a description, which is also its label for screen readers."""
+    count = {"value": n, "min": 1, "max": min(MAX_N, n_images), "continuous_update": False}
+    return {
+        "autoencoder": ipywidgets.Dropdown(options=names, description="autoencoder", style=LABEL),
+        "n": ipywidgets.IntSlider(**count, description="n (images)", style=LABEL),
+        **first.controls,
+        **{f"second {name}": control for name, control in second.controls.items()},
+        "to label": ipywidgets.Dropdown(options=(FIRST,), description="to label", style=LABEL),
+    }
+
+
+def _histograms(images, queries):
+    """A class histogram of each query set, all on one scale; None of each where images have no classes."""
+    if images.labels is None:
+        return [None] * len(queries)
+    made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
+    top = max([1, *(max(bars.y) for fig in made for bars in fig.data)])
+    return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]
+
+
+def _thumbnails(images, index, columns=10):
+    """An <img> of the first picks with the same in words."""
+    shown = index[:THUMBNAILS]
+    picture, _, _ = canvas(wrap(pixels(images.images[shown]), columns), 1, 1)
+    caption = f"The first {len(shown)} of {len(index)} picks" if len(shown) < len(index) else f"All {len(index)} picks"
+    words = html.escape(f"{caption}: {', '.join(captions_of(images, shown))}", quote=True)
+    return f'<p>{caption}, in order</p><img src="{png(picture)[1]}" alt="{words}" style="width:400px">'

@@ -1,0 +1,238 @@
+"""Geometry against slow references in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import cdist
+
+from lalib.codes import clustering
+from lalib.codes import neighbours as geometry
+from lalib.data.seeds import generator
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+METRICS = ["euclidean", "manhattan", "chebyshev", "minkowski", "seuclidean", "mahalanobis", "canberra", "braycurtis"]
+
+
+def normal(size, dimensions=2, seed=0):
+    return torch.randn(size, dimensions, generator=generator(seed, "codes"))
+
+
+def reference(a, b, metric):
+    """Distances by scipy in float64; what a metric needs to know of the data comes from b."""
+    a, b = a.double().numpy(), b.double().numpy()
+    scale = {
+        "seuclidean": lambda: {"V": b.var(axis=0, ddof=1)},
+        "mahalanobis": lambda: {"VI": np.linalg.inv(np.cov(b.T))},
+    }
+    name = {"manhattan": "cityblock"}.get(metric, metric)
+    return cdist(a, b, name, **scale.get(metric, dict)())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_sq_distances_are_squares_of_differences(device):
+    a, b = normal(7, 3).to(device), normal(5, 3, seed=1).to(device)
+    expected = ((a[:, None] - b[None]) ** 2).sum(dim=2)
+    torch.testing.assert_close(geometry.sq_distances(a, b), expected)
+    assert (geometry.sq_distances(a, a).diagonal() == 0).all()
+
+
+@pytest.mark.parametrize("dimensions", [2, 20])
+@pytest.mark.parametrize("metric", METRICS)
+def test_nearest_and_within_equal_full_distances(metric, dimensions):
+    codes, queries = normal(300, dimensions).abs(), normal(40, dimensions, seed=1).abs()
+    full = reference(queries, codes, metric)
+    search = geometry.Neighbours(codes, metric)
+    distance, index = search.nearest(queries, 7)
+    assert distance.shape == index.shape == (40, 7)
+    np.testing.assert_allclose(distance, np.sort(full)[:, :7], rtol=1e-9)
+    np.testing.assert_array_equal(index, full.argsort()[:, :7])
+    radius = float(np.quantile(full, 0.1))
+    for row, found in zip(full, search.within(queries, radius), strict=True):
+        np.testing.assert_array_equal(found, row.argsort()[: (row <= radius).sum()])
+
+
+def test_low_dimension_uses_a_tree_and_high_dimension_blocks():
+    assert geometry.Neighbours(normal(50, 15)).tree is not None
+    assert geometry.Neighbours(normal(50, 16)).tree is None
+    assert geometry.Neighbours(normal(50), "braycurtis").tree is None  # no triangle inequality
+
+
+def test_blocks_equal_tree(monkeypatch):
+    codes, queries = normal(500), normal(60, seed=1)
+    tree = geometry.Neighbours(codes)
+    monkeypatch.setattr(geometry, "TREE_DIMENSIONS", 0)
+    monkeypatch.setattr(geometry, "BLOCK", 1500)  # three queries at a time
+    blocks = geometry.Neighbours(codes)
+    for a, b in zip(tree.nearest(queries, 5), blocks.nearest(queries, 5), strict=True):
+        torch.testing.assert_close(a, b)
+    for a, b in zip(tree.within(queries, 0.3), blocks.within(queries, 0.3), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dimensions", [20, 200])
+def test_high_dimension_measures_from_differences(dimensions):
+    """Far from the origin a matrix product loses half of the digits of a distance, or all."""
+    codes = 1e6 + normal(300, dimensions).double()
+    codes[7] = codes[3]
+    codes[8] = codes[3] + 1e-6
+    distance, index = geometry.knn(codes, 4)
+    full = np.sqrt(((codes[:, None] - codes[None]) ** 2).sum(dim=2).numpy())
+    np.fill_diagonal(full, np.inf)
+    np.testing.assert_array_equal(index, full.argsort(kind="stable")[:, :4])
+    np.testing.assert_allclose(distance, np.sort(full)[:, :4], rtol=1e-12)
+    assert distance[3, 0] == distance[7, 0] == 0
+
+
+def test_factors_are_those_of_the_squared_distances():
+    a, b = 1000 + normal(20, 30), 1000 + normal(15, 30, seed=1)
+    left, right = geometry.factors(a, b)
+    expected = cdist(a.double(), b.double(), "sqeuclidean")
+    np.testing.assert_allclose(left @ right.T, expected, rtol=1e-11)
+
+
+def test_metric_objects_and_callables():
+    from sklearn.metrics import DistanceMetric
+
+    codes, queries = normal(200), normal(10, seed=1)
+    third = np.sort(cdist(queries.double(), codes.double(), "minkowski", p=3))[:, :4]
+    by_object = geometry.Neighbours(codes, DistanceMetric.get_metric("minkowski", p=3))
+    by_function = geometry.Neighbours(codes, lambda a, b: (abs(a - b) ** 3).sum() ** (1 / 3))
+    assert by_object.tree is not None
+    np.testing.assert_allclose(by_object.nearest(queries, 4)[0], third)
+    np.testing.assert_allclose(by_function.nearest(queries, 4)[0], third)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_neighbours_on_cuda():
+    codes, queries = normal(500), normal(20, seed=1)
+    here, there = geometry.Neighbours(codes), geometry.Neighbours(codes.cuda())
+    assert torch.equal(here.nearest(queries, 5)[1], there.nearest(queries.cuda(), 5)[1].cpu())
+    with pytest.raises(ValueError, match=r"metric on cuda.* got 'canberra'"):
+        geometry.Neighbours(codes.cuda(), "canberra")
+
+
+@pytest.mark.parametrize("dimensions", [2, 20])
+def test_equal_distances_in_order_of_index(dimensions):
+    codes = torch.zeros(6, dimensions)
+    codes[[1, 4]] += 1
+    search = geometry.Neighbours(codes)
+    assert search.nearest(codes[:1], 6)[1].tolist() == [[0, 2, 3, 5, 1, 4]]
+    assert search.within(codes[:1], 0.5)[0].tolist() == [0, 2, 3, 5]
+
+
+def test_knn_leaves_out_the_code_itself():
+    codes = torch.cat([normal(100), torch.zeros(5, 2)])  # five duplicates
+    distance, index = geometry.knn(codes, 3)
+    full = cdist(codes.double(), codes.double())
+    np.fill_diagonal(full, np.inf)
+    np.testing.assert_allclose(distance, np.sort(full)[:, :3])
+    assert not (index == torch.arange(105)[:, None]).any()
+    assert geometry.knn(codes, 3, queries=codes[:2])[1][:, 0].tolist() == [0, 1]
+
+
+def test_distinct_groups_equal_rows():
+    codes = torch.tensor([[1.0, 0.0], [-2.0, 3.0], [1.0, -0.0], [0.5, 0.0], [-2.0, 3.0]])
+    places, inverse = geometry.distinct(codes)
+    assert torch.equal(places[inverse], codes)
+    assert len(places) == 3
+    assert inverse[0] == inverse[2]
+    assert inverse[1] == inverse[4]
+
+
+def test_median_nn_distance():
+    codes = normal(400)
+    full = cdist(codes.double(), codes.double())
+    np.fill_diagonal(full, np.inf)
+    lower = np.sort(full.min(axis=1))[199]  # torch's median is the lower one
+    assert geometry.median_nn_distance(codes) == pytest.approx(lower)
+    assert geometry.median_nn_distance(torch.cat([codes, codes])) == pytest.approx(lower)  # duplicates: one place
+    assert geometry.median_nn_distance(codes.flip(0), sample=50) == geometry.median_nn_distance(codes, sample=50)
+    assert geometry.median_nn_distance(torch.ones(9, 2)) == 0
+
+
+@pytest.mark.parametrize("dimensions", [2, 20])
+def test_kmeans_ends_in_a_fixed_point(dimensions):
+    codes = normal(300, dimensions)
+    centres, assignment = clustering.kmeans(codes, 6, generator(0, "k"), iterations=100)
+    full = cdist(codes.double(), centres)
+    np.testing.assert_array_equal(assignment, full.argmin(axis=1))
+    for s in range(6):
+        torch.testing.assert_close(centres[s], codes[assignment == s].double().mean(dim=0))
+
+
+def test_kmeans_finds_separated_clusters():
+    codes = normal(200) * 0.1
+    codes[:100] += 10
+    assignment = clustering.kmeans(codes, 2, generator(0, "k"))[1]
+    assert len(assignment[:100].unique()) == len(assignment[100:].unique()) == 1
+    assert assignment[0] != assignment[-1]
+
+
+@pytest.mark.parametrize("dimensions", [2, 20])
+@pytest.mark.parametrize("k", [1, 5, 30])
+def test_kmeans_has_no_empty_cluster_even_with_duplicates(k, dimensions):
+    codes = torch.zeros(30, dimensions)
+    codes[20:] = 1
+    assignment = clustering.kmeans(codes, k, generator(0, "k"))[1]
+    assert assignment.bincount(minlength=k).min() >= 1
+
+
+def test_kmeans_pp_draws_by_squared_distance():
+    codes = torch.tensor([[0.0], [1.0], [3.0]])
+    seconds = [0, 0, 0]
+    for seed in range(3000):
+        first, second = clustering.kmeans_pp(codes, 2, generator(seed, "k")).tolist()
+        if first == 0:
+            seconds[second] += 1
+    assert seconds[0] == 0
+    assert seconds[2] / sum(seconds) == pytest.approx(0.9, abs=0.03)  # 9 / (1 + 9)
+
+
+def test_kmeans_pp_is_distinct_up_to_all():
+    codes = torch.cat([normal(10), torch.zeros(10, 2)])
+    assert sorted(clustering.kmeans_pp(codes, 20, generator(0, "k")).tolist()) == list(range(20))
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 7, 60])
+def test_ward_equals_scipy(clusters):
+    codes = normal(60, 3)
+    label = clustering.ward(codes, clusters)
+    expected = fcluster(linkage(codes.double().numpy(), "ward"), clusters, "maxclust")
+    together = label[:, None] == label[None]
+    assert np.array_equal(together, expected[:, None] == expected[None])
+
+
+def test_ward_numbers_clusters_by_size_then_lowest_index():
+    codes = torch.tensor([[0.0], [9.0], [9.1], [20.0], [20.1], [9.2]])
+    assert clustering.ward(codes, 3).tolist() == [2, 0, 0, 1, 1, 0]
+    assert clustering.ward(torch.tensor([[5.0], [0.0], [5.1], [0.1]]), 2).tolist() == [0, 1, 0, 1]
+
+
+def test_ward_cuts_ties_to_the_exact_number():
+    label = clustering.ward(torch.zeros(8, 2), 3)
+    assert len(label.unique()) == 3
+    assert clustering.ward(torch.zeros(1, 2), 1).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda z: clustering.ward(z, 11), ValueError, "clusters=11 exceeds the 10 points"),
+        (lambda z: clustering.ward(z, 2.5), TypeError, "clusters must be a whole number, got 2.5"),
+        (lambda z: geometry.Neighbours(z).nearest(z, 11), ValueError, "k must be at most 10, got 11"),
+        (lambda z: geometry.Neighbours(z).nearest(z[:, :1], 1), ValueError, "queries must have 2 columns.* got 1"),
+        (lambda z: geometry.Neighbours(z, "euclidian"), ValueError, "metric must be one of .*'euclidian'.*'euclidean'"),
+        (lambda z: geometry.Neighbours(z * torch.tensor([1.0, 0]), "mahalanobis"), ValueError, "vary in all 2"),
+        (lambda z: geometry.Neighbours(normal(9, 3), "haversine"), ValueError, "'haversine' needs codes of 2"),
+        (lambda z: geometry.Neighbours(z * torch.nan), ValueError, "codes must be finite, but 10 of 10 rows"),
+        (lambda z: geometry.knn(z, 10), ValueError, "k must be at most 9, got 10"),
+        (lambda z: clustering.kmeans(z, 11, generator(0)), ValueError, "k must be at most 10, got 11"),
+        (lambda z: clustering.kmeans(z, 2, generator(0), iterations=0), ValueError, "iterations must be at least 1"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call(normal(10))

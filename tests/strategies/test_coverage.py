@@ -1,0 +1,299 @@
+"""TypiClust, ProbCover and MaxHerding against slow float64 references; their units of length; every error message."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from lalib.codes.clustering import kmeans
+from lalib.data.seeds import generator
+from lalib.strategies.registry import STRATEGIES, coverage, select
+from lalib.strategies.view import PoolView
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+LABELED = torch.arange(0, 150, 11)
+
+
+def blobs(size=150, dimensions=3, seed=0):
+    g = generator(seed, "codes")
+    centres = 4 * torch.randn(5, dimensions, generator=g)
+    return centres[torch.randint(5, (size,), generator=g)] + torch.randn(size, dimensions, generator=g)
+
+
+def run(name, codes, n, labeled=LABELED, **options):
+    return STRATEGIES[name](PoolView(codes, labeled), n, generator=generator(0, "select"), **options)
+
+
+def matrix(codes):
+    return cdist(codes.double(), codes.double())
+
+
+def slow_best(value):
+    return min(value, key=lambda i: (-round(value[i], coverage.DECIMALS), i))
+
+
+# TypiClust
+
+
+def slow_typiclust(codes, labeled, n, most=500, small=5, k=20):
+    """The table of clusters is sorted anew for every pick, distances are a full matrix."""
+    distance, labeled, picked = matrix(codes), labeled.tolist(), []
+    count = min(len(labeled) + n, most, len(codes))
+    _, label = kmeans(codes, count, generator(0, "select"), iterations=25)
+    clusters = [np.flatnonzero(label.numpy() == c) for c in range(count)]
+    while len(picked) < n:
+        taken = labeled + picked
+        table = []
+        for c, members in enumerate(clusters):
+            if set(members) - set(taken):
+                table.append((len(members) <= small, len(set(members) & set(taken)), -len(members), c))
+        members = clusters[min(table)[-1]]
+        near = min(k, len(members) // 2)
+        value = {
+            int(i): -np.mean(np.sort([distance[i, j] for j in members if j != i])[:near]) if near else 0.0
+            for i in members
+            if i not in taken
+        }
+        picked.append(slow_best(value))
+    return picked
+
+
+@pytest.mark.parametrize("dimensions", [3, 20])
+@pytest.mark.parametrize(("n", "most"), [(1, 500), (9, 500), (40, 500), (40, 6), (136, 20)])
+def test_typiclust_equals_the_slow_reference(n, most, dimensions):
+    codes = blobs(dimensions=dimensions)
+    seen = run("typiclust", codes, n, max_clusters=most)
+    assert seen.index.tolist() == slow_typiclust(codes, LABELED, n, most)
+
+
+def test_typiclust_asks_the_clusters_without_labels_first():
+    codes = torch.cat([blobs(40) * 0.01 + 100 * i for i in range(6)])  # six heaps, the first two labelled
+    index = run("typiclust", codes, 4, labeled=torch.tensor([3, 50])).index
+    assert sorted((index // 40).tolist()) == [2, 3, 4, 5]
+
+
+def test_typiclust_turns_to_small_clusters_last():
+    heap, few = blobs(60) * 0.01, torch.full((4, 3), 100.0) + blobs(4) * 0.01
+    codes = torch.cat([few, heap])
+    assert run("typiclust", codes, 64, labeled=None, max_clusters=2).index[-4:].sort().values.tolist() == [0, 1, 2, 3]
+    assert run("typiclust", codes, 2, labeled=None, max_clusters=2, min_size=4).index[1] < 4
+
+
+def test_the_score_of_typiclust_is_minus_a_distance():
+    codes = torch.arange(9.0)[:, None]
+    seen = run("typiclust", codes, 2, labeled=None, max_clusters=1, neighbours=2)
+    assert seen.index.tolist() == [1, 2]
+    assert seen.score.tolist() == [-1, -1]
+
+
+# ProbCover
+
+
+def slow_probcover(codes, labeled, n, delta):
+    within, picked = matrix(codes) <= delta * (1 + 1e-10), []
+    covers = within[labeled.tolist()].sum(axis=0)
+    while len(picked) < n:
+        uncovered = covers == covers.min()
+        free = [i for i in range(len(codes)) if i not in labeled.tolist() + picked]
+        picked.append(slow_best({i: int((within[i] & uncovered).sum()) for i in free}))
+        covers = covers + within[picked[-1]]
+    return picked
+
+
+def test_probcover_by_hand():
+    codes = torch.tensor([0.0, 1, 2, 3, 10, 11, 20])[:, None]
+    seen = run("probcover", codes, 5, labeled=torch.tensor([6]), delta=1)
+    assert seen.index.tolist() == [
+        1,
+        4,
+        2,
+        5,
+        0,
+    ]  # 0 to 2, 10 and 11, 3; then all are covered, and 0, 3, 10, 11, 20 only once
+    assert seen.score.tolist() == [3, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+@pytest.mark.parametrize("dimensions", [1, 3, 20])
+@pytest.mark.parametrize("scale", [0.3, 1, 3])
+def test_probcover_equals_the_slow_reference(scale, dimensions, offset):
+    codes = blobs(dimensions=dimensions).double() + offset
+    delta = float(np.median(np.sort(matrix(codes), axis=1)[:, 8])) * scale
+    seen = run("probcover", codes, 100, delta=delta)
+    assert seen.index.tolist() == slow_probcover(codes, LABELED, 100, delta)
+
+
+def test_probcover_on_a_grid_counts_neighbours_at_exactly_delta():
+    codes = 0.1 * torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0), torch.arange(2.0)).double()
+    assert run("probcover", codes, 60, labeled=LABELED[:3], delta=0.1).index.tolist() == slow_probcover(
+        codes, LABELED[:3], 60, 0.1
+    )
+
+
+def test_a_ball_of_radius_0_holds_duplicates():
+    codes = blobs()[torch.randint(40, (150,), generator=generator(0, "duplicates"))] + 0.1
+    assert run("probcover", codes, 100, delta=0).index.tolist() == slow_probcover(codes, LABELED, 100, 0)
+
+
+def test_probcover_with_the_default_delta_equals_the_slow_reference():
+    codes, n = blobs(), 40
+    expected = slow_probcover(codes, LABELED, n, slow_unit(codes, len(LABELED) + n))
+    assert run("probcover", codes, n).index.tolist() == expected
+
+
+# MaxHerding
+
+
+def slow_maxherding(codes, labeled, n, bandwidth, weight=1.0):
+    kernel, picked = np.exp(-(matrix(codes) ** 2) / (2 * bandwidth**2)), []
+    while len(picked) < n:
+        taken = labeled.tolist() + picked
+        reach = kernel[taken].max(axis=0) if taken else np.zeros(len(codes))
+        value = {i: (weight * np.maximum(kernel[i] - reach, 0)).sum() for i in range(len(codes)) if i not in taken}
+        picked.append(slow_best(value))
+    return picked
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+@pytest.mark.parametrize("dimensions", [1, 3, 20])
+@pytest.mark.parametrize("bandwidth", [0.3, 1, 10])
+def test_maxherding_equals_the_slow_reference(bandwidth, dimensions, offset):
+    codes = blobs(dimensions=dimensions).double() + offset
+    for labeled in (LABELED, LABELED[:0]):
+        seen = run("maxherding", codes, 60, labeled=labeled, bandwidth=bandwidth)
+        assert seen.index.tolist() == slow_maxherding(codes, labeled, 60, bandwidth)
+
+
+def test_maxherding_with_the_default_bandwidth_equals_the_slow_reference():
+    codes, n = blobs(), 40
+    expected = slow_maxherding(codes, LABELED, n, slow_unit(codes, len(LABELED) + n))
+    assert run("maxherding", codes, n).index.tolist() == expected
+
+
+def test_maxherding_with_candidates_looks_at_those_only():
+    codes = blobs()
+    rows = torch.randperm(136, generator=generator(0, "select"))[:25]
+    among = PoolView(codes, LABELED).unlabeled[rows].tolist()
+    index = run("maxherding", codes, 25, candidates=25).index.tolist()
+    assert sorted(index) == sorted(among)
+    assert index[0] in slow_maxherding(codes, LABELED, 100, slow_unit(codes, len(LABELED) + 25))
+    assert torch.equal(run("maxherding", codes, 9, candidates=999).index, run("maxherding", codes, 9).index)
+
+
+def uncertain(size, seed=1):
+    return (3 * torch.randn(size, 4, generator=generator(seed, "logits"), dtype=torch.float64)).softmax(dim=1)
+
+
+SLOW_MEASURES = {
+    "margin": lambda p: 1 - (np.sort(p)[:, -1] - np.sort(p)[:, -2]),
+    "least-confidence": lambda p: 1 - p.max(axis=1),
+    "entropy": lambda p: -(p * np.log(p)).sum(axis=1),
+}
+
+
+@pytest.mark.parametrize("measure", SLOW_MEASURES)
+@pytest.mark.parametrize("dimensions", [1, 3, 20])
+def test_uncertainty_herding_equals_the_slow_reference(dimensions, measure):
+    codes = blobs(dimensions=dimensions).double()
+    p = uncertain(len(codes))
+    for labeled in (LABELED, LABELED[:0]):
+        view = PoolView(codes, labeled, sources={"probs": p})
+        options = {"bandwidth": 1.0, "measure": measure}
+        seen = STRATEGIES["uncertainty-herding"](view, 60, generator=generator(0), **options)
+        weight = SLOW_MEASURES[measure](p.numpy())
+        weight = weight / weight[view.unlabeled].max()  # labelled images gain nothing, whatever they count
+        assert seen.index.tolist() == slow_maxherding(codes, labeled, 60, 1.0, weight)
+
+
+def test_uncertainty_herding_of_a_model_that_is_sure_of_everything_is_maxherding():
+    codes, sure = blobs(), torch.eye(3)[torch.arange(150) % 3]
+    view = PoolView(codes, LABELED, sources={"probs": sure})
+    seen = STRATEGIES["uncertainty-herding"](view, 40, generator=generator(0))
+    assert torch.equal(seen.index, run("maxherding", codes, 40).index)
+
+
+def test_uncertainty_herding_asks_where_classes_meet():
+    """Two blobs of one class each and a third where the model wavers: the first pick lies there, and central."""
+    codes = torch.cat([blobs(100, 2, seed=3) * 0.1 + 10 * i for i in range(3)])
+    p = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]).repeat_interleave(100, dim=0)
+    view = PoolView(codes, torch.tensor([0, 250]), sources={"probs": p})
+    first = STRATEGIES["uncertainty-herding"](view, 1, generator=generator(0), bandwidth=1.0).index
+    assert 100 <= first.item() < 200
+
+
+# What they share
+
+
+def slow_unit(codes, parts):
+    places = np.unique(codes.double().numpy(), axis=0)
+    k = min(max(1, round(len(places) / (4 * parts))), len(places) - 1)
+    return torch.from_numpy(np.sort(cdist(places, places), axis=1)[:, k]).median().item()
+
+
+@pytest.mark.parametrize("n", [1, 20, 136])
+def test_the_unit_of_length_by_hand(n):
+    codes = torch.cat([blobs(), blobs()[:70]])  # 70 places hold two images
+    seen = coverage._unit(PoolView(codes, LABELED), n)
+    np.testing.assert_allclose(seen, slow_unit(codes, len(LABELED) + n))
+
+
+def test_the_unit_of_length_of_a_sample_follows_the_scale_and_not_the_order():
+    codes, order = blobs(3000), torch.randperm(3000, generator=generator(0, "order"))
+    unit, scaled, moved = (coverage._unit(PoolView(c), 30) for c in (codes, 1000 * codes.double(), codes[order]))
+    np.testing.assert_allclose([scaled / 1000, moved], unit)
+    np.testing.assert_allclose(unit, slow_unit(codes, 30), rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["probcover", "maxherding"])
+def test_rough_gains_are_upper_bounds_and_close(name):
+    codes = torch.cat([blobs(300, 20), 1e3 * blobs(4, 20)]).double()  # four far away spoil single precision
+    pairs = coverage._Pairs(codes / 4, torch.arange(304))
+    state = (
+        coverage._Balls(pairs, LABELED, 1.0)
+        if name == "probcover"
+        else coverage._Kernels(pairs, LABELED, torch.rand(304, generator=generator(0)))
+    )
+    rows = torch.arange(304)
+    exact, rough = state.gains(rows), state.gains(rows, rough=True)
+    assert (rough >= exact).all()
+    assert (rough - exact)[:300].median() < 0.1
+    assert exact.max() > 3
+
+
+@pytest.mark.parametrize("name", ["probcover", "maxherding"])
+def test_tiles_of_any_size_give_the_same_answer(name, monkeypatch):
+    codes = blobs()
+    whole = run(name, codes, 50).index
+    monkeypatch.setattr(coverage, "TILE", 64)
+    monkeypatch.setattr(coverage, "ROWS", 7)
+    monkeypatch.setattr(coverage, "BATCH", 3)
+    assert torch.equal(run(name, codes, 50).index, whole)
+
+
+@pytest.mark.parametrize(
+    "options", [{"strategy": "probcover", "delta": 3.0}, {"strategy": "maxherding", "bandwidth": 3.0}]
+)
+def test_permuting_the_pool_permutes_the_answer_where_no_gains_tie(options):
+    codes, order = blobs(2000), torch.randperm(2000, generator=generator(0, "order"))
+    here, there = select(codes=codes, n=3, **options), select(codes=codes[order], n=3, **options)
+    assert torch.equal(order[there], here)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"strategy": "typiclust", "max_clusters": 0}, ValueError, "max_clusters must be at least 1, got 0"),
+        ({"strategy": "typiclust", "min_size": 0}, ValueError, "min_size must be at least 1, got 0"),
+        ({"strategy": "typiclust", "neighbours": 1.5}, TypeError, "neighbours must be a whole number, got 1.5"),
+        ({"strategy": "typiclust", "iterations": 0}, ValueError, "iterations must be at least 1, got 0"),
+        ({"strategy": "probcover", "delta": -1}, ValueError, "delta must be at least 0, got -1"),
+        ({"strategy": "uncertainty-herding", "measure": "bald"}, ValueError, "measure must be one of .* got 'bald'"),
+        ({"strategy": "maxherding", "bandwidth": 0}, ValueError, "bandwidth must be above 0, got 0"),
+        ({"strategy": "maxherding", "bandwidth": "1"}, TypeError, "bandwidth must be a number, got '1'"),
+        ({"strategy": "maxherding", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
+    ],
+)
+def test_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        select(codes=blobs(20), n=5, **arguments)
