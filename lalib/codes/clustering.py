@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from lalib.codes.neighbours import BLOCK, TREE_DIMENSIONS, Neighbours
-from lalib.data.checks import check_codes, check_int
+from lalib.data.checks import check_int
+from lalib.data.door import check_codes
 
 
 def kmeans_pp(codes: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:

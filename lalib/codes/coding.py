@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lalib.data.checks import check_codes, check_int, check_labels
+from lalib.data.checks import check_int
+from lalib.data.door import check_codes, check_labels
 from lalib.data.imageset import ImageSet
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lalib.codes.neighbours import knn
-from lalib.data.checks import LalibError, check_codes, check_int, check_labels
+from lalib.data.checks import LalibError, check_int
+from lalib.data.door import check_codes, check_labels
 from lalib.data.imageset import ImageSet
 from lalib.models.classifiers import CNNClassifier, predict_proba
 from lalib.training.fitting import fit

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from lalib.data.checks import check_choice, check_codes, check_int
+from lalib.data.checks import check_choice, check_int
+from lalib.data.door import check_codes
 
 BLOCK = 2**22  # entries of a block of distances: 32 MB in float64
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf

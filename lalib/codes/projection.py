@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lalib.data.checks import check_choice, check_codes, check_int
+from lalib.data.checks import check_choice, check_int
+from lalib.data.door import check_codes
 from lalib.data.seeds import child_seed
 
 

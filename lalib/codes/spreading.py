@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lalib.codes.neighbours import knn
-from lalib.data.checks import LalibError, check_codes, check_int, check_labels, check_number
+from lalib.data.checks import LalibError, check_int, check_number
+from lalib.data.door import check_codes, check_labels
 from lalib.models.networks import UNKNOWN
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from lalib.data.door import plain
+
 
 class LalibError(RuntimeError):
     """The request is well-formed, but what lalib was given so far does not allow it."""
@@ -17,6 +19,7 @@ class LalibError(RuntimeError):
 
 def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int in [low, high]; TypeError for anything but a whole number, ValueError outside the range."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     return _in_range(name, int(value), low, high)
@@ -24,6 +27,7 @@ def check_int(name: str, value: int, low: int | None = None, high: int | None = 
 
 def check_number(name: str, value: float, low: float | None = None, high: float | None = None) -> float:
     """`value` as a finite float in [low, high]; TypeError for anything but a number, ValueError outside the range."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if value != value or value in (float("inf"), float("-inf")):
@@ -69,38 +73,6 @@ def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None
     if unknown:
         allowed = ", ".join(map(repr, known)) or "none"
         raise ValueError(f"{name} has no option {unknown[0]!r}; its options are: {allowed}")
-
-
-def check_codes(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
-    """`codes` as a finite floating-point tensor (N, L) on its own device, N >= 1 and L >= 1."""
-    codes = torch.as_tensor(codes)
-    if codes.ndim != 2 or 0 in codes.shape:
-        raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
-    if not codes.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {codes.dtype}")
-    bad = int((~torch.isfinite(codes)).any(dim=1).sum())
-    if bad:
-        raise ValueError(
-            f"{name} must be finite, but {bad} of {len(codes)} rows hold NaN or infinity: has the training diverged?"
-        )
-    return codes
-
-
-def check_labels(
-    labels: torch.Tensor, n: int | None = None, n_classes: int | None = None, name: str = "labels", *, low: int = 0
-) -> torch.Tensor:
-    """`labels` as a tensor (n,) of whole numbers in [low, n_classes), n >= 1; what is None is not checked."""
-    if labels is None:
-        raise TypeError(f"{name} must be whole numbers, one per point, got None")
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"{name} must be whole numbers, got {labels.dtype}")
-    if labels.ndim != 1 or len(labels) == 0 or len(labels) != (n or len(labels)):
-        raise ValueError(f"{name} must have shape ({n or 'n'},), one per point, got {tuple(labels.shape)}")
-    least, most = int(labels.min()), int(labels.max())
-    if n_classes is not None and not low <= least <= most < n_classes:
-        raise ValueError(f"{name} must lie in {low} to {n_classes - 1}, got {least} to {most}")
-    return labels
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

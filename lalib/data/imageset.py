@@ -1,13 +1,14 @@
 """ImageSet, the form in which lalib holds images, and the way there from arrays."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
+
+from lalib.data.door import as_tensor, check_class_names, check_index, check_labels
 
 MIN_SIZE = 8  # pixels
 
@@ -28,7 +29,7 @@ class ImageSet:
     files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "class_names", check_class_names(self.class_names))
         object.__setattr__(self, "files", tuple(self.files))
         _check_images(self.images)
         if self.labels is not None:
@@ -60,7 +61,7 @@ class ImageSet:
 
     def subset(self, index: torch.Tensor | np.ndarray | Sequence[int]) -> "ImageSet":
         """The images at `index` (n,), whole numbers in [0, N), in that order and as often as they are named."""
-        index = _check_index(index, len(self))
+        index = check_index(index, len(self))
         labels = None if self.labels is None else self.labels[index]
         files = tuple(self.files[i] for i in index.tolist()) if self.files else ()
         return ImageSet(self.images[index], labels, self.class_names, self.source, files)
@@ -115,18 +116,6 @@ def _check_labels(labels, n_images, n_classes):
         raise ValueError(f"labels must lie in 0 to {top}, got {low} to {high}")
 
 
-def _check_index(index, n_images):
-    index = torch.as_tensor(index).cpu()
-    if index.ndim != 1:
-        raise ValueError(f"index must have shape (n,), got {tuple(index.shape)}")
-    if len(index) and (index.is_floating_point() or index.dtype == torch.bool):
-        raise TypeError(f"index must hold whole numbers, got {index.dtype}")
-    index = index.to(torch.int64)
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n_images:
-        raise ValueError(f"index must lie in 0 to {n_images - 1}, got {int(index.min())} to {int(index.max())}")
-    return index
-
-
 def from_arrays(
     images: np.ndarray | torch.Tensor,
     labels: np.ndarray | torch.Tensor | Sequence[int] | None = None,
@@ -138,26 +127,14 @@ def from_arrays(
     uint8 arrays are not copied where their layout allows, so that a memory map stays one.
     Raises TypeError and ValueError for other types, shapes and values, NaN among them.
     """
-    images = _channels_first(_as_uint8(_as_tensor(images, "images")))
+    images = _channels_first(_as_uint8(as_tensor(images, "images").cpu()))
     if labels is not None:
-        labels = _as_int64(_as_tensor(labels, "labels"))
-        if class_names is None and labels.ndim in (1, 2) and labels.numel():
+        labels = as_tensor(labels, "labels").cpu()
+        labels = check_labels(labels.long() if labels.dtype == torch.bool else labels, several=True)
+        if class_names is None:
             count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
-            class_names = map(str, range(count))
-    return ImageSet(images, labels, tuple(class_names or ()), "arrays")
-
-
-def _as_tensor(array, name):
-    if isinstance(array, torch.Tensor):
-        return array.detach().cpu()
-    array = np.asarray(array)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}")
-    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    with warnings.catch_warnings():  # torch warns that a read-only map could be written to; ImageSet never writes
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)
+            class_names = [str(number) for number in range(count)]
+    return ImageSet(images, labels, () if class_names is None else class_names, "arrays")
 
 
 def _as_uint8(images):
@@ -181,9 +158,3 @@ def _channels_first(images):
     if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         return images.permute(0, 3, 1, 2).contiguous()
     return images
-
-
-def _as_int64(labels):
-    if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be whole numbers, got {labels.dtype}")
-    return labels.to(torch.int64)

@@ -13,15 +13,8 @@ from pathlib import Path
 import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
-from lalib.data.checks import (
-    LalibError,
-    check_choice,
-    check_codes,
-    check_int,
-    check_options,
-    keyword_defaults,
-    resolve_device,
-)
+from lalib.data.checks import LalibError, check_choice, check_int, check_options, keyword_defaults, resolve_device
+from lalib.data.door import check_codes
 from lalib.data.downloads import digest as file_digest
 from lalib.data.imageset import ImageSet
 from lalib.experiments.loop import cold_start, in_lockstep

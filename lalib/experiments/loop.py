@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_labels, check_options
+from lalib.data.checks import LalibError, check_choice, check_int, check_options
+from lalib.data.door import check_labels
 from lalib.data.seeds import generator
 from lalib.experiments.pool import Pool
 from lalib.experiments.task_models import TaskModel, train_together

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 from lalib.data.checks import check_int
-from lalib.strategies.view import PoolView, check_labeled, labels_of
+from lalib.data.door import as_tensor, check_index
+from lalib.strategies.view import PoolView, labels_of
 
 
 class Pool:
@@ -19,7 +20,7 @@ class Pool:
         if callable(labels):
             self._oracle, self.size = labels, check_int("size", size, low=1)
         else:
-            hidden = torch.as_tensor(labels).detach().cpu().clone()
+            hidden = as_tensor(labels, "labels").cpu().clone()
             self._oracle, self.size = hidden.__getitem__, len(hidden)
         self._bought: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -46,7 +47,7 @@ class Pool:
 
         If the oracle fails, nothing is bought.
         """
-        every = torch.cat([self.labeled, check_labeled(index, self.size, "index")])
+        every = torch.cat([self.labeled, check_index(index, self.size, distinct=True)])
         if len(every) == len(self.labeled):
             raise ValueError("index must name at least one image to buy, got none")
         if len(every.unique()) < len(every):

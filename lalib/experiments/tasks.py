@@ -11,15 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lalib.data.checks import (
-    LalibError,
-    check_choice,
-    check_codes,
-    check_int,
-    check_known,
-    check_number,
-    keyword_defaults,
-)
+from lalib.data.checks import LalibError, check_choice, check_int, check_known, check_number, keyword_defaults
+from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.models.adversarial import M2VAAL
 from lalib.models.classifiers import (

@@ -8,7 +8,8 @@ import torch
 
 from lalib.codes.measures import class_balance
 from lalib.data.checks import check_number
-from lalib.figures.style import COLOURS, INK, apply_layout, check_index, colour, labels_of, symbol
+from lalib.data.door import check_index
+from lalib.figures.style import COLOURS, INK, apply_layout, colour, labels_of, symbol
 
 if TYPE_CHECKING:
     import pandas

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from lalib.data.checks import check_int, check_number
-from lalib.figures.style import INK, apply_layout, check_index, labels_of, pixels, png
+from lalib.data.door import check_index
+from lalib.figures.style import INK, apply_layout, labels_of, pixels, png
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from lalib.data.checks import check_choice, check_int
+from lalib.data.door import check_index
 from lalib.experiments.results import batch_classes, curve_data
 from lalib.figures.maps import MANY_POINTS, _check_map, _equal_axes
-from lalib.figures.style import COLOURS, INK, SYMBOLS, apply_layout, check_index, heading
+from lalib.figures.style import COLOURS, INK, SYMBOLS, apply_layout, heading
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lalib.data.checks import check_choice, check_codes, check_int
-from lalib.figures.style import INK, apply_layout, check_index, colour, heading, labels_of, symbol
+from lalib.data.checks import check_choice, check_int
+from lalib.data.door import check_codes, check_index
+from lalib.figures.style import INK, apply_layout, colour, heading, labels_of, symbol
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,7 +43,7 @@ def latent_map(
 
     codes = _check_map(codes)
     numbers, names, kind = _colouring(len(codes), images, color, values)
-    picks = None if selected is None else check_index(selected, len(codes))
+    picks = None if selected is None else check_index(selected, len(codes), "selected")
     fig = go.Figure(_traces(codes, numbers, names, color_title or COLOUR_TITLES.get(kind, "value"), picks))
     if picks is None and numbers is not None and not numbers.is_floating_point():
         _label_groups(fig, codes, numbers, names)

@@ -80,21 +80,6 @@ def labels_of(images, n: int | None = None) -> tuple[torch.Tensor | None, tuple[
     return labels.cpu(), names or tuple(str(c) for c in range(classes))
 
 
-def check_index(index, n: int, name: str = "selected") -> torch.Tensor:
-    """`index` as an int64 CPU tensor (M,) of positions in [0, n); ValueError or TypeError otherwise."""
-    index = torch.as_tensor(index).cpu()
-    if index.numel() == 0:
-        return torch.empty(0, dtype=torch.int64)
-    if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
-        raise TypeError(f"{name} must hold whole numbers (indices into the images), got {index.dtype}")
-    if index.ndim != 1:
-        raise ValueError(f"{name} must have shape (M,), got {tuple(index.shape)}")
-    low, high = int(index.min()), int(index.max())
-    if low < 0 or high >= n:
-        raise ValueError(f"{name} must lie in [0, {n - 1}], got indices from {low} to {high}")
-    return index.to(torch.int64)
-
-
 def pixels(images, name: str = "images") -> np.ndarray:
     """Images (..., C, H, W), uint8 or float in [0, 1], as uint8 (..., H, W, C); an ImageSet gives its images."""
     images = torch.as_tensor(getattr(images, "images", images)).detach().cpu()

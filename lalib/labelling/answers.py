@@ -2,11 +2,11 @@
 
 import datetime
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from lalib.data.checks import check_choice
+from lalib.data.door import check_class_names, check_name
 
 KINDS = ("class", "unsure", "skip")
 UNSURE_CHOICE = "(not sure)"  # stands among the classes where a program has no other place for "unsure"
@@ -32,28 +32,13 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
-def check_name(what: str, name: str) -> str:
-    """`name`, its accents written in one way (NFC), if it is printable text that does not begin or end with a space;
-    TypeError or ValueError if not."""
-    if not isinstance(name, str):
-        raise TypeError(f"{what} must be text, got {name!r}")
-    if not name or name != name.strip() or not name.isprintable():
-        raise ValueError(f"{what} must be printable text without spaces at its ends, got {name!r}")
-    return unicodedata.normalize("NFC", name)
-
-
-def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """`names` as a tuple of at least two that differ, however their accents were written."""
-    if isinstance(names, str):
-        raise TypeError(f"class_names must be a list of names, got {names!r}")
-    names = tuple(check_name("a class name", name) for name in names)
+def check_store_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes of a store, at least two, none of which stands for "not sure"."""
+    names = check_class_names(names)
     if UNSURE_CHOICE in names:
         raise ValueError(f"class_names must not hold {UNSURE_CHOICE!r}, which stands for no class")
     if len(names) < 2:
         raise ValueError(f"class_names must be at least 2, got {len(names)}")
-    twins = [name for name in names if names.count(name) > 1]
-    if twins:
-        raise ValueError(f"class_names must differ, got {twins[0]!r} twice")
     return names
 
 

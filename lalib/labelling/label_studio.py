@@ -19,7 +19,7 @@ import torch
 from lalib.data.checks import LalibError
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_class_names, now
+from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, now
 from lalib.labelling.store import Imported, LabelStore
 
 SHOWN = 5  # tasks named in a message
@@ -28,7 +28,7 @@ SHOWN = 5  # tasks named in a message
 def label_studio_config(class_names: Sequence[str]) -> str:
     """The labelling interface of a project, to be pasted under Settings > Labeling Interface > Code: one choice per
     class, and UNSURE_CHOICE. Its Skip button is "skip" here."""
-    names = (*check_class_names(class_names), UNSURE_CHOICE)
+    names = (*check_store_classes(class_names), UNSURE_CHOICE)
     choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in names)
     return (
         '<View>\n  <Image name="image" value="$image"/>\n'

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.door import check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import KINDS, Answer, check_answer, check_class_names, check_hash, check_name, now
+from lalib.labelling.answers import KINDS, Answer, check_answer, check_hash, check_store_classes, now
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
@@ -80,7 +81,7 @@ class LabelStore:
         self.labeller = check_name("labeller", labeller)
         if not self.path.parent.is_dir():
             raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
-        self.class_names = check_file(self.path, None if class_names is None else check_class_names(class_names))
+        self.class_names = check_file(self.path, None if class_names is None else check_store_classes(class_names))
 
     def __repr__(self) -> str:
         return f"LabelStore({str(self.path)!r}, {len(self.class_names)} classes, labeller={self.labeller!r})"

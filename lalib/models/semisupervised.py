@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_labels, check_number
+from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.door import check_labels
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import VAE, check_shape

@@ -16,7 +16,8 @@ alpha z.
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_labels, check_number
+from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.door import check_labels
 from lalib.strategies.picking import largest, nearest_distance, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
 from lalib.strategies.view import PoolView, Selection

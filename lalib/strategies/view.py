@@ -6,7 +6,8 @@ from functools import cached_property
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_codes, check_int
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.door import as_tensor, check_codes, check_index
 
 # What a strategy may ask for beyond the codes: its shape, and how a user provides it.
 SOURCES = {
@@ -63,7 +64,9 @@ class PoolView:
         for name in self.sources:
             check_choice("source", name, SOURCES.keys() - {"codes"})
         object.__setattr__(self, "size", size)
-        object.__setattr__(self, "labeled", check_labeled(self.labeled, size))
+        object.__setattr__(
+            self, "labeled", check_index(() if self.labeled is None else self.labeled, size, "labeled", distinct=True)
+        )
         object.__setattr__(self, "labels", labels_of(self.labels, len(self.labeled)))
         object.__setattr__(self, "sources", {"codes": codes, **self.sources})
 
@@ -145,7 +148,7 @@ class PoolView:
         given = self.sources.get(name)
         if given is None:
             raise LalibError(f"this strategy needs {name} {shape}, which was not given: pass {how}")
-        value = torch.as_tensor(given() if callable(given) else given).detach()
+        value = as_tensor(given() if callable(given) else given, name)
         if value.ndim != len(axes) or value.shape[axes.index("N")] != self.n_images:
             raise ValueError(f"{name} must have shape {shape} with N = {self.n_images}, got {tuple(value.shape)}")
         if not torch.isfinite(value).all():
@@ -153,29 +156,11 @@ class PoolView:
         return value
 
 
-def check_labeled(labeled, size, name="labeled"):
-    """Distinct indices (M,) int64 on the CPU, each in [0, size); none for None."""
-    if labeled is None:
-        return torch.empty(0, dtype=torch.int64)
-    labeled = torch.as_tensor(labeled).detach().cpu()
-    if labeled.numel() == 0:
-        return torch.empty(0, dtype=torch.int64)
-    if labeled.ndim != 1 or labeled.is_floating_point() or labeled.dtype == torch.bool:
-        raise TypeError(f"{name} must hold whole numbers (M,), got {labeled.dtype} of shape {tuple(labeled.shape)}")
-    labeled = labeled.long()
-    low, high = int(labeled.min()), int(labeled.max())
-    if low < 0 or high >= size:
-        raise ValueError(f"{name} must lie in 0 .. {size - 1}, got {low if low < 0 else high}")
-    if len(labeled.unique()) < len(labeled):
-        raise ValueError(f"{name} must be distinct, got {len(labeled)} indices of {len(labeled.unique())} images")
-    return labeled
-
-
-def labels_of(labels, count):
-    """Labels (count,) or (count, C) on the CPU, or None."""
+def labels_of(labels, count: int) -> torch.Tensor | None:
+    """Labels (count,) or (count, C) of the labelled images on the CPU, None for None."""
     if labels is None:
         return None
-    labels = torch.as_tensor(labels).detach().cpu()
+    labels = as_tensor(labels, "labels").cpu()
     if labels.ndim not in (1, 2) or len(labels) != count:
         raise ValueError(f"labels must be those of the {count} labelled images, got shape {tuple(labels.shape)}")
     return labels

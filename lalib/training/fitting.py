@@ -15,15 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lalib.data.checks import (
-    LalibError,
-    check_choice,
-    check_codes,
-    check_int,
-    check_labels,
-    check_number,
-    resolve_device,
-)
+from lalib.data.checks import LalibError, check_choice, check_int, check_number, resolve_device
+from lalib.data.door import check_codes, check_labels
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator, seeded
 from lalib.models.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input

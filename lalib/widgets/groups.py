@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lalib.data.checks import check_labels
+from lalib.data.door import check_labels
 from lalib.data.imageset import ImageSet
 from lalib.figures.style import colour
 from lalib.models.networks import UNKNOWN

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lalib.codes.coding import decode, draws_classes
-from lalib.data.checks import check_codes
+from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.labelling import LabelStore
 from lalib.models.autoencoders import Autoencoder

@@ -12,7 +12,8 @@ import ipywidgets
 import torch
 
 from lalib import figures
-from lalib.data.checks import LalibError, check_choice, check_codes, check_int
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words

@@ -222,10 +222,10 @@ def test_subset():
 @pytest.mark.parametrize(
     ("index", "error", "message"),
     [
-        ([0, 20], ValueError, "index must lie in 0 to 19, got 0 to 20"),
-        ([-1], ValueError, "index must lie in 0 to 19, got -1 to -1"),
-        ([0.0], TypeError, "index must hold whole numbers, got torch.float32"),
-        ([True] * 20, TypeError, "index must hold whole numbers, got torch.bool"),
+        ([0, 20], ValueError, "index must lie in 0 to 19, got 20"),
+        ([-1], ValueError, "index must lie in 0 to 19, got -1"),
+        ([0.0], TypeError, "index must be whole numbers, got torch.float64"),
+        ([True] * 20, TypeError, "index must be whole numbers, got torch.bool"),
         ([[0]], ValueError, r"index must have shape \(n,\), got \(1, 1\)"),
         ([], ValueError, "images must hold at least one image, got none"),
     ],
@@ -346,7 +346,7 @@ def test_a_memory_map_stays_one(tmp_path):
         (GREY / 255 - 0.5, ValueError, r"must lie in \[0, 1\], got -0.5 to 0.5"),
         (GREY.astype(np.int64), TypeError, r"must be uint8, or floats in \[0, 1\], got torch.int64"),
         (GREY > 99, TypeError, r"must be uint8, or floats in \[0, 1\], got torch.bool"),
-        (np.array([["a"]]), TypeError, "images must hold numbers, got an array of <U1"),
+        (np.array([["a"]]), TypeError, "images must hold real numbers, got"),
         (GREY[0, 0], ValueError, r"\(N, C, H, W\) with C 1 or 3, got \(9, 12\)"),
         (GREY[None], ValueError, r"got \(1, 20, 1, 9, 12\)"),
         (np.float32(0.5), ValueError, r"got \(\)"),
@@ -368,10 +368,10 @@ def test_bad_arrays(images, error, message):
         (LABELS, ["a", "b"], ValueError, "labels must lie in 0 to 1, got 0 to 3"),
         (LABELS - 1, None, ValueError, "labels must lie in 0 to 2, got -1 to 2"),
         (LABELS / 2, None, TypeError, "labels must be whole numbers, got torch.float64"),
-        (["cat"] * 20, None, TypeError, "labels must hold numbers, got an array of <U3"),
-        (LABELS[:, None], None, ValueError, r"\(N, C\) with C >= 2, got \(20, 1\)"),
+        (["cat"] * 20, None, TypeError, "labels must hold real numbers, got"),
+        (LABELS[:, None], None, ValueError, r"labels must have shape \(n, C\), got \(20, 1\)"),
         ([], None, TypeError, "labels must be whole numbers, got torch.float64"),
-        (LABELS[:0], None, ValueError, "labels must be as many as the 20 images, got 0"),
+        (LABELS[:0], None, ValueError, r"labels must have shape \(n,\), one per point, got \(0,\)"),
     ],
 )
 def test_bad_array_labels(labels, names, error, message):

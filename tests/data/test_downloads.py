@@ -293,7 +293,7 @@ def test_a_mirror_folder_without_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "file", "content"),
     [
-        ("mnist", "train-images-idx3-ubyte.gz", gzip.compress(b"not IDX")),
+        ("mnist", "train-images-idx3-ubyte.gz", gzip.compress(b"not IDX", mtime=0)),
         (
             "mnist",
             "train-images-idx3-ubyte.gz",

@@ -61,7 +61,6 @@ def test_codes_that_are_computed_are_checked():
     for codes, error, message in (
         (CODES[:4], ValueError, r"codes must have shape \(N, L\) with N = 5, got \(4, 2\)"),
         (CODES / 0, ValueError, "codes must be finite"),
-        (CODES.long(), TypeError, "codes must be floating point"),
     ):
         view = PoolView(lambda codes=codes: codes, size=5)
         with pytest.raises(error, match=message):
@@ -85,13 +84,12 @@ def test_a_missing_source_says_how_to_give_it(name):
     ("arguments", "error", "message"),
     [
         ({"codes": CODES[0]}, ValueError, r"codes must have shape \(N, L\).* got \(2,\)"),
-        ({"codes": CODES.long()}, TypeError, "codes must be floating point, got torch.int64"),
         ({"codes": CODES / 0}, ValueError, "codes must be finite, but 5 of 5 rows"),
         ({"labeled": [5]}, ValueError, r"labeled must lie in 0 .. 4, got 5"),
         ({"labeled": [-1, 2]}, ValueError, r"labeled must lie in 0 .. 4, got -1"),
         ({"labeled": [1, 1]}, ValueError, "labeled must be distinct, got 2 indices of 1 images"),
-        ({"labeled": [0.5]}, TypeError, "labeled must hold whole numbers"),
-        ({"labeled": [True, False]}, TypeError, "labeled must hold whole numbers"),
+        ({"labeled": [0.5]}, TypeError, "labeled must be whole numbers"),
+        ({"labeled": [True, False]}, TypeError, "labeled must be whole numbers"),
         ({"labeled": [1], "labels": [1, 2]}, ValueError, "labels must be those of the 1 labelled images"),
         ({"labels": [1]}, ValueError, "labels must be those of the 0 labelled images"),
         ({"sources": {"codes": CODES}}, ValueError, "source must be one of .*'errors'.*, got 'codes'"),
@@ -179,7 +177,7 @@ def test_an_oracle_that_fails_sells_nothing():
         ([1, 2, 3], ValueError, "index must name unlabelled images, got 2 bought before"),
         ([5], ValueError, r"index must lie in 0 .. 4, got 5"),
         ([0, 0], ValueError, "index must be distinct, got 2 indices of 1 images"),
-        ([0.5], TypeError, "index must hold whole numbers"),
+        ([0.5], TypeError, "index must be whole numbers"),
     ],
 )
 def test_buying_refuses(index, error, message):

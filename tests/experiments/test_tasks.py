@@ -426,7 +426,6 @@ def test_a_task_refuses(options, error, message):
     [
         (torch.zeros(299, 2), ValueError, "codes must be those of the 300 images, got 299 rows"),
         (torch.full((300, 2), torch.nan), ValueError, "codes must be finite"),
-        (torch.zeros(300, 2, dtype=torch.int64), TypeError, "codes must be floating point"),
     ],
 )
 def test_codes_are_those_of_the_images(codes, error, message, digits):

@@ -350,9 +350,9 @@ def test_picks_of_a_cold_start_and_of_many_points():
     ("options", "message"),
     [
         ({"picked": [1, 0]}, "picked must not hold images that are labeled already"),
-        ({"picked": [99]}, r"picked must lie in \[0, 19\]"),
-        ({"labeled": [-1]}, r"labeled must lie in \[0, 19\]"),
-        ({"unlabeled": [20]}, r"unlabeled must lie in \[0, 19\]"),
+        ({"picked": [99]}, r"picked must lie in 0 to 19"),
+        ({"labeled": [-1]}, r"labeled must lie in 0 to 19"),
+        ({"unlabeled": [20]}, r"unlabeled must lie in 0 to 19"),
         ({"picked": {"other": [1]}}, r"view and picked must name the same panels, got \[''\] and \['other'\]"),
         ({"view": torch.rand(20, 3)}, r"a map needs view of shape \(N, 2\), got \(20, 3\)"),
     ],

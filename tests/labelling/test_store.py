@@ -312,8 +312,12 @@ def test_a_deleted_or_locked_file_is_an_error(store, monkeypatch):
     [
         (["cat", "dog", "cat"], ValueError, "class_names must differ, got 'cat' twice"),
         (["Käfer", "Ka\u0308fer"], ValueError, "class_names must differ, got 'Käfer' twice"),
-        (["cat", "dog "], ValueError, "a class name must be printable text without spaces at its ends, got 'dog '"),
-        (["cat", ""], ValueError, "a class name must be printable text"),
+        (
+            ["cat", "dog "],
+            ValueError,
+            "a class name must be text on one line, without spaces at its ends or control characters, got 'dog '",
+        ),
+        (["cat", ""], ValueError, "a class name must be text on one line"),
         (["cat", 3], TypeError, "a class name must be text, got 3"),
         (["cat"], ValueError, "class_names must be at least 2, got 1"),
         (["cat", "(not sure)"], ValueError, "must not hold '\\(not sure\\)', which stands for no class"),
@@ -329,7 +333,7 @@ def test_bad_class_names(store, names, error, message):
 
 def test_bad_arguments(store, folder):
     for labeller in ("", " alpha", "al\npha"):
-        with pytest.raises(ValueError, match="labeller must be printable text"):
+        with pytest.raises(ValueError, match="labeller must be text on one line"):
             _as(store, labeller)
     with pytest.raises(
         la.LalibError, match=r"new.sqlite is not there, or empty: a new file of labels needs class_names"
