@@ -48,3 +48,17 @@ def test_link_leads_somewhere(link):
 def test_table_lists_the_notebooks():
     notebooks = sorted(f"notebooks/{path.name}" for path in ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
     assert sorted({link for link in LINKS if link.endswith(".ipynb")}) == notebooks
+
+
+@pytest.mark.parametrize("room", ["data", "models", "training", "codes", "strategies", "experiments", "labelling"])
+def test_every_public_name_is_in_the_reference(room):
+    """The table of rooms names what each room offers, no more and no less."""
+    row = re.search(rf"^\| `{room}` \|[^|]*\|([^|]*)\|$", README, re.MULTILINE)[1]
+    own = re.sub(r"`results` \(.*\)", "", row)
+    assert re.findall(r"`(\w+)`", own) == sorted(getattr(la, room).__all__, key=str.lower)
+
+
+@pytest.mark.parametrize("room", ["figures", "widgets", "results"])
+def test_every_figure_widget_and_statistic_is_in_the_reference(room):
+    named = re.findall(r"`(\w+)`", README[README.index("| room |") :])
+    assert set(getattr(la, room).__all__) <= set(named)
