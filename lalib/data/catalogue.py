@@ -49,10 +49,7 @@ def _check_recorded(path):
         raise LalibError(f"{path} is missing: lalib runs from a clone of its repository (pip install -e .). {remedy}")
     lines = (path.parent / "SHA256SUMS").read_text().splitlines()
     recorded = {file: sha for sha, file in map(str.split, lines)}[path.name]
-    came = downloads.digest(path, "sha256")
-    if came != recorded:
-        size = path.stat().st_size
-        raise LalibError(f"{path} is damaged: its SHA-256 is {came} ({size:,} bytes), not {recorded}. {remedy}")
+    downloads.check_digest(path, "SHA-256", recorded, remedy)
 
 
 def _digits(name, split, root, mirror):
@@ -66,32 +63,19 @@ def _digits(name, split, root, mirror):
     return part.images, part.labels, part.class_names
 
 
-def _svhn(name, split, root, mirror):
-    return downloads.read_svhn(split, root, mirror)
-
-
 _TRAIN_TEST = ("train", "test")
-_MEDMNIST = (downloads.read_medmnist, ("train", "val", "test"))
+_MEDMNIST = ("path", "chest", "derma", "oct", "pneumonia", "retina", "breast", "blood", "tissue")
 DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
     "digits": (_digits, _TRAIN_TEST),
     "mnist-mini": (_mini, _TRAIN_TEST),
     "fashion-mnist-mini": (_mini, _TRAIN_TEST),
     "mnist": (downloads.read_idx_pair, _TRAIN_TEST),
     "fashion-mnist": (downloads.read_idx_pair, _TRAIN_TEST),
-    "svhn": (_svhn, ("train", "test", "extra")),
-    "pathmnist": _MEDMNIST,
-    "chestmnist": _MEDMNIST,
-    "dermamnist": _MEDMNIST,
-    "octmnist": _MEDMNIST,
-    "pneumoniamnist": _MEDMNIST,
-    "retinamnist": _MEDMNIST,
-    "breastmnist": _MEDMNIST,
-    "bloodmnist": _MEDMNIST,
-    "tissuemnist": _MEDMNIST,
-    "organamnist": _MEDMNIST,
-    "organcmnist": _MEDMNIST,
-    "organsmnist": _MEDMNIST,
-}
+    "svhn": (downloads.read_svhn, (*_TRAIN_TEST, "extra")),
+} | dict.fromkeys(
+    [f"{what}mnist" for what in (*_MEDMNIST, "organa", "organc", "organs")],
+    (downloads.read_medmnist, ("train", "val", "test")),
+)
 
 
 def from_npz(path: str | Path) -> ImageSet:

@@ -5,6 +5,8 @@ Inside nobody converts again. Of a pandas table positions count, never its index
 what came.
 """
 
+import decimal
+import numbers
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,26 +17,33 @@ from torch import Tensor
 
 JOINERS = "\u200c\u200d"  # zero-width: Persian words and emoji need them inside; at an end nobody sees them
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control and format characters, half characters, ends of lines
+RARE = {torch.uint16: torch.int64, torch.uint32: torch.int64, torch.uint64: torch.int64}  # little is written for these
 
 
 def as_tensor(values, name: str) -> Tensor:
-    """`values` as a tensor of numbers without gradient: a tensor stays on its device, everything else is on the CPU.
+    """`values` as a dense tensor of real numbers without gradient: a tensor on its device, all else on the CPU.
 
-    Takes tensors, numpy arrays of every number type, stride and byte order, pandas objects and lists. What torch does
-    not hold as well becomes int64 or float64. Raises TypeError for what is no array of numbers, ValueError for rows of
-    different lengths.
+    Takes tensors, numpy arrays of every number type, stride and byte order, pandas objects, sparse ones of torch, scipy
+    and pandas, and lists, generators and columns of numbers or of rows. A pandas categorical counts as the numbers it
+    shows. Types that torch hardly knows become int64, float32 or float64.
+    Raises TypeError for what is no array of numbers (text, missing values), ValueError for rows of different lengths,
+    whole numbers of 2^63 and more, masked values and tensors that hold nothing (device "meta").
     """
+    if isinstance(values, (list, tuple)) and any(isinstance(row, Tensor) for row in values):
+        rows = [as_tensor(row, name).cpu() for row in values]
+        if len({row.shape for row in rows}) > 1:
+            raise ValueError(f"{name} must be rows of one length, got rows of several")
+        return torch.stack(rows)
     if isinstance(values, Tensor):
-        if values.is_complex():
-            raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
-        return (values.to_dense() if values.is_sparse else values).detach()
+        return _dense(values, name)
     array = _as_array(values, name)
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size and int(array.max()) >= 2**63:
         raise ValueError(f"{name} must be below 2^63, got {int(array.max())}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     if array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
+        with np.errstate(over="ignore"):  # it becomes infinity
+            array = array.astype(np.float64)
     if any(stride < 0 or stride % array.itemsize for stride in array.strides) or not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="), order="C")
     with warnings.catch_warnings():  # torch warns that a read-only array could be written to; lalib never writes
@@ -42,21 +51,56 @@ def as_tensor(values, name: str) -> Tensor:
         return torch.from_numpy(array)
 
 
+def _dense(tensor, name) -> Tensor:
+    if tensor.is_meta:
+        raise ValueError(f"{name} must hold numbers, got a tensor without any, on the device 'meta'")
+    if tensor.is_nested:
+        raise ValueError(f"{name} must be rows of one length, got a nested tensor")
+    if tensor.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}")
+    tensor = tensor.dequantize() if tensor.is_quantized else tensor.detach()
+    tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    if tensor.dtype is torch.uint64 and (tensor.view(torch.int64) < 0).any():
+        raise ValueError(f"{name} must be below 2^63, got larger ones")
+    rare = torch.float32 if tensor.is_floating_point() and tensor.itemsize < 2 else RARE.get(tensor.dtype)
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be trained on
+        return tensor.to(rare) if rare else tensor.clone() if tensor.is_inference() else tensor
+
+
 def _as_array(values, name) -> np.ndarray:
     if values is None or isinstance(values, (str, bytes, Mapping, set, frozenset)):
         raise TypeError(f"{name} must be an array, a tensor, a table or a list of numbers, got {_kind(values)}")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must hold numbers, got an array with masked ones")
+    if isinstance(values, Iterable) and not isinstance(values, Sequence) and not hasattr(values, "__array__"):
+        values = values.toarray() if hasattr(values, "toarray") else list(values)  # scipy's sparse ones, generators
     try:
         array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
-        if array.dtype == object:  # numbers of different kinds, as tables hold them
-            whole = all(isinstance(item, (int, np.integer)) for item in array.flat)
-            array = array.astype(np.int64 if whole and array.size else np.float64)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        if "inhomogeneous" in str(error) or "sequence" in str(error):
+    except (TypeError, ValueError, RuntimeError) as error:
+        if "inhomogeneous" in str(error):
             raise ValueError(f"{name} must be rows of one length, got rows of several") from None
         raise TypeError(f"{name} must hold numbers, got {_kind(values)} of other things") from None
+    array = _of_objects(array, name) if array.dtype == object else array
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got {_kind(values)} of {array.dtype}")
     return array
+
+
+def _of_objects(array, name) -> np.ndarray:
+    """Numbers of different kinds, as tables hold them, or a column of rows."""
+    items = [plain(item) for item in array.flat]
+    if items and all(isinstance(item, (list, tuple, np.ndarray)) for item in items):
+        return _as_array(items, name)
+    for item in items:
+        if not isinstance(item, (numbers.Real, decimal.Decimal)):
+            raise TypeError(f"{name} must hold numbers, got {item!r:.60}")
+    try:
+        found = np.asarray(items)
+        if found.dtype == object:  # fractions, or whole numbers too large
+            found = found.astype(np.int64 if all(isinstance(item, int) for item in items) else np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} must be below 2^63, got larger ones") from None
+    return found.reshape(array.shape)
 
 
 def check_codes(codes, name: str = "codes") -> Tensor:
@@ -91,26 +135,21 @@ def check_labels(
     With `several` they may also be (n, n_classes) of 0 and 1: an image may have several classes.
     Raises TypeError for anything but whole numbers, ValueError for another shape or range.
     """
-    if labels is None:
-        raise TypeError(f"{name} must be whole numbers, one per point, got None")
     labels = as_tensor(labels, name)
     if several and labels.ndim == 2:
-        return _check_table_of_labels(labels, n, n_classes, name)
+        if len(labels) != (n or len(labels) or 1) or labels.shape[1] < 2 or n_classes not in (None, labels.shape[1]):
+            wanted = f"({n or 'n'}, {n_classes or 'C'}) with C >= 2"
+            raise ValueError(f"{name} must have shape {wanted}, got {tuple(labels.shape)}")
+        if not ((labels == 0) | (labels == 1)).all():
+            raise ValueError(f"{name} (n, C) must be 0 or 1, got {labels.min().item():g} to {labels.max().item():g}")
+        return labels.to(torch.int64)
     labels = _whole(labels, name)
-    if labels.ndim != 1 or len(labels) == 0 or len(labels) != (n or len(labels)):
+    if labels.ndim != 1 or len(labels) != (n or len(labels) or 1):
         raise ValueError(f"{name} must have shape ({n or 'n'},), one per point, got {tuple(labels.shape)}")
     least, most = int(labels.min()), int(labels.max())
     if n_classes is not None and not low <= least <= most < n_classes:
         raise ValueError(f"{name} must lie in {low} to {n_classes - 1}, got {least} to {most}")
     return labels
-
-
-def _check_table_of_labels(labels, n, n_classes, name) -> Tensor:
-    if len(labels) != (n or len(labels)) or labels.shape[1] < 2 or labels.shape[1] != (n_classes or labels.shape[1]):
-        raise ValueError(f"{name} must have shape ({n or 'n'}, {n_classes or 'C'}), got {tuple(labels.shape)}")
-    if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError(f"{name} (n, C) must be 0 or 1, got {labels.min().item():g} to {labels.max().item():g}")
-    return labels.to(torch.int64)
 
 
 def check_index(index, size: int, name: str = "index", *, distinct: bool = False) -> Tensor:
@@ -134,7 +173,8 @@ def check_index(index, size: int, name: str = "index", *, distinct: bool = False
 
 def _whole(values, name) -> Tensor:
     if values.is_floating_point() or values.dtype == torch.bool:
-        raise TypeError(f"{name} must be whole numbers, got {values.dtype}")
+        missing = values.is_floating_point() and values.isnan().any()
+        raise TypeError(f"{name} must be whole numbers, got {'missing ones (NaN)' if missing else values.dtype}")
     return values.to(torch.int64)
 
 
@@ -158,9 +198,13 @@ def _unseen(character: str) -> bool:
 
 
 def check_class_names(names: Iterable[str], n: int | None = None) -> tuple[str, ...]:
-    """`names`, a list, tuple, array or pandas Index, as a tuple of names that differ; n: how many there must be."""
-    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable):
-        raise TypeError(f"class_names must be a list of names, got {names!r}")
+    """`names`, a list, tuple, array or pandas object of text, as a tuple of different names; n: how many there must be.
+
+    Raises TypeError for what is no list of text (a set has no order), ValueError for a name that check_name refuses.
+    """
+    several = isinstance(names, Iterable) and getattr(names, "ndim", 1) == 1
+    if not several or isinstance(names, (str, bytes, Mapping, set, frozenset)):
+        raise TypeError(f"class_names must be a list of names, got {names!r:.60}")
     names = tuple(check_name("a class name", name) for name in names)
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
@@ -194,7 +238,9 @@ def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> T
 
 def plain(value):
     """`value` with numpy's scalars and 0-d tensors and arrays made Python numbers, also inside lists and mappings."""
-    if isinstance(value, np.generic) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0):
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "biufcU":
+        return float(value) if value.dtype.char == "g" else value.item()  # numpy's long double stays itself
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_meta:
         return value.item()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}

@@ -277,12 +277,16 @@ def test_bad_images(images, error, message):
     [
         ([0, 1, 0, 1], TypeError, "labels must be an int64 tensor, got list"),
         (torch.zeros(4), TypeError, "labels must be an int64 tensor, got torch.float32"),
-        (torch.zeros(3, dtype=torch.int64), ValueError, "labels must be as many as the 4 images, got 3"),
+        (torch.zeros(3, dtype=torch.int64), ValueError, r"labels must have shape \(4,\), one per point, got \(3,\)"),
         (torch.tensor([0, 1, 2, 0]), ValueError, "labels must lie in 0 to 1, got 0 to 2"),
         (torch.tensor([0, -1, 1, 0]), ValueError, "labels must lie in 0 to 1, got -1 to 1"),
-        (torch.zeros((4, 1), dtype=torch.int64), ValueError, r"\(N, C\) with C >= 2, got \(4, 1\)"),
-        (torch.zeros((4, 3), dtype=torch.int64), ValueError, "one column for each of 2 classes, got 3"),
-        (torch.full((4, 2), 2), ValueError, "labels must lie in 0 to 1, got 2 to 2"),
+        (torch.zeros((4, 1), dtype=torch.int64), ValueError, r"\(4, 2\) with C >= 2, got \(4, 1\)"),
+        (
+            torch.zeros((4, 3), dtype=torch.int64),
+            ValueError,
+            r"labels must have shape \(4, 2\) with C >= 2, got \(4, 3\)",
+        ),
+        (torch.full((4, 2), 2), ValueError, r"labels \(n, C\) must be 0 or 1, got 2 to 2"),
         (torch.zeros((4, 2, 2), dtype=torch.int64), ValueError, r"got \(4, 2, 2\)"),
     ],
 )
@@ -364,12 +368,12 @@ def test_bad_arrays(images, error, message):
 @pytest.mark.parametrize(
     ("labels", "names", "error", "message"),
     [
-        (LABELS[:19], None, ValueError, "labels must be as many as the 20 images, got 19"),
+        (LABELS[:19], None, ValueError, r"labels must have shape \(20,\), one per point, got \(19,\)"),
         (LABELS, ["a", "b"], ValueError, "labels must lie in 0 to 1, got 0 to 3"),
         (LABELS - 1, None, ValueError, "labels must lie in 0 to 2, got -1 to 2"),
         (LABELS / 2, None, TypeError, "labels must be whole numbers, got torch.float64"),
         (["cat"] * 20, None, TypeError, "labels must hold real numbers, got"),
-        (LABELS[:, None], None, ValueError, r"labels must have shape \(n, C\), got \(20, 1\)"),
+        (LABELS[:, None], None, ValueError, r"labels must have shape \(n, C\) with C >= 2, got \(20, 1\)"),
         ([], None, TypeError, "labels must be whole numbers, got torch.float64"),
         (LABELS[:0], None, ValueError, r"labels must have shape \(n,\), one per point, got \(0,\)"),
     ],
