@@ -5,7 +5,6 @@ Only raster formats are opened: Pillow hands some of the others (EPS) to program
 
 import os
 import struct
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -16,15 +15,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lalib.data.door import check_name
+
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
-BROKEN = (  # what Pillow's parsers raise on damaged files
+# what Pillow's parsers raise on damaged files
+BROKEN = (
     OSError,
     ValueError,
     TypeError,
-    KeyError,
-    IndexError,
+    LookupError,
     EOFError,
     SyntaxError,
     struct.error,
@@ -39,16 +40,14 @@ class _Header(NamedTuple):
     size: tuple[int, int]  # (H, W), after turning the image upright
     grey: bool
 
-    def in_pixels(self) -> str:
-        return f"{self.size[0]} x {self.size[1]} pixels"
 
-    def in_words(self) -> str:
-        return "grey" if self.grey else "in colour"
+DESCRIBED = (  # what must be the same in all images
+    lambda header: f"{header.size[0]} x {header.size[1]} pixels",
+    lambda header: "grey" if header.grey else "in colour",
+)
 
 
-def read_folder(
-    folder: Path, size: tuple[int, int] | None, skip: bool
-) -> tuple[torch.Tensor, torch.Tensor | None, tuple, tuple]:
+def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
     """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), in sorted order.
 
     All headers are read first, so that a mixed folder is refused before it fills the memory. Without `size` (H, W) all
@@ -59,23 +58,21 @@ def read_folder(
     files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
     headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
     files = _settled(files, unreadable, UNREADABLE, skip)
-    if size is None:
-        for describe in (_Header.in_pixels, _Header.in_words):
-            files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    for describe in DESCRIBED if size is None else ():
+        files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    _classes([name for name in files if "/" in name], class_names)  # refuses before the longest part
     grey = all(headers[name].grey for name in files)
-    height, width = size or headers[next(iter(files))].size
-    images = torch.empty((len(files), 1 if grey else 3, height, width), dtype=torch.uint8)
+    size = size or headers[next(iter(files))].size
+    images = torch.empty((len(files), 1 if grey else 3, *size), dtype=torch.uint8)
     rows = dict(zip(files, images, strict=True))
-
-    def read(name: str) -> None:
-        rows[name].copy_(torch.from_numpy(_pixels(files[name], grey, (height, width))))
-
-    _, unreadable = _each(read, files, "images")
+    _, unreadable = _each(
+        lambda name: rows[name].copy_(torch.from_numpy(_pixels(files[name], grey, size))), files, "images"
+    )
     kept = _settled(files, unreadable, UNREADABLE, skip)
     if unreadable:  # those that are left are what they would have been without these, as labels are tied to pixels
         colours = 1 if all(headers[name].grey for name in kept) else 3
         images = images[[name in kept for name in files], :colours]
-    return images, *_classes(list(kept)), tuple(kept)
+    return images, *_classes(list(kept), class_names), tuple(kept)
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -182,21 +179,23 @@ def _listed(items: Iterable[str]) -> str:
     return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
-def _classes(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Labels and class names by the first sub-folder in each name; (None, ()) if no image lies in a sub-folder.
+def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Labels and class names by the first sub-folder in each name; labels are None if no image lies in a sub-folder.
 
-    Systems write accents in two ways; class names have them in one (NFC).
+    Systems write accents in two ways; class names have them in one (NFC). `class_names`, where given, fix the numbers.
     """
     folders = [name.split("/")[0] if "/" in name else None for name in names]
     loose = [name for name, folder in zip(names, folders, strict=True) if folder is None]
     if len(loose) == len(names):
-        return None, ()
+        return None, class_names or ()
     if loose:
         raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
-    named = {folder: unicodedata.normalize("NFC", folder) for folder in folders}
-    class_names = sorted(set(named.values()))
-    if len(class_names) < len(named):
-        twin = next(name for name in class_names if list(named.values()).count(name) > 1)
-        raise ValueError(f"class folders must differ, got {twin!r} twice, its accents written in two ways")
-    number = {name: position for position, name in enumerate(class_names)}
-    return torch.tensor([number[named[folder]] for folder in folders]), tuple(class_names)
+    named = {folder: check_name("the name of a class folder", folder) for folder in dict.fromkeys(folders)}
+    name, count = Counter(named.values()).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"class folders must differ, got {name!r} twice, its accents written in two ways")
+    known = tuple(sorted(named.values())) if class_names is None else class_names
+    foreign = [name for name in named.values() if name not in known]
+    if foreign:
+        raise ValueError(f"class folders must be among the class_names {_listed(map(repr, known))}, got {foreign[0]!r}")
+    return torch.tensor([known.index(named[folder]) for folder in folders]), known

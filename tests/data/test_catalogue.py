@@ -3,9 +3,11 @@
 import gzip
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import sys
+import unicodedata
 import zipfile
 import zlib
 
@@ -604,6 +606,51 @@ def test_class_folders_with_accents(tmp_path):
     write(tmp_path, "K\u00e4fer/1.png", grey(1))
     with pytest.raises(ValueError, match="class folders must differ, got 'K\u00e4fer' twice, its accents"):
         la.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0645\u06cc\u200c\u062e", "\U0001f468\u200d\U0001f467", "10\u00a0cm", "\u1112\u1161"]
+)
+def test_class_folders_in_every_script(tmp_path, name):
+    write(tmp_path, f"{name}/1.png", grey(1))
+    write(tmp_path, "a/2.png", grey(1))
+    assert set(la.from_folder(tmp_path).class_names) == {unicodedata.normalize("NFC", name), "a"}
+
+
+@pytest.mark.parametrize("name", ["a\x07b", "cat ", "cat\u200d", "\u202ecat"])
+def test_class_folders_that_no_class_may_be_called_are_named(tmp_path, name):
+    write(tmp_path, f"{name}/1.png", grey(1))
+    said = "the name of a class folder must be text on one line, without spaces at its ends or control characters, got "
+    with pytest.raises(ValueError, match=re.escape(said + repr(name))):
+        la.from_folder(tmp_path)
+
+
+def test_class_names_fix_the_numbers_of_class_folders(tmp_path):
+    """A test folder without the middle class: the numbers are those of the training folder."""
+    for name in ("train/a/1.png", "train/Ka\u0308fer/1.png", "train/z/1.png", "test/a/1.png", "test/z/2.png"):
+        write(tmp_path, name, grey(1))
+    train = la.from_folder(tmp_path / "train")
+    test = la.from_folder(tmp_path / "test", class_names=train.class_names)
+    assert (test.class_names, test.labels.tolist()) == (("K\u00e4fer", "a", "z"), [1, 2])
+    assert la.from_folder(tmp_path / "test").labels_as(train.class_names).tolist() == [1, 2]
+    other = la.from_folder(tmp_path / "train", class_names=np.array(["z", "x", "Ka\u0308fer", "a"]))
+    assert other.class_names == ("z", "x", "K\u00e4fer", "a")
+    assert other.labels.tolist() == [2, 3, 0]
+    bare = la.from_folder(tmp_path / "test" / "a", class_names=["x", "y"])
+    assert (bare.labels, bare.class_names) == (None, ("x", "y"))
+    with pytest.raises(ValueError, match="class folders must be among the class_names 'a', 'x', got 'z'"):
+        la.from_folder(tmp_path / "test", class_names=["a", "x"])
+    with pytest.raises(ValueError, match="class folders must be among the class_names , got 'a'"):
+        la.from_folder(tmp_path / "test", class_names=[])
+    with pytest.raises(ValueError, match="class_names must differ, got 'a' twice"):
+        la.from_folder(tmp_path / "test", class_names=["a", "a", "z"])
+
+
+def test_wrong_class_names_are_refused_before_the_images_are_read(tmp_path, monkeypatch):
+    write(tmp_path, "a/1.png", grey(1))
+    monkeypatch.setattr("lalib.data.folders._pixels", lambda *args: pytest.fail("an image was read"))
+    with pytest.raises(ValueError, match="got 'a'"):
+        la.from_folder(tmp_path, class_names=["x"])
 
 
 def test_truncated_images_are_named(tmp_path):
