@@ -38,20 +38,14 @@ def load(
 
 def _mini(name, split, root, mirror):
     path = DATA / f"{name}.npz"
-    _check_recorded(path)
-    arrays = downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
-    images, labels, class_names = arrays.values()
-    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
-
-
-def _check_recorded(path):
-    """LalibError unless the SHA-256 of `path` is the one that SHA256SUMS beside it records."""
     remedy = f"Restore it from lalib's repository: git checkout -- data/{path.name}"
     if not path.exists():
         raise LalibError(f"{path} is missing: lalib runs from a clone of its repository (pip install -e .). {remedy}")
-    lines = (path.parent / "SHA256SUMS").read_text().splitlines()
-    recorded = {file: sha for sha, file in map(str.split, lines)}[path.name]
-    downloads.check_digest(path, "SHA-256", recorded, remedy)
+    recorded = {file: sha for sha, file in map(str.split, (DATA / "SHA256SUMS").read_text().splitlines())}
+    downloads.check_digest(path, "SHA-256", recorded[path.name], remedy)
+    arrays = downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
+    images, labels, class_names = arrays.values()
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
 
 
 def _digits(name, split, root, mirror):

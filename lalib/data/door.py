@@ -29,26 +29,16 @@ def as_tensor(values, name: str) -> Tensor:
     Raises TypeError for what is no array of numbers (text, missing values), ValueError for rows of different lengths,
     whole numbers of 2^63 and more, masked values and tensors that hold nothing (device "meta").
     """
+    if values is None or isinstance(values, (str, bytes, Mapping, set, frozenset)):
+        raise TypeError(f"{name} must be an array, a tensor, a table or a list of numbers, got {values!r:.60}")
+    if isinstance(values, Iterable) and not isinstance(values, Sequence) and not hasattr(values, "__array__"):
+        values = values.toarray() if hasattr(values, "toarray") else list(values)  # scipy's sparse ones, generators
     if isinstance(values, (list, tuple)) and any(isinstance(row, Tensor) for row in values):
         rows = [as_tensor(row, name).cpu() for row in values]
         if len({row.shape for row in rows}) > 1:
             raise ValueError(f"{name} must be rows of one length, got rows of several")
         return torch.stack(rows)
-    if isinstance(values, Tensor):
-        return _dense(values, name)
-    array = _as_array(values, name)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size and int(array.max()) >= 2**63:
-        raise ValueError(f"{name} must be below 2^63, got {int(array.max())}")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)
-    if array.dtype.itemsize > 8:
-        with np.errstate(over="ignore"):  # it becomes infinity
-            array = array.astype(np.float64)
-    if any(stride < 0 or stride % array.itemsize for stride in array.strides) or not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="), order="C")
-    with warnings.catch_warnings():  # torch warns that a read-only array could be written to; lalib never writes
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)
+    return _dense(values if isinstance(values, Tensor) else _from_array(_as_array(values, name)), name)
 
 
 def _dense(tensor, name) -> Tensor:
@@ -67,22 +57,30 @@ def _dense(tensor, name) -> Tensor:
         return tensor.to(rare) if rare else tensor.clone() if tensor.is_inference() else tensor
 
 
+def _from_array(array) -> Tensor:
+    odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
+    dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # a long double becomes infinity
+        array = array.astype(dtype, order="C" if odd else "K", copy=odd)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():  # torch warns that one could write to it; lalib never does
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
 def _as_array(values, name) -> np.ndarray:
-    if values is None or isinstance(values, (str, bytes, Mapping, set, frozenset)):
-        raise TypeError(f"{name} must be an array, a tensor, a table or a list of numbers, got {_kind(values)}")
     if np.ma.is_masked(values):
         raise ValueError(f"{name} must hold numbers, got an array with masked ones")
-    if isinstance(values, Iterable) and not isinstance(values, Sequence) and not hasattr(values, "__array__"):
-        values = values.toarray() if hasattr(values, "toarray") else list(values)  # scipy's sparse ones, generators
     try:
         array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         if "inhomogeneous" in str(error):
             raise ValueError(f"{name} must be rows of one length, got rows of several") from None
-        raise TypeError(f"{name} must hold numbers, got {_kind(values)} of other things") from None
+        raise TypeError(f"{name} must hold numbers, got a {type(values).__name__} of other things") from None
     array = _of_objects(array, name) if array.dtype == object else array
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got {_kind(values)} of {array.dtype}")
+        raise TypeError(f"{name} must hold real numbers, got {type(values).__name__} of {array.dtype}")
     return array
 
 
@@ -115,9 +113,8 @@ def check_codes(codes, name: str = "codes") -> Tensor:
         codes = codes.float() if codes.is_floating_point() else codes.double()
     bad = int((~torch.isfinite(codes)).any(dim=1).sum())
     if bad:
-        raise ValueError(
-            f"{name} must be finite, but {bad} of {len(codes)} rows hold NaN or infinity: has the training diverged?"
-        )
+        said = f"{bad} of {len(codes)} rows hold NaN or infinity"
+        raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")
     return codes
 
 
@@ -186,15 +183,11 @@ def check_name(what: str, name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{what} must be text, got {name!r}")
     name = unicodedata.normalize("NFC", str(name))
-    if not name or name != name.strip().strip(JOINERS) or any(map(_unseen, name)):
-        raise ValueError(
-            f"{what} must be text on one line, without spaces at its ends or control characters, got {name!r}"
-        )
+    unseen = {character for character in name if unicodedata.category(character) in UNSEEN}
+    if not name or name != name.strip().strip(JOINERS) or unseen - set(JOINERS):
+        ends = "without spaces at its ends or control characters"
+        raise ValueError(f"{what} must be text on one line, {ends}, got {name!r}")
     return name
-
-
-def _unseen(character: str) -> bool:
-    return character not in JOINERS and unicodedata.category(character) in UNSEEN
 
 
 def check_class_names(names: Iterable[str], n: int | None = None) -> tuple[str, ...]:
@@ -222,11 +215,8 @@ def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> T
     names, wanted = tuple(names), tuple(wanted)
     if names == wanted:
         return labels
-    if labels.ndim == 2:
-        used = labels.any(dim=0)
-    else:
-        used = torch.zeros(len(names), dtype=torch.bool).index_fill_(0, labels[labels >= 0].cpu().unique(), True)
-    foreign = [name for name, occurs in zip(names, used.tolist(), strict=True) if occurs and name not in wanted]
+    used = labels.any(dim=0).nonzero()[:, 0] if labels.ndim == 2 else labels[labels >= 0].unique()
+    foreign = [names[label] for label in used.tolist() if names[label] not in wanted]
     if foreign:
         raise ValueError(f"classes must be among {', '.join(map(repr, wanted))}, got {foreign[0]!r}")
     place = torch.tensor([wanted.index(name) if name in wanted else -1 for name in names], device=labels.device)
@@ -247,7 +237,3 @@ def plain(value):
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(plain(item) for item in value)
     return value
-
-
-def _kind(values) -> str:
-    return {"NoneType": "None", "str": f"the text {values!r}"}.get(type(values).__name__, type(values).__name__)

@@ -38,9 +38,8 @@ def digest(*parts: str | np.ndarray) -> str:
 
 def tensor_digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
     """SHA-256 over `text` and the names, types, shapes and bytes of the tensors, in the order of their names."""
-    described = ((repr((name, str(x.dtype), tuple(x.shape))), _as_bytes(x)) for name, x in sorted(tensors.items()))
-    return digest(text, *(part for pair in described for part in pair))
-
-
-def _as_bytes(tensor):
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    parts = [text]
+    for name, tensor in sorted(tensors.items()):
+        parts.append(repr((name, str(tensor.dtype), tuple(tensor.shape))))
+        parts.append(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest(*parts)

@@ -7,7 +7,7 @@ import os
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,34 +76,24 @@ def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[s
 
 
 def _image_files(folder: Path) -> list[Path]:
+    """The files in a folder and those below that are called images, sorted; ValueError for a folder that is closed."""
     if not folder.is_dir():
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
+
+    def refuse(error: OSError) -> None:  # or it would be passed over
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+
     Image.init()
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
-    try:
-        tops = [top for top in folder.iterdir() if _shown(top.name)]
-        files = [file for top in tops for file in (_files_below(top) if top.is_dir() else [top])]
-    except OSError as error:
-        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-    images = sorted(file for file in files if file.suffix.lower() in extensions)
+    images = []
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in shown if place == str(folder) or not os.path.islink(os.path.join(place, name))]
+        images += [Path(place, name) for name in names if not name.startswith(".")]
+    images = sorted(file for file in images if file.suffix.lower() in extensions)
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
     return images
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """What lies in a folder and those below, links that lead nowhere included. OSError for a folder that is closed."""
-
-    def refuse(error: OSError) -> None:  # or it would be passed over
-        raise error
-
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = filter(_shown, folders)
-        yield from (Path(place, name) for name in filter(_shown, names))
-
-
-def _shown(name: str) -> bool:
-    return not name.startswith(".")
 
 
 def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
