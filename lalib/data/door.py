@@ -17,7 +17,8 @@ from torch import Tensor
 
 JOINERS = "\u200c\u200d"  # zero-width: Persian words and emoji need them inside; at an end nobody sees them
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control and format characters, half characters, ends of lines
-RARE = {torch.uint16: torch.int64, torch.uint32: torch.int64, torch.uint64: torch.int64}  # little is written for these
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COMMON = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *FLOATS)
 
 
 def as_tensor(values, name: str) -> Tensor:
@@ -48,13 +49,17 @@ def _dense(tensor, name) -> Tensor:
         raise ValueError(f"{name} must be rows of one length, got a nested tensor")
     if tensor.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}")
-    tensor = tensor.dequantize() if tensor.is_quantized else tensor.detach()
-    tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    tensor = (tensor.dequantize() if tensor.is_quantized else tensor).detach()
+    tensor = tensor.resolve_neg().as_subclass(Tensor) if tensor.layout is torch.strided else tensor.to_dense()
     if tensor.dtype is torch.uint64 and (tensor.view(torch.int64) < 0).any():
         raise ValueError(f"{name} must be below 2^63, got larger ones")
-    rare = torch.float32 if tensor.is_floating_point() and tensor.itemsize < 2 else RARE.get(tensor.dtype)
     with torch.inference_mode(False):  # a tensor made in inference mode could not be trained on
-        return tensor.to(rare) if rare else tensor.clone() if tensor.is_inference() else tensor
+        if tensor.dtype in COMMON:
+            return tensor.clone() if tensor.is_inference() else tensor
+        try:
+            return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+        except RuntimeError:
+            raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}") from None
 
 
 def _from_array(array) -> Tensor:
@@ -87,7 +92,7 @@ def _as_array(values, name) -> np.ndarray:
 def _of_objects(array, name) -> np.ndarray:
     """Numbers of different kinds, as tables hold them, or a column of rows."""
     items = [plain(item) for item in array.flat]
-    if items and all(isinstance(item, (list, tuple, np.ndarray)) for item in items):
+    if items and all(isinstance(item, (list, tuple, np.ndarray, Tensor)) for item in items):
         return _as_array(items, name)
     for item in items:
         if not isinstance(item, (numbers.Real, decimal.Decimal)):

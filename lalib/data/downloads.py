@@ -46,10 +46,8 @@ def fetch(name: str, folder: Path, urls: Sequence[str], md5: str, mirror: str | 
             return _transfer(source, target, md5)
         except (OSError, ValueError, LalibError) as error:  # what requests raises is an OSError
             reasons.append(f"  {source}: {_reason(error)}")
-    raise LalibError(
-        "\n".join([f"{name} could not be downloaded:", *reasons])
-        + f"\nPut {name} (MD5 {md5}) into {target.parent}, or give mirror= a URL or a folder that has it."
-    )
+    remedy = f"Put {name} (MD5 {md5}) into {target.parent}, or give mirror= a URL or a folder that has it."
+    raise LalibError("\n".join([f"{name} could not be downloaded:", *reasons, remedy]))
 
 
 def check_digest(path: Path, algorithm: str, wanted: str, remedy: str) -> None:
@@ -144,11 +142,10 @@ def read_idx_pair(name: str, split: str, root: Path, mirror: str | Path | None) 
 
     known = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     prefix = {"train": "train-", "test": "t10k-"}[split]
-    images, labels = (
-        _idx_file(known, file, md5, root, mirror) for file, md5 in known.resources if file.startswith(prefix)
-    )
+    files = [resource for resource in known.resources if resource[0].startswith(prefix)]
+    images, labels = (_idx_file(known, file, md5, root, mirror) for file, md5 in files)
     names = known.classes if name == "fashion-mnist" else map(str, range(10))
-    return (_read_idx(images, read_image_file)[:, None], _read_idx(labels, read_label_file), tuple(names))
+    return _read_idx(images, read_image_file)[:, None], _read_idx(labels, read_label_file), tuple(names)
 
 
 def _idx_file(known: type, file: str, md5: str, root: Path, mirror: str | Path | None) -> Path:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import DecompressionBombError
 
 from lalib.data.door import check_name
 
@@ -21,16 +22,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 # what Pillow's parsers raise on damaged files
-BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    SyntaxError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, DecompressionBombError)
 UNREADABLE = "cannot be read"
 SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
@@ -65,9 +57,7 @@ def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[s
     size = size or headers[next(iter(files))].size
     images = torch.empty((len(files), 1 if grey else 3, *size), dtype=torch.uint8)
     rows = dict(zip(files, images, strict=True))
-    _, unreadable = _each(
-        lambda name: rows[name].copy_(torch.from_numpy(_pixels(files[name], grey, size))), files, "images"
-    )
+    _, unreadable = _each(lambda name: rows[name].copy_(_pixels(files[name], grey, size)), files, "images")
     kept = _settled(files, unreadable, UNREADABLE, skip)
     if unreadable:  # those that are left are what they would have been without these, as labels are tied to pixels
         colours = 1 if all(headers[name].grey for name in kept) else 3
@@ -87,9 +77,9 @@ def _image_files(folder: Path) -> list[Path]:
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
     images = []
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        shown = [name for name in folders if not name.startswith(".")]
-        folders[:] = [name for name in shown if place == str(folder) or not os.path.islink(os.path.join(place, name))]
-        images += [Path(place, name) for name in names if not name.startswith(".")]
+        inside = place != str(folder)  # there, links are passed over
+        folders[:] = [name for name in folders if name[0] != "." and not (inside and Path(place, name).is_symlink())]
+        images += [Path(place, name) for name in names if name[0] != "."]
     images = sorted(file for file in images if file.suffix.lower() in extensions)
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
@@ -128,7 +118,7 @@ def _header(file: Path) -> _Header:
         return _Header((width, height) if sideways else (height, width), image.mode in GREY)
 
 
-def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
+def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
     """(C, H, W) uint8, upright, transparency dropped, resized if need be (bilinear, the aspect not kept)."""
     with _open(file) as image:
         image = ImageOps.exif_transpose(image) if "exif" in image.info else image
@@ -139,8 +129,8 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
         image = image.convert("L" if grey else "RGB")
         if image.size != (size[1], size[0]):
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.array(image)
-    return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if grey else pixels.permute(2, 0, 1)
 
 
 def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:

@@ -128,9 +128,7 @@ def from_arrays(
         if class_names is None:
             count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
             if count > MOST_CLASSES:
-                raise ValueError(
-                    f"labels must lie below {MOST_CLASSES} where no class_names are given, got {count - 1}"
-                )
+                raise ValueError(f"labels without class_names must lie below {MOST_CLASSES}, got {count - 1}")
             class_names = map(str, range(count))
     return ImageSet(images, labels, () if class_names is None else class_names, "arrays")
 

@@ -1,7 +1,7 @@
 """Splits that keep the share of every class, and pools in which some classes are rare."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 import torch
@@ -85,7 +85,7 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
 
 def _check_classes(classes, n_classes):
     """(n_classes,) bool: which classes grow."""
-    chosen = range(0, n_classes, 2) if classes is None else sorted(classes) if isinstance(classes, set) else classes
+    chosen = range(0, n_classes, 2) if classes is None else sorted(classes) if isinstance(classes, Set) else classes
     chosen = check_index(chosen, n_classes, "classes").unique()
     if len(chosen) in (0, n_classes):
         raise ValueError(f"classes must be some but not all of the {n_classes} classes, got {chosen.tolist()}")

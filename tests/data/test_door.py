@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from torchvision import tv_tensors
 
 import lalib as la
 from lalib.data.checks import check_choice, check_int, check_number, resolve_device
@@ -90,6 +91,8 @@ ARRAYS = {
     "pandas, nullable floats": (TABLE.astype("Float32"), torch.float64),
     "pandas, sparse": (TABLE.astype(pd.SparseDtype("float64", 0)), torch.float64),
     "pandas, categorical": (TABLE.astype("category"), torch.int64),
+    "pandas, a column of tensors": (pd.Series(list(TENSOR)), torch.float32),
+    "pandas, pyarrow": (TABLE.astype("int64[pyarrow]"), torch.int64),
     "pandas, a column of rows": (pd.Series([np.array(row) for row in ROWS], index=[7, 8, 9]), torch.int64),
     **{
         f"torch {dtype}": (TENSOR.to(dtype), dtype)
@@ -99,6 +102,8 @@ ARRAYS = {
     "torch float8": (TENSOR.to(torch.float8_e4m3fn), torch.float32),
     "torch not contiguous": (TENSOR.T.contiguous().T, torch.float32),
     "torch with gradient": (TENSOR.clone().requires_grad_() * 1, torch.float32),
+    "torch with a sign to come": (torch.conj(TENSOR * -1j).imag, torch.float32),
+    "torchvision": (tv_tensors.TVTensor._to_tensor(TENSOR).as_subclass(tv_tensors.Mask), torch.float32),
     "torch parameter": (torch.nn.Parameter(TENSOR), torch.float32),
     "torch of inference mode": (INFERRED, torch.float32),
     "torch sparse": (TENSOR.to_sparse(), torch.float32),
@@ -169,6 +174,7 @@ BAD_ARRAYS = {
     ),
     "too large tensor": (torch.tensor([2**63], dtype=torch.uint64), ValueError, "be below 2\\^63"),
     "complex tensor": (torch.tensor([1j]), TypeError, "hold real numbers, got torch.complex64"),
+    "bits": (torch.empty(2, dtype=torch.bits8), TypeError, "hold real numbers, got torch.bits8"),
     "meta": (torch.ones(2, device="meta"), ValueError, "without any, on the device 'meta'"),
 }
 
@@ -281,7 +287,7 @@ def test_several_labels_of_another_shape(table):
 
 
 def test_class_numbers_that_are_none():
-    with pytest.raises(ValueError, match="labels must lie below 100000 where no class_names are given, got 4000000000"):
+    with pytest.raises(ValueError, match="labels without class_names must lie below 100000, got 4000000000"):
         la.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 4_000_000_000])
 
 
