@@ -12,7 +12,7 @@ import torch
 
 from lalib.data import downloads
 from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.data.door import check_class_names
+from lalib.data.door import check_class_names, plain
 from lalib.data.imageset import MIN_SIZE, ImageSet, from_arrays
 from lalib.data.splits import stratified_split
 
@@ -116,7 +116,8 @@ def from_folder(
     from lalib.data.folders import read_folder
 
     if size is not None:
-        size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        size = plain(size)
+        size = tuple(size) if isinstance(size, Iterable) else (size, size)
         if len(size) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
         size = tuple(check_int("size", side, low=MIN_SIZE) for side in size)

@@ -56,7 +56,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def keyword_defaults(function: Callable) -> dict:
-    """The keyword-only parameters of `function` that have a default, with it."""
+    """The defaults of the keyword-only parameters of `function`, by name; those without one are left out."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 
@@ -70,7 +70,7 @@ def check_options(name: str, function: Callable, options: dict) -> None:
 
 
 def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """ValueError if one of the `options` of what `name` names is not among those that are known."""
+    """ValueError if one of the `options` is not among the `known` ones; `name` says whose options they are."""
     unknown = [key for key in options if key not in known]
     if unknown:
         allowed = ", ".join(map(repr, known)) or "none"

@@ -59,7 +59,7 @@ def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[s
     rows = dict(zip(files, images, strict=True))
     _, unreadable = _each(lambda name: rows[name].copy_(_pixels(files[name], grey, size)), files, "images")
     kept = _settled(files, unreadable, UNREADABLE, skip)
-    if unreadable:  # those that are left are what they would have been without these, as labels are tied to pixels
+    if unreadable:  # the rest must be as if these had never been there: what is known of an image hangs on its pixels
         colours = 1 if all(headers[name].grey for name in kept) else 3
         images = images[[name in kept for name in files], :colours]
     return images, *_classes(list(kept), class_names), tuple(kept)
@@ -134,7 +134,7 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:
-    """What differs from what most are, by name, and that as a sentence."""
+    """The values that differ from the most frequent one, by name, and the end of a sentence that says so."""
     usual = Counter(values.values()).most_common(1)[0][0]
     return {name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are"
 

@@ -87,9 +87,9 @@ class ImageSet:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """Who an image is, whatever its file is called and wherever it stands: the SHA-256 of its shape and pixels.
+        """What each image is known by: the SHA-256 of its shape and pixels, whatever its file is called.
 
-        Copies of an image have the same. The pixels are those here: another `size` of from_folder gives other hashes.
+        Copies of an image have the same hash. Another `size` of from_folder makes other pixels, and so other hashes.
         """
         return tuple(digest(repr(self.image_shape), image) for image in self.images.numpy())
 

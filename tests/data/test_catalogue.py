@@ -12,6 +12,7 @@ import zipfile
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -499,7 +500,10 @@ def test_size_resizes(tmp_path):
     write(tmp_path, "a.png", grey(1, (20, 10)))
     write(tmp_path, "b.png", grey(2, (10, 20)))
     assert la.from_folder(tmp_path, size=16).images[:, 0].flatten(1).unique(dim=1).tolist() == [[1], [2]]
-    assert la.from_folder(tmp_path, size=(8, 10)).image_shape == (1, 8, 10)
+    for size in ((8, 10), np.array([8, 10]), torch.tensor([8, 10])):
+        assert la.from_folder(tmp_path, size=size).image_shape == (1, 8, 10)
+    for size in (np.int64(9), torch.tensor(9)):
+        assert la.from_folder(tmp_path, size=size).image_shape == (1, 9, 9)
     write(tmp_path, "c.png", colour(3, (10, 20)))
     assert la.from_folder(tmp_path, size=[16, 16]).images[:, :, 8, 8].tolist() == [[1] * 3, [2] * 3, [3, 100, 200]]
 
@@ -651,6 +655,16 @@ def test_wrong_class_names_are_refused_before_the_images_are_read(tmp_path, monk
     monkeypatch.setattr("lalib.data.folders._pixels", lambda *args: pytest.fail("an image was read"))
     with pytest.raises(ValueError, match="got 'a'"):
         la.from_folder(tmp_path, class_names=["x"])
+
+
+def test_links_are_followed_beside_the_classes_only(tmp_path):
+    """A class may be a link to a folder; links inside a class could lead round in a circle."""
+    write(tmp_path, "elsewhere/1.png", grey(1))
+    write(tmp_path, "photos/cat/2.png", grey(2))
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "photos")
+    assert la.from_folder(tmp_path / "photos").files == ("cat/2.png", "dog/1.png")
 
 
 def test_truncated_images_are_named(tmp_path):
@@ -863,6 +877,17 @@ def test_unbalance_chosen_classes_and_seeds():
     before = images.fingerprint()
     la.unbalance(images, 3, seed=0)
     assert images.fingerprint() == before
+
+
+@pytest.mark.parametrize("number", [np.float32, np.array, torch.tensor])
+def test_numbers_and_classes_of_every_kind_give_the_same(number):
+    images = labelled([40, 40, 40])
+    held_out = la.stratified_split(images, 0.25, seed=3)[1]
+    assert la.stratified_split(images, number(0.25), seed=torch.tensor(3))[1].fingerprint() == held_out.fingerprint()
+    pool = la.unbalance(images, 2.5, seed=3, classes=[2, 0])
+    for classes in ({2, 0}, np.uint8([0, 2]), pd.Series([1, 2, 0])[1:], torch.tensor([2, 0, 2]), iter((0, 2))):
+        assert la.unbalance(images, number(2.5), seed=np.int8(3), classes=classes).fingerprint() == pool.fingerprint()
+    assert la.unbalance(images, number(2.5), seed=3).source == "arrays, unbalanced by 2.5"
 
 
 def test_copies_keep_their_file_names(tmp_path):
