@@ -34,7 +34,7 @@ def as_tensor(values, name: str) -> Tensor:
         raise TypeError(f"{name} must be an array, a tensor, a table or a list of numbers, got {values!r:.60}")
     if isinstance(values, Iterable) and not isinstance(values, Sequence) and not hasattr(values, "__array__"):
         values = values.toarray() if hasattr(values, "toarray") else list(values)  # scipy's sparse ones, generators
-    if isinstance(values, (list, tuple)) and any(isinstance(row, Tensor) for row in values):
+    if isinstance(values, (list, tuple)) and any(issubclass(kind, Tensor) for kind in set(map(type, values))):
         rows = [as_tensor(row, name).cpu() for row in values]
         if len({row.shape for row in rows}) > 1:
             raise ValueError(f"{name} must be rows of one length, got rows of several")
@@ -140,8 +140,8 @@ def check_labels(
     labels = as_tensor(labels, name)
     if several and labels.ndim == 2:
         if len(labels) != (n or len(labels) or 1) or labels.shape[1] < 2 or n_classes not in (None, labels.shape[1]):
-            wanted = f"({n or 'n'}, {n_classes or 'C'}) with C >= 2"
-            raise ValueError(f"{name} must have shape {wanted}, got {tuple(labels.shape)}")
+            shape = tuple(labels.shape)
+            raise ValueError(f"{name} must have shape ({n or 'n'}, {n_classes or 'C'}) with C >= 2, got {shape}")
         if not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"{name} (n, C) must be 0 or 1, got {labels.min().item():g} to {labels.max().item():g}")
         return labels.to(torch.int64)

@@ -91,7 +91,8 @@ class ImageSet:
 
         Copies of an image have the same hash. Another `size` of from_folder makes other pixels, and so other hashes.
         """
-        return tuple(digest(repr(self.image_shape), image) for image in self.images.numpy())
+        shape = repr(self.image_shape)
+        return tuple(digest(shape, image) for image in self.images.numpy())
 
 
 def _check_images(images):
