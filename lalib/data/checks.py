@@ -22,7 +22,7 @@ class LalibError(RuntimeError):
 def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int in [low, high]; TypeError for anything but a whole number, ValueError outside the range."""
     value = plain(value)
-    if isinstance(value, bool | np.generic) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool | np.generic) or not isinstance(value, numbers.Integral):  # np: a span of time
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     return _in_range(name, int(value), low, high)
 

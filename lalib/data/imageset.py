@@ -11,6 +11,7 @@ from lalib.data.checks import LalibError
 from lalib.data.door import as_tensor, check_class_names, check_index, check_labels, renumbered
 from lalib.data.files import digest
 
+Array = np.ndarray | torch.Tensor | Sequence  # and what else door.as_tensor takes
 MIN_SIZE = 8  # pixels
 MOST_CLASSES = 100_000  # without names: more are no classes but, say, numbers of patients
 
@@ -64,7 +65,7 @@ class ImageSet:
         """Whether an image may have several classes at once."""
         return self.labels is not None and self.labels.ndim == 2
 
-    def subset(self, index: torch.Tensor | np.ndarray | Sequence[int]) -> "ImageSet":
+    def subset(self, index: Array) -> "ImageSet":
         """The images at `index` (n,), whole numbers in [0, N), in that order and as often as they are named."""
         index = check_index(index, len(self))
         labels = None if self.labels is None else self.labels[index]
@@ -111,11 +112,7 @@ def _check_images(images):
         raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
 
 
-def from_arrays(
-    images: np.ndarray | torch.Tensor,
-    labels: np.ndarray | torch.Tensor | Sequence[int] | None = None,
-    class_names: Sequence[str] | None = None,
-) -> ImageSet:
+def from_arrays(images: Array, labels: Array | None = None, class_names: Iterable[str] | None = None) -> ImageSet:
     """An ImageSet of arrays: uint8, or floats in [0, 1]; grey (N, H, W), or (N, H, W, C) or (N, C, H, W) with C 1 or 3.
 
     labels: whole numbers (N,), 0/1 (N, C) for images with several classes, or None. class_names: "0", "1", ... if None.
