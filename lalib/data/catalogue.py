@@ -1,8 +1,9 @@
-"""Images to select from: ImageSet, the data sets that load by name, own images, splits and unbalanced pools.
+"""The data sets that load by name, and own images from a file or a folder.
 
 The small sets in data/ are read only if their SHA-256 is the recorded one. A data set is never replaced by another.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from lalib.data import downloads
 from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.door import check_class_names, plain
 from lalib.data.imageset import MIN_SIZE, ImageSet, from_arrays
 from lalib.data.splits import stratified_split
 
@@ -36,23 +38,14 @@ def load(
 
 def _mini(name, split, root, mirror):
     path = DATA / f"{name}.npz"
-    _check_recorded(path)
-    arrays = downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
-    images, labels, class_names = arrays.values()
-    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
-
-
-def _check_recorded(path):
-    """LalibError unless the SHA-256 of `path` is the one that SHA256SUMS beside it records."""
     remedy = f"Restore it from lalib's repository: git checkout -- data/{path.name}"
     if not path.exists():
         raise LalibError(f"{path} is missing: lalib runs from a clone of its repository (pip install -e .). {remedy}")
-    lines = (path.parent / "SHA256SUMS").read_text().splitlines()
-    recorded = {file: sha for sha, file in map(str.split, lines)}[path.name]
-    came = downloads.digest(path, "sha256")
-    if came != recorded:
-        size = path.stat().st_size
-        raise LalibError(f"{path} is damaged: its SHA-256 is {came} ({size:,} bytes), not {recorded}. {remedy}")
+    recorded = {file: sha for sha, file in map(str.split, (DATA / "SHA256SUMS").read_text().splitlines())}
+    downloads.check_digest(path, "SHA-256", recorded[path.name], remedy)
+    arrays = downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
+    images, labels, class_names = arrays.values()
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
 
 
 def _digits(name, split, root, mirror):
@@ -66,32 +59,19 @@ def _digits(name, split, root, mirror):
     return part.images, part.labels, part.class_names
 
 
-def _svhn(name, split, root, mirror):
-    return downloads.read_svhn(split, root, mirror)
-
-
 _TRAIN_TEST = ("train", "test")
-_MEDMNIST = (downloads.read_medmnist, ("train", "val", "test"))
+_MEDMNIST = ("path", "chest", "derma", "oct", "pneumonia", "retina", "breast", "blood", "tissue")
 DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
     "digits": (_digits, _TRAIN_TEST),
     "mnist-mini": (_mini, _TRAIN_TEST),
     "fashion-mnist-mini": (_mini, _TRAIN_TEST),
     "mnist": (downloads.read_idx_pair, _TRAIN_TEST),
     "fashion-mnist": (downloads.read_idx_pair, _TRAIN_TEST),
-    "svhn": (_svhn, ("train", "test", "extra")),
-    "pathmnist": _MEDMNIST,
-    "chestmnist": _MEDMNIST,
-    "dermamnist": _MEDMNIST,
-    "octmnist": _MEDMNIST,
-    "pneumoniamnist": _MEDMNIST,
-    "retinamnist": _MEDMNIST,
-    "breastmnist": _MEDMNIST,
-    "bloodmnist": _MEDMNIST,
-    "tissuemnist": _MEDMNIST,
-    "organamnist": _MEDMNIST,
-    "organcmnist": _MEDMNIST,
-    "organsmnist": _MEDMNIST,
-}
+    "svhn": (downloads.read_svhn, (*_TRAIN_TEST, "extra")),
+} | dict.fromkeys(
+    [f"{what}mnist" for what in (*_MEDMNIST, "organa", "organc", "organs")],
+    (downloads.read_medmnist, ("train", "val", "test")),
+)
 
 
 def from_npz(path: str | Path) -> ImageSet:
@@ -113,25 +93,35 @@ def from_npz(path: str | Path) -> ImageSet:
     return replace(images, source=str(path))
 
 
-def from_folder(path: str | Path, size: int | tuple[int, int] | None = None, *, bad_files: str = "refuse") -> ImageSet:
+def from_folder(
+    path: str | Path,
+    size: int | tuple[int, int] | None = None,
+    *,
+    class_names: Iterable[str] | None = None,
+    bad_files: str = "refuse",
+) -> ImageSet:
     """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
 
     Raster files that Pillow reads (PNG, JPEG, TIFF, ...), of several images in one the first; hidden files, other files
     and folders linked into a class folder are passed over. Images are turned upright as their EXIF says and
     transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or (H, W) in pixels, or one number for both,
-    to which all are resized (bilinear, aspect not kept); grey stays grey if all are, else all become RGB. bad_files:
-    images that are unreadable or, without `size`, differ from most in size or in being grey: "refuse", or "skip", which
-    leaves them out with a warning that names them.
+    to which all are resized (bilinear, aspect not kept); grey stays grey if all are, else all become RGB. class_names:
+    the classes in the order of their numbers, such as train.class_names for the folder of the test images, which may
+    lack some; None is the sub-folders in sorted order. bad_files: images that are unreadable or, without `size`, differ
+    from most in size or in being grey: "refuse", or "skip", which leaves them out with a warning that names them.
     Raises ValueError, naming the files, for bad ones that are refused; for a folder without images or one that may not
-    be read; for class folders whose names differ in the spelling of accents only.
+    be read; for class folders that are not among the class_names, whose name no class may have (see
+    door.check_name), or whose names differ in the spelling of accents only.
     """
     from lalib.data.folders import read_folder
 
     if size is not None:
-        size = (size, size) if not isinstance(size, (tuple, list)) else tuple(size)
+        size = plain(size)
+        size = tuple(size) if isinstance(size, Iterable) else (size, size)
         if len(size) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
         size = tuple(check_int("size", side, low=MIN_SIZE) for side in size)
     skip = check_choice("bad_files", bad_files, ("refuse", "skip")) == "skip"
-    images, labels, class_names, files = read_folder(Path(path), size, skip)
-    return ImageSet(images, labels, class_names, str(path), files)
+    names = None if class_names is None else check_class_names(class_names)
+    images, labels, names, files = read_folder(Path(path), size, names, skip)
+    return ImageSet(images, labels, names, str(path), files)

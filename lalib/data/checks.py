@@ -6,8 +6,10 @@ Wrong arguments raise ValueError or TypeError; a state that forbids the request 
 import difflib
 import inspect
 import numbers
+import sys
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 
 from lalib.data.door import plain
@@ -20,7 +22,7 @@ class LalibError(RuntimeError):
 def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int in [low, high]; TypeError for anything but a whole number, ValueError outside the range."""
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool | np.generic) or not isinstance(value, numbers.Integral):  # np: a span of time
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     return _in_range(name, int(value), low, high)
 
@@ -28,10 +30,10 @@ def check_int(name: str, value: int, low: int | None = None, high: int | None = 
 def check_number(name: str, value: float, low: float | None = None, high: float | None = None) -> float:
     """`value` as a finite float in [low, high]; TypeError for anything but a number, ValueError outside the range."""
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool | np.generic) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    if not -sys.float_info.max <= value <= sys.float_info.max:
+        raise ValueError(f"{name} must be finite, got {value!r:.60}")
     return _in_range(name, float(value), low, high)
 
 
@@ -45,8 +47,8 @@ def _in_range(name, value, low, high):
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     """`value` if it is one of `choices`, else a ValueError that lists them and names the nearest."""
-    choices = list(choices)
-    if value not in choices:
+    choices, value = list(choices), plain(value)
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.{hint}")
@@ -54,7 +56,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def keyword_defaults(function: Callable) -> dict:
-    """The keyword-only parameters of `function` that have a default, with it."""
+    """The defaults of the keyword-only parameters of `function`, by name; those without one are left out."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 
@@ -68,7 +70,7 @@ def check_options(name: str, function: Callable, options: dict) -> None:
 
 
 def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """ValueError if one of the `options` of what `name` names is not among those that are known."""
+    """ValueError if one of the `options` is not among the `known` ones; `name` says whose options they are."""
     unknown = [key for key in options if key not in known]
     if unknown:
         allowed = ", ".join(map(repr, known)) or "none"
@@ -77,13 +79,13 @@ def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """ "auto" is the first CUDA device if there is one, else the CPU; anything else must be available here."""
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
-    if resolved.type not in ("cpu", "cuda"):
+    except (RuntimeError, TypeError):
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices were found")

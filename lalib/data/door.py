@@ -5,6 +5,8 @@ Inside nobody converts again. Of a pandas table positions count, never its index
 what came.
 """
 
+import decimal
+import numbers
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,48 +17,93 @@ from torch import Tensor
 
 JOINERS = "\u200c\u200d"  # zero-width: Persian words and emoji need them inside; at an end nobody sees them
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control and format characters, half characters, ends of lines
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COMMON = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *FLOATS)
 
 
 def as_tensor(values, name: str) -> Tensor:
-    """`values` as a tensor of numbers without gradient: a tensor stays on its device, everything else is on the CPU.
+    """`values` as a dense tensor of real numbers without gradient: a tensor on its device, all else on the CPU.
 
-    Takes tensors, numpy arrays of every number type, stride and byte order, pandas objects and lists. What torch does
-    not hold as well becomes int64 or float64. Raises TypeError for what is no array of numbers, ValueError for rows of
-    different lengths.
+    Takes tensors, numpy arrays of every number type, stride and byte order, pandas objects, sparse ones of torch, scipy
+    and pandas, and lists, generators and columns of numbers or of rows. A pandas categorical counts as the numbers it
+    shows. Types that torch hardly knows become int64, float32 or float64.
+    Raises TypeError for what is no array of numbers (text, missing values), ValueError for rows of different lengths,
+    whole numbers of 2^63 and more, masked values and tensors that hold nothing (device "meta").
     """
-    if isinstance(values, Tensor):
-        if values.is_complex():
-            raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
-        return (values.to_dense() if values.is_sparse else values).detach()
-    array = _as_array(values, name)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size and int(array.max()) >= 2**63:
-        raise ValueError(f"{name} must be below 2^63, got {int(array.max())}")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)
-    if array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    if any(stride < 0 or stride % array.itemsize for stride in array.strides) or not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="), order="C")
-    with warnings.catch_warnings():  # torch warns that a read-only array could be written to; lalib never writes
+    if values is None or isinstance(values, (str, bytes, Mapping, set, frozenset)):
+        raise TypeError(f"{name} must be an array, a tensor, a table or a list of numbers, got {values!r:.60}")
+    if isinstance(values, Iterable) and not isinstance(values, Sequence) and not hasattr(values, "__array__"):
+        values = values.toarray() if hasattr(values, "toarray") else list(values)  # scipy's sparse ones, generators
+    if isinstance(values, (list, tuple)) and any(issubclass(kind, Tensor) for kind in set(map(type, values))):
+        rows = [as_tensor(row, name).cpu() for row in values]
+        if len({row.shape for row in rows}) > 1:
+            raise ValueError(f"{name} must be rows of one length, got rows of several")
+        return torch.stack(rows)
+    return _dense(values if isinstance(values, Tensor) else _from_array(_as_array(values, name)), name)
+
+
+def _dense(tensor, name) -> Tensor:
+    if tensor.is_meta:
+        raise ValueError(f"{name} must hold numbers, got a tensor without any, on the device 'meta'")
+    if tensor.is_nested:
+        raise ValueError(f"{name} must be rows of one length, got a nested tensor")
+    if tensor.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}")
+    tensor = (tensor.dequantize() if tensor.is_quantized else tensor).detach()
+    tensor = tensor.resolve_neg().as_subclass(Tensor) if tensor.layout is torch.strided else tensor.to_dense()
+    if tensor.dtype is torch.uint64 and (tensor.view(torch.int64) < 0).any():
+        raise ValueError(f"{name} must be below 2^63, got larger ones")
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be trained on
+        if tensor.dtype in COMMON:
+            return tensor.clone() if tensor.is_inference() else tensor
+        try:
+            return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+        except RuntimeError:
+            raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}") from None
+
+
+def _from_array(array) -> Tensor:
+    odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
+    dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # a long double becomes infinity
+        array = array.astype(dtype, order="C" if odd else "K", copy=odd)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():  # torch warns that one could write to it; lalib never does
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)
 
 
 def _as_array(values, name) -> np.ndarray:
-    if values is None or isinstance(values, (str, bytes, Mapping, set, frozenset)):
-        raise TypeError(f"{name} must be an array, a tensor, a table or a list of numbers, got {_kind(values)}")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must hold numbers, got an array with masked ones")
     try:
         array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
-        if array.dtype == object:  # numbers of different kinds, as tables hold them
-            whole = all(isinstance(item, (int, np.integer)) for item in array.flat)
-            array = array.astype(np.int64 if whole and array.size else np.float64)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        if "inhomogeneous" in str(error) or "sequence" in str(error):
+    except (TypeError, ValueError, RuntimeError) as error:
+        if "inhomogeneous" in str(error):
             raise ValueError(f"{name} must be rows of one length, got rows of several") from None
-        raise TypeError(f"{name} must hold numbers, got {_kind(values)} of other things") from None
+        raise TypeError(f"{name} must hold numbers, got a {type(values).__name__} of other things") from None
+    array = _of_objects(array, name) if array.dtype == object else array
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got {_kind(values)} of {array.dtype}")
+        raise TypeError(f"{name} must hold real numbers, got {type(values).__name__} of {array.dtype}")
     return array
+
+
+def _of_objects(array, name) -> np.ndarray:
+    """Numbers of different kinds, as tables hold them, or a column of rows."""
+    items = [plain(item) for item in array.flat]
+    if items and all(isinstance(item, (list, tuple, np.ndarray, Tensor)) for item in items):
+        return _as_array(items, name)
+    for item in items:
+        if not isinstance(item, (numbers.Real, decimal.Decimal)):
+            raise TypeError(f"{name} must hold numbers, got {item!r:.60}")
+    try:
+        found = np.asarray(items)
+        if found.dtype == object:  # fractions, or whole numbers too large
+            found = found.astype(np.int64 if all(isinstance(item, int) for item in items) else np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} must be below 2^63, got larger ones") from None
+    return found.reshape(array.shape)
 
 
 def check_codes(codes, name: str = "codes") -> Tensor:
@@ -71,9 +118,8 @@ def check_codes(codes, name: str = "codes") -> Tensor:
         codes = codes.float() if codes.is_floating_point() else codes.double()
     bad = int((~torch.isfinite(codes)).any(dim=1).sum())
     if bad:
-        raise ValueError(
-            f"{name} must be finite, but {bad} of {len(codes)} rows hold NaN or infinity: has the training diverged?"
-        )
+        said = f"{bad} of {len(codes)} rows hold NaN or infinity"
+        raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")
     return codes
 
 
@@ -91,26 +137,21 @@ def check_labels(
     With `several` they may also be (n, n_classes) of 0 and 1: an image may have several classes.
     Raises TypeError for anything but whole numbers, ValueError for another shape or range.
     """
-    if labels is None:
-        raise TypeError(f"{name} must be whole numbers, one per point, got None")
     labels = as_tensor(labels, name)
     if several and labels.ndim == 2:
-        return _check_table_of_labels(labels, n, n_classes, name)
+        if len(labels) != (n or len(labels) or 1) or labels.shape[1] < 2 or n_classes not in (None, labels.shape[1]):
+            shape = tuple(labels.shape)
+            raise ValueError(f"{name} must have shape ({n or 'n'}, {n_classes or 'C'}) with C >= 2, got {shape}")
+        if not ((labels == 0) | (labels == 1)).all():
+            raise ValueError(f"{name} (n, C) must be 0 or 1, got {labels.min().item():g} to {labels.max().item():g}")
+        return labels.to(torch.int64)
     labels = _whole(labels, name)
-    if labels.ndim != 1 or len(labels) == 0 or len(labels) != (n or len(labels)):
+    if labels.ndim != 1 or len(labels) != (n or len(labels) or 1):
         raise ValueError(f"{name} must have shape ({n or 'n'},), one per point, got {tuple(labels.shape)}")
     least, most = int(labels.min()), int(labels.max())
     if n_classes is not None and not low <= least <= most < n_classes:
         raise ValueError(f"{name} must lie in {low} to {n_classes - 1}, got {least} to {most}")
     return labels
-
-
-def _check_table_of_labels(labels, n, n_classes, name) -> Tensor:
-    if len(labels) != (n or len(labels)) or labels.shape[1] < 2 or labels.shape[1] != (n_classes or labels.shape[1]):
-        raise ValueError(f"{name} must have shape ({n or 'n'}, {n_classes or 'C'}), got {tuple(labels.shape)}")
-    if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError(f"{name} (n, C) must be 0 or 1, got {labels.min().item():g} to {labels.max().item():g}")
-    return labels.to(torch.int64)
 
 
 def check_index(index, size: int, name: str = "index", *, distinct: bool = False) -> Tensor:
@@ -134,7 +175,8 @@ def check_index(index, size: int, name: str = "index", *, distinct: bool = False
 
 def _whole(values, name) -> Tensor:
     if values.is_floating_point() or values.dtype == torch.bool:
-        raise TypeError(f"{name} must be whole numbers, got {values.dtype}")
+        missing = values.is_floating_point() and values.isnan().any()
+        raise TypeError(f"{name} must be whole numbers, got {'missing ones (NaN)' if missing else values.dtype}")
     return values.to(torch.int64)
 
 
@@ -146,21 +188,21 @@ def check_name(what: str, name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{what} must be text, got {name!r}")
     name = unicodedata.normalize("NFC", str(name))
-    if not name or name != name.strip().strip(JOINERS) or any(map(_unseen, name)):
-        raise ValueError(
-            f"{what} must be text on one line, without spaces at its ends or control characters, got {name!r}"
-        )
+    unseen = {character for character in name if unicodedata.category(character) in UNSEEN}
+    if not name or name != name.strip().strip(JOINERS) or unseen - set(JOINERS):
+        ends = "without spaces at its ends or control characters"
+        raise ValueError(f"{what} must be text on one line, {ends}, got {name!r}")
     return name
 
 
-def _unseen(character: str) -> bool:
-    return character not in JOINERS and unicodedata.category(character) in UNSEEN
-
-
 def check_class_names(names: Iterable[str], n: int | None = None) -> tuple[str, ...]:
-    """`names`, a list, tuple, array or pandas Index, as a tuple of names that differ; n: how many there must be."""
-    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable):
-        raise TypeError(f"class_names must be a list of names, got {names!r}")
+    """`names`, a list, tuple, array or pandas object of text, as a tuple of different names; n: how many there must be.
+
+    Raises TypeError for what is no list of text (a set has no order), ValueError for a name that check_name refuses.
+    """
+    several = isinstance(names, Iterable) and getattr(names, "ndim", 1) == 1
+    if not several or isinstance(names, (str, bytes, Mapping, set, frozenset)):
+        raise TypeError(f"class_names must be a list of names, got {names!r:.60}")
     names = tuple(check_name("a class name", name) for name in names)
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
@@ -178,11 +220,8 @@ def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> T
     names, wanted = tuple(names), tuple(wanted)
     if names == wanted:
         return labels
-    if labels.ndim == 2:
-        used = labels.any(dim=0)
-    else:
-        used = torch.zeros(len(names), dtype=torch.bool).index_fill_(0, labels[labels >= 0].cpu().unique(), True)
-    foreign = [name for name, occurs in zip(names, used.tolist(), strict=True) if occurs and name not in wanted]
+    used = labels.any(dim=0).nonzero()[:, 0] if labels.ndim == 2 else labels[labels >= 0].unique()
+    foreign = [names[label] for label in used.tolist() if names[label] not in wanted]
     if foreign:
         raise ValueError(f"classes must be among {', '.join(map(repr, wanted))}, got {foreign[0]!r}")
     place = torch.tensor([wanted.index(name) if name in wanted else -1 for name in names], device=labels.device)
@@ -194,14 +233,12 @@ def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> T
 
 def plain(value):
     """`value` with numpy's scalars and 0-d tensors and arrays made Python numbers, also inside lists and mappings."""
-    if isinstance(value, np.generic) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0):
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "biufcU":
+        return float(value) if value.dtype.char == "g" else value.item()  # numpy's long double stays itself
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_meta:
         return value.item()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(plain(item) for item in value)
     return value
-
-
-def _kind(values) -> str:
-    return {"NoneType": "None", "str": f"the text {values!r}"}.get(type(values).__name__, type(values).__name__)

@@ -10,13 +10,10 @@ images uint8 (N, C, H, W), labels int64 (N,) or 0/1 (N, C).
 
 import contextlib
 import gzip
-import hashlib
-import http.client
 import os
 import shutil
 import tempfile
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,49 +21,41 @@ import numpy as np
 import torch
 
 from lalib.data.checks import LalibError
+from lalib.data.files import file_digest, written_whole
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 18  # bytes
 
 
-def digest(path: Path, algorithm: str) -> str:
-    """Hexadecimal checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def fetch(name: str, folder: Path, urls: Sequence[str], md5: str, mirror: str | Path | None = None) -> Path:
     """The file `name` in `folder`, fetched from the first of `urls` that gives it whole, or from `mirror` alone.
 
-    The bytes go to a temporary name beside the target and are renamed once their MD5 is right, so that neither a broken
-    connection nor Ctrl-C leaves anything half-written. A file that is there already is checked, never overwritten.
+    It gets its name once its MD5 is right, so that neither a broken connection nor Ctrl-C leaves anything half-written.
+    A file that is there already is checked, never overwritten.
     Raises LalibError if the file there is damaged, or if no source gives it: then the message says what to put where.
     """
     target = Path(folder) / name
     if target.exists():
-        return _check_present(target, md5)
+        check_digest(target, "MD5", md5, "Delete it, and it is fetched again.")
+        return target
     sources = list(urls) if mirror is None else [_in_mirror(mirror, name)]
     reasons = []
     for source in sources:
         try:
             return _transfer(source, target, md5)
-        except (OSError, http.client.HTTPException, LalibError) as error:
-            reasons.append(f"  {source}: {str(error) or type(error).__name__}")
-    raise LalibError(
-        "\n".join([f"{name} could not be downloaded:", *reasons])
-        + f"\nPut {name} (MD5 {md5}) into {target.parent}, or give mirror= a URL or a folder that has it."
-    )
+        except (OSError, ValueError, LalibError) as error:  # what requests raises is an OSError
+            reasons.append(f"  {source}: {_reason(error)}")
+    remedy = f"Put {name} (MD5 {md5}) into {target.parent}, or give mirror= a URL or a folder that has it."
+    raise LalibError("\n".join([f"{name} could not be downloaded:", *reasons, remedy]))
 
 
-def _check_present(path: Path, md5: str) -> Path:
-    came = digest(path, "md5")
-    if came != md5:
-        size = path.stat().st_size
-        raise LalibError(
-            f"{path} is damaged: its MD5 is {came} ({size:,} bytes), not {md5}. Delete it, and it is fetched again."
-        )
-    return path
+def check_digest(path: Path, algorithm: str, wanted: str, remedy: str) -> None:
+    """LalibError, with the remedy, unless the file's checksum ("MD5" or "SHA-256") is the wanted one."""
+    came = file_digest(path, algorithm.lower().replace("-", ""))
+    if came != wanted:
+        what = f"{path} is damaged: its {algorithm} is {came} ({path.stat().st_size:,} bytes), not {wanted}"
+        raise LalibError(f"{what}. {remedy}")
 
 
 def _in_mirror(mirror: str | Path, name: str) -> str | Path:
@@ -78,53 +67,43 @@ def _in_mirror(mirror: str | Path, name: str) -> str | Path:
 
 
 def _transfer(source: str | Path, target: Path, md5: str) -> Path:
-    """Copy `source` to `target` by way of a temporary name; LalibError if what comes is short or has another MD5."""
+    """Copy `source` to `target` under a progress bar; LalibError if what comes has another MD5."""
+    import pooch
+    from tqdm.auto import tqdm
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _open(source) as (stream, total), _temporary(target) as part:
-        size, came = _copy(stream, part, total, target.name)
-        if total is not None and size != total:
-            raise LalibError(f"broke off after {size:,} of {total:,} bytes")
+    total = source.stat().st_size if isinstance(source, Path) else 1  # pooch takes 0 for no bar, and sets what is right
+    with written_whole(target) as part, tqdm(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
+        if isinstance(source, Path):
+            with open(source, "rb") as stream, open(part, "wb") as out:
+                while block := stream.read(BLOCK):
+                    bar.update(out.write(block))
+        else:
+            get = pooch.HTTPDownloader(bar, chunk_size=BLOCK, timeout=TIMEOUT, hooks={"response": _as_it_lies_there})
+            get(source, str(part), None)
+        came = file_digest(part, "md5")
         if came != md5:
-            raise LalibError(f"sent {size:,} bytes with MD5 {came}, not {md5}")
-        os.replace(part, target)
+            raise LalibError(f"sent {part.stat().st_size:,} bytes with MD5 {came}, not {md5}")
     return target
 
 
-@contextlib.contextmanager
-def _open(source: str | Path) -> Iterator[tuple]:
-    """A readable stream and its length in bytes, or None where the server does not say."""
-    if isinstance(source, Path):
-        with open(source, "rb") as stream:
-            yield stream, source.stat().st_size
-    else:
-        with urllib.request.urlopen(source, timeout=TIMEOUT) as stream:
-            yield stream, stream.length
+def _as_it_lies_there(response, **_) -> None:
+    """Some servers call a .gz file a text in gzip encoding: it stays packed. A short answer is an error."""
+    response.raw.headers.pop("Content-Encoding", None)
+    response.raw.enforce_content_length = True  # urllib3's default since its version 2
 
 
-@contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """An unused name beside `target` that is gone after the block, whatever happens inside."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    try:
-        os.chmod(name, 0o644)  # mkstemp makes files for one user only
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+def _reason(error: Exception) -> str:
+    """The cause at the bottom of an error of requests, in one line."""
+    from urllib3.exceptions import IncompleteRead
 
-
-def _copy(stream, part: Path, total: int | None, name: str) -> tuple[int, str]:
-    """Write `stream` to `part` under a progress bar; returns the bytes written and their MD5."""
-    from tqdm.auto import tqdm
-
-    md5, size = hashlib.md5(usedforsecurity=False), 0
-    with open(part, "wb") as out, tqdm(total=total, unit="B", unit_scale=True, desc=name) as bar:
-        while block := stream.read(BLOCK):
-            out.write(block)
-            md5.update(block)
-            size += len(block)
-            bar.update(len(block))
-    return size, md5.hexdigest()
+    if getattr(error, "response", None) is not None:
+        return f"HTTP Error {error.response.status_code}: {error.response.reason}"
+    while inner := [part for part in (getattr(error, "reason", None), *error.args) if isinstance(part, Exception)]:
+        error = inner[0]
+    if isinstance(error, IncompleteRead):
+        return f"broke off after {error.partial:,} of {error.partial + error.expected:,} bytes"
+    return str(error) or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -163,11 +142,10 @@ def read_idx_pair(name: str, split: str, root: Path, mirror: str | Path | None) 
 
     known = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     prefix = {"train": "train-", "test": "t10k-"}[split]
-    images, labels = (
-        _idx_file(known, file, md5, root, mirror) for file, md5 in known.resources if file.startswith(prefix)
-    )
+    files = [resource for resource in known.resources if resource[0].startswith(prefix)]
+    images, labels = (_idx_file(known, file, md5, root, mirror) for file, md5 in files)
     names = known.classes if name == "fashion-mnist" else map(str, range(10))
-    return (_read_idx(images, read_image_file)[:, None], _read_idx(labels, read_label_file), tuple(names))
+    return _read_idx(images, read_image_file)[:, None], _read_idx(labels, read_label_file), tuple(names)
 
 
 def _idx_file(known: type, file: str, md5: str, root: Path, mirror: str | Path | None) -> Path:
@@ -179,7 +157,7 @@ def _idx_file(known: type, file: str, md5: str, root: Path, mirror: str | Path |
     return fetch(file, folder, [urllib.parse.urljoin(base, file) for base in known.mirrors], md5, mirror)
 
 
-def read_svhn(split: str, root: Path, mirror: str | Path | None) -> tuple:
+def read_svhn(name: str, split: str, root: Path, mirror: str | Path | None) -> tuple:
     """[SVHN], cropped 32x32 digits in colour: split "train", "test" or "extra"."""
     from torchvision.datasets import SVHN
 
@@ -187,11 +165,8 @@ def read_svhn(split: str, root: Path, mirror: str | Path | None) -> tuple:
     path = fetch(file, Path(root) / "SVHN", [url], md5, mirror)
     with _readable(path):
         svhn = SVHN(path.parent, split=split)
-    return (
-        torch.from_numpy(np.ascontiguousarray(svhn.data)),
-        torch.from_numpy(svhn.labels),
-        tuple(map(str, range(10))),
-    )
+    images = torch.from_numpy(np.ascontiguousarray(svhn.data))
+    return images, torch.from_numpy(svhn.labels), tuple(map(str, range(10)))
 
 
 def read_medmnist(name: str, split: str, root: Path, mirror: str | Path | None) -> tuple:

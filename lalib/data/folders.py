@@ -5,31 +5,24 @@ Only raster formats are opened: Pillow hands some of the others (EPS) to program
 
 import os
 import struct
-import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import DecompressionBombError
+
+from lalib.data.door import check_name
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
-BROKEN = (  # what Pillow's parsers raise on damaged files
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    SyntaxError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+# what Pillow's parsers raise on damaged files
+BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, DecompressionBombError)
 UNREADABLE = "cannot be read"
 SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
@@ -39,16 +32,14 @@ class _Header(NamedTuple):
     size: tuple[int, int]  # (H, W), after turning the image upright
     grey: bool
 
-    def in_pixels(self) -> str:
-        return f"{self.size[0]} x {self.size[1]} pixels"
 
-    def in_words(self) -> str:
-        return "grey" if self.grey else "in colour"
+DESCRIBED = (  # what must be the same in all images
+    lambda header: f"{header.size[0]} x {header.size[1]} pixels",
+    lambda header: "grey" if header.grey else "in colour",
+)
 
 
-def read_folder(
-    folder: Path, size: tuple[int, int] | None, skip: bool
-) -> tuple[torch.Tensor, torch.Tensor | None, tuple, tuple]:
+def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
     """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), in sorted order.
 
     All headers are read first, so that a mixed folder is refused before it fills the memory. Without `size` (H, W) all
@@ -59,54 +50,40 @@ def read_folder(
     files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
     headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
     files = _settled(files, unreadable, UNREADABLE, skip)
-    if size is None:
-        for describe in (_Header.in_pixels, _Header.in_words):
-            files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    for describe in DESCRIBED if size is None else ():
+        files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    _classes([name for name in files if "/" in name], class_names)  # refuses before the longest part
     grey = all(headers[name].grey for name in files)
-    height, width = size or headers[next(iter(files))].size
-    images = torch.empty((len(files), 1 if grey else 3, height, width), dtype=torch.uint8)
+    size = size or headers[next(iter(files))].size
+    images = torch.empty((len(files), 1 if grey else 3, *size), dtype=torch.uint8)
     rows = dict(zip(files, images, strict=True))
-
-    def read(name: str) -> None:
-        rows[name].copy_(torch.from_numpy(_pixels(files[name], grey, (height, width))))
-
-    _, unreadable = _each(read, files, "images")
+    _, unreadable = _each(lambda name: rows[name].copy_(_pixels(files[name], grey, size)), files, "images")
     kept = _settled(files, unreadable, UNREADABLE, skip)
-    if unreadable:  # those that are left are what they would have been without these, as labels are tied to pixels
+    if unreadable:  # the rest must be as if these had never been there: what is known of an image hangs on its pixels
         colours = 1 if all(headers[name].grey for name in kept) else 3
         images = images[[name in kept for name in files], :colours]
-    return images, *_classes(list(kept)), tuple(kept)
+    return images, *_classes(list(kept), class_names), tuple(kept)
 
 
 def _image_files(folder: Path) -> list[Path]:
+    """The files in a folder and those below that are called images, sorted; ValueError for a folder that is closed."""
     if not folder.is_dir():
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
+
+    def refuse(error: OSError) -> None:  # or it would be passed over
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+
     Image.init()
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
-    try:
-        tops = [top for top in folder.iterdir() if _shown(top.name)]
-        files = [file for top in tops for file in (_files_below(top) if top.is_dir() else [top])]
-    except OSError as error:
-        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-    images = sorted(file for file in files if file.suffix.lower() in extensions)
+    images = []
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        inside = place != str(folder)  # there, links are passed over
+        folders[:] = [name for name in folders if name[0] != "." and not (inside and Path(place, name).is_symlink())]
+        images += [Path(place, name) for name in names if name[0] != "."]
+    images = sorted(file for file in images if file.suffix.lower() in extensions)
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
     return images
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """What lies in a folder and those below, links that lead nowhere included. OSError for a folder that is closed."""
-
-    def refuse(error: OSError) -> None:  # or it would be passed over
-        raise error
-
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = filter(_shown, folders)
-        yield from (Path(place, name) for name in filter(_shown, names))
-
-
-def _shown(name: str) -> bool:
-    return not name.startswith(".")
 
 
 def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
@@ -141,7 +118,7 @@ def _header(file: Path) -> _Header:
         return _Header((width, height) if sideways else (height, width), image.mode in GREY)
 
 
-def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
+def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
     """(C, H, W) uint8, upright, transparency dropped, resized if need be (bilinear, the aspect not kept)."""
     with _open(file) as image:
         image = ImageOps.exif_transpose(image) if "exif" in image.info else image
@@ -152,12 +129,12 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> np.ndarray:
         image = image.convert("L" if grey else "RGB")
         if image.size != (size[1], size[0]):
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.array(image)
-    return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if grey else pixels.permute(2, 0, 1)
 
 
 def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:
-    """What differs from what most are, by name, and that as a sentence."""
+    """The values that differ from the most frequent one, by name, and the end of a sentence that says so."""
     usual = Counter(values.values()).most_common(1)[0][0]
     return {name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are"
 
@@ -182,21 +159,23 @@ def _listed(items: Iterable[str]) -> str:
     return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
-def _classes(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Labels and class names by the first sub-folder in each name; (None, ()) if no image lies in a sub-folder.
+def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Labels and class names by the first sub-folder in each name; labels are None if no image lies in a sub-folder.
 
-    Systems write accents in two ways; class names have them in one (NFC).
+    Systems write accents in two ways; class names have them in one (NFC). `class_names`, where given, fix the numbers.
     """
     folders = [name.split("/")[0] if "/" in name else None for name in names]
     loose = [name for name, folder in zip(names, folders, strict=True) if folder is None]
     if len(loose) == len(names):
-        return None, ()
+        return None, class_names or ()
     if loose:
         raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
-    named = {folder: unicodedata.normalize("NFC", folder) for folder in folders}
-    class_names = sorted(set(named.values()))
-    if len(class_names) < len(named):
-        twin = next(name for name in class_names if list(named.values()).count(name) > 1)
-        raise ValueError(f"class folders must differ, got {twin!r} twice, its accents written in two ways")
-    number = {name: position for position, name in enumerate(class_names)}
-    return torch.tensor([number[named[folder]] for folder in folders]), tuple(class_names)
+    named = {folder: check_name("the name of a class folder", folder) for folder in dict.fromkeys(folders)}
+    name, count = Counter(named.values()).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"class folders must differ, got {name!r} twice, its accents written in two ways")
+    known = tuple(sorted(named.values())) if class_names is None else class_names
+    foreign = [name for name in named.values() if name not in known]
+    if foreign:
+        raise ValueError(f"class folders must be among the class_names {_listed(map(repr, known))}, got {foreign[0]!r}")
+    return torch.tensor([known.index(named[folder]) for folder in folders]), known

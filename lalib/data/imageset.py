@@ -1,16 +1,19 @@
 """ImageSet, the form in which lalib holds images, and the way there from arrays."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from lalib.data.door import as_tensor, check_class_names, check_index, check_labels
+from lalib.data.checks import LalibError
+from lalib.data.door import as_tensor, check_class_names, check_index, check_labels, renumbered
+from lalib.data.files import digest
 
+Array = np.ndarray | torch.Tensor | Sequence  # and what else door.as_tensor takes
 MIN_SIZE = 8  # pixels
+MOST_CLASSES = 100_000  # without names: more are no classes but, say, numbers of patients
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +36,10 @@ class ImageSet:
         object.__setattr__(self, "files", tuple(self.files))
         _check_images(self.images)
         if self.labels is not None:
-            _check_labels(self.labels, len(self.images), len(self.class_names))
+            if not isinstance(self.labels, torch.Tensor) or self.labels.dtype != torch.int64:
+                came = getattr(self.labels, "dtype", type(self.labels).__name__)
+                raise TypeError(f"labels must be an int64 tensor, got {came}; from_arrays takes other arrays")
+            check_labels(self.labels, len(self.images), self.n_classes, several=True)
         if self.files and len(self.files) != len(self.images):
             raise ValueError(f"files must name all {len(self.images)} images, got {len(self.files)}")
 
@@ -59,30 +65,35 @@ class ImageSet:
         """Whether an image may have several classes at once."""
         return self.labels is not None and self.labels.ndim == 2
 
-    def subset(self, index: torch.Tensor | np.ndarray | Sequence[int]) -> "ImageSet":
+    def subset(self, index: Array) -> "ImageSet":
         """The images at `index` (n,), whole numbers in [0, N), in that order and as often as they are named."""
         index = check_index(index, len(self))
         labels = None if self.labels is None else self.labels[index]
         files = tuple(self.files[i] for i in index.tolist()) if self.files else ()
         return ImageSet(self.images[index], labels, self.class_names, self.source, files)
 
+    def labels_as(self, class_names: Iterable[str]) -> torch.Tensor:
+        """The labels as numbers of the classes `class_names`, matched by name: (N,), or (N, C) of 0 and 1.
+
+        Raises LalibError without labels, ValueError if an image has a class that is not among the names.
+        """
+        if self.labels is None:
+            raise LalibError(f"{self.source} has no labels")
+        return renumbered(self.labels, self.class_names, check_class_names(class_names))
+
     def fingerprint(self) -> str:
         """SHA-256 over images and labels with their shapes: equal for equal data, whatever their source."""
-        sha = hashlib.sha256()
-        for tensor in (self.images, self.labels):
-            sha.update(repr(None if tensor is None else tuple(tensor.shape)).encode())
-            if tensor is not None:
-                sha.update(tensor.contiguous().numpy())
-        return sha.hexdigest()
+        labels = ("None",) if self.labels is None else (repr(tuple(self.labels.shape)), self.labels.numpy())
+        return digest(repr(tuple(self.images.shape)), self.images.numpy(), *labels)
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """Who an image is, whatever its file is called and wherever it stands: the SHA-256 of its shape and pixels.
+        """What each image is known by: the SHA-256 of its shape and pixels, whatever its file is called.
 
-        Copies of an image have the same. The pixels are those here: another `size` of from_folder gives other hashes.
+        Copies of an image have the same hash. Another `size` of from_folder makes other pixels, and so other hashes.
         """
-        shape = repr(self.image_shape).encode()
-        return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in self.images.numpy())
+        shape = repr(self.image_shape)
+        return tuple(digest(shape, image) for image in self.images.numpy())
 
 
 def _check_images(images):
@@ -101,26 +112,7 @@ def _check_images(images):
         raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
 
 
-def _check_labels(labels, n_images, n_classes):
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"labels must be an int64 tensor, got {getattr(labels, 'dtype', type(labels).__name__)}")
-    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] < 2):
-        raise ValueError(f"labels must have shape (N,), or (N, C) with C >= 2, got {tuple(labels.shape)}")
-    if len(labels) != n_images:
-        raise ValueError(f"labels must be as many as the {n_images} images, got {len(labels)}")
-    if labels.ndim == 2 and labels.shape[1] != n_classes:
-        raise ValueError(f"labels (N, C) must have one column for each of {n_classes} classes, got {labels.shape[1]}")
-    low, high = int(labels.min()), int(labels.max())
-    top = n_classes - 1 if labels.ndim == 1 else 1
-    if low < 0 or high > top:
-        raise ValueError(f"labels must lie in 0 to {top}, got {low} to {high}")
-
-
-def from_arrays(
-    images: np.ndarray | torch.Tensor,
-    labels: np.ndarray | torch.Tensor | Sequence[int] | None = None,
-    class_names: Sequence[str] | None = None,
-) -> ImageSet:
+def from_arrays(images: Array, labels: Array | None = None, class_names: Iterable[str] | None = None) -> ImageSet:
     """An ImageSet of arrays: uint8, or floats in [0, 1]; grey (N, H, W), or (N, H, W, C) or (N, C, H, W) with C 1 or 3.
 
     labels: whole numbers (N,), 0/1 (N, C) for images with several classes, or None. class_names: "0", "1", ... if None.
@@ -133,7 +125,9 @@ def from_arrays(
         labels = check_labels(labels.long() if labels.dtype == torch.bool else labels, several=True)
         if class_names is None:
             count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
-            class_names = [str(number) for number in range(count)]
+            if count > MOST_CLASSES:
+                raise ValueError(f"labels without class_names must lie below {MOST_CLASSES}, got {count - 1}")
+            class_names = map(str, range(count))
     return ImageSet(images, labels, () if class_names is None else class_names, "arrays")
 
 

@@ -1,26 +1,28 @@
 """One seed per run and child generators by name.
 
-A child depends on the seed and on its name alone, so that drawing more for one purpose (a strategy, say) never
-changes what is drawn for another (the initial weights).
+A child depends on the seed and on its name alone. So one purpose (a strategy) may draw more, and what another one
+draws (the initial weights) stays the same.
 """
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Iterator
 
 import torch
 
 from lalib.data.checks import check_int
+from lalib.data.door import plain
+from lalib.data.files import digest
 
 ALONE = threading.RLock()  # the global generators are one for all threads of a process
 
 
 def child_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for one purpose, e.g. child_seed(0, "batches", epoch): the same on every machine."""
-    check_int("seed", seed, low=0)
-    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    """A 63-bit seed for one purpose, e.g. child_seed(0, "batches", epoch): the same on every machine.
+
+    Raises TypeError or ValueError for a seed that is no whole number of at least 0.
+    """
+    return int(digest(repr((check_int("seed", seed, low=0), *map(plain, names))))[:16], 16) >> 1
 
 
 def generator(seed: int, *names: str | int, device: str | torch.device = "cpu") -> torch.Generator:

@@ -1,12 +1,13 @@
 """Splits that keep the share of every class, and pools in which some classes are rare."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 import torch
 
-from lalib.data.checks import check_int, check_number
+from lalib.data.checks import check_number
+from lalib.data.door import check_index
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
 from lalib.data.warping import augment
@@ -19,7 +20,7 @@ def stratified_split(images: ImageSet, fraction: float, *, seed: int) -> tuple[I
     have several classes it counts for the rarest of them. Without labels the split is a plain random one.
     Raises ValueError if either part would be empty.
     """
-    check_number("fraction", fraction, low=0, high=1)
+    fraction = check_number("fraction", fraction, low=0, high=1)
     n = round(fraction * len(images))
     if not 0 < n < len(images):
         raise ValueError(f"fraction={fraction} of {len(images)} images leaves a part empty")
@@ -57,11 +58,11 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
 
     For G images in `classes` and S in the others, the others shrink by the factor f = (G + S) / (ratio G + S), and
     `classes` grow by ratio f. Where G = S that is 2 / (ratio + 1) and 2 ratio / (ratio + 1): ratio 7/3 gives 0.6 and
-    1.4, ratio 10 makes 10:1 of a balanced set. A class grows by slightly moved copies of its images (`augment`), every
-    image copied equally often within one. Kept images come first in their old order, then the copies.
+    1.4, ratio 10 makes 10:1 of a balanced set. A class grows by slightly moved copies of its images (`augment`), of all
+    equally many, give or take one. The images that are kept come first, in their old order, then the copies.
     Raises ValueError without labels, with several per image, or if a class would vanish.
     """
-    check_number("ratio", ratio, low=1)
+    ratio = check_number("ratio", ratio, low=1)
     if images.labels is None or images.multi_label:
         came = "several per image" if images.multi_label else "none"
         raise ValueError(f"unbalance needs one label per image, got {came}")
@@ -84,12 +85,11 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
 
 def _check_classes(classes, n_classes):
     """(n_classes,) bool: which classes grow."""
-    chosen = range(0, n_classes, 2) if classes is None else list(classes)
-    grow = torch.zeros(n_classes, dtype=torch.bool)
-    grow[[check_int("classes", label, low=0, high=n_classes - 1) for label in chosen]] = True
-    if grow.all() or not grow.any():
-        raise ValueError(f"classes must be some but not all of the {n_classes} classes, got {sorted(set(chosen))}")
-    return grow
+    chosen = range(0, n_classes, 2) if classes is None else sorted(classes) if isinstance(classes, Set) else classes
+    chosen = check_index(chosen, n_classes, "classes").unique()
+    if len(chosen) in (0, n_classes):
+        raise ValueError(f"classes must be some but not all of the {n_classes} classes, got {chosen.tolist()}")
+    return torch.zeros(n_classes, dtype=torch.bool).index_fill_(0, chosen, True)
 
 
 def _unbalanced_counts(counts, grow, ratio):

@@ -15,7 +15,7 @@ import torch
 from lalib.codes.coding import encode, reconstruction_errors
 from lalib.data.checks import LalibError, check_choice, check_int, check_options, keyword_defaults, resolve_device
 from lalib.data.door import check_codes
-from lalib.data.downloads import digest as file_digest
+from lalib.data.files import file_digest, tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.experiments.loop import cold_start, in_lockstep
 from lalib.experiments.pool import Pool
@@ -27,7 +27,6 @@ from lalib.models.autoencoders import Autoencoder
 from lalib.models.views import RandomViews
 from lalib.strategies.peers import Peer, is_peer, peer_label
 from lalib.strategies.registry import LABEL_FREE, SINGLE_LABEL, STRATEGIES, Strategy
-from lalib.training.checkpoints import digest
 
 PCA_DIMENSIONS = 32
 TOGETHER = 5  # runs in a group: more gain little, are harder to share among processes, and are lost together
@@ -232,7 +231,7 @@ def _task_config(task: Task) -> dict:
     """The task as a run's configuration names it, defaults included; a file of weights by its SHA-256."""
     options = task.all_options()
     if options.get("weights") not in (None, "imagenet"):
-        options["weights"] = file_digest(options["weights"], "sha256")
+        options["weights"] = file_digest(options["weights"])
     views = None if task.views is None else asdict(RandomViews(**task.views))
     encoder = task.encoder and asdict(task.encoder) | {"options": task.encoder.all_options()}
     return asdict(task) | {"options": options, "views": views, "encoder": encoder}
@@ -304,11 +303,11 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
         if len(pool) != len(images) or len(held_out) != len(test):
             wanted = f"{len(images)} and {len(test)}"
             raise ValueError(f"encoder must hold codes of {wanted} images, got {len(pool)} and {len(held_out)}")
-        return pool, held_out, None, digest({"pool": pool, "test": held_out})
+        return pool, held_out, None, tensor_digest({"pool": pool, "test": held_out})
     if not (isinstance(encoder, torch.nn.Module) and hasattr(encoder, "encode")):
         raise TypeError(f"encoder must be a model, 'pca', 'pixels' or a pair of codes, got {type(encoder).__name__}")
     errors = reconstruction_errors(encoder, images) if isinstance(encoder, Autoencoder) else None
-    identity = {"model": type(encoder).__name__, "weights": digest(encoder.state_dict())}
+    identity = {"model": type(encoder).__name__, "weights": tensor_digest(encoder.state_dict())}
     return encode(encoder, images), encode(encoder, test), errors, identity
 
 

@@ -5,7 +5,6 @@ comparison, what was finished is kept and calling again goes on. Two comparisons
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import platform
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lalib.data.checks import LalibError, check_int
-from lalib.data.files import written_whole
+from lalib.data.files import digest, written_whole
 
 if TYPE_CHECKING:
     import distributed
@@ -161,7 +160,7 @@ def _write(records: list[dict], out: Path) -> dict[str, Rows]:
 
 
 def _file_name(run: dict) -> str:
-    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
+    return digest(json.dumps(run, sort_keys=True))[:20] + ".json"
 
 
 def read_record(path: Path) -> dict:

@@ -19,7 +19,6 @@ found anew, from that round's labels.
 
 import contextlib
 import copy
-import hashlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 
 from lalib.data.checks import LalibError
+from lalib.data.files import digest
 from lalib.data.seeds import seeded
 from lalib.strategies.view import PoolView, Selection
 
@@ -234,7 +234,7 @@ def _describe(value):
 
 def _source_digest(value: type) -> str:
     try:
-        return hashlib.sha256(inspect.getsource(value).encode()).hexdigest()[:16]
+        return digest(inspect.getsource(value))[:16]
     except (OSError, TypeError) as error:
         raise ValueError(
             f"the source of {value.__qualname__} is not to be had, so that its runs could not be told from others: "

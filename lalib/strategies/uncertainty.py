@@ -16,7 +16,6 @@ neighbours: how many nearest codes "knn" looks at, default 20. They are searched
 Several labels per image: every label is a binary question, and the measure is its mean over the labels.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -24,6 +23,7 @@ import torch
 
 from lalib.codes.neighbours import knn
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.files import tensor_digest
 from lalib.strategies.picking import largest, nearest_distance, pick, ranks
 from lalib.strategies.view import PoolView, Selection
 
@@ -272,8 +272,7 @@ class _Codes:
 
     @classmethod
     def of(cls, codes):
-        sha = hashlib.sha256(codes.cpu().contiguous().view(torch.uint8).numpy())
-        return cls((sha.digest(), codes.shape, codes.dtype, codes.device), codes)
+        return cls((tensor_digest({"codes": codes}), codes.device), codes)
 
 
 @lru_cache(maxsize=1)

@@ -1,16 +1,14 @@
 """Checkpoints: weights and configuration in one safetensors file, which never executes code."""
 
-import hashlib
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lalib.data.checks import LalibError
-from lalib.data.files import written_whole
+from lalib.data.files import tensor_digest, written_whole
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.classifiers import Classifier, CNNClassifier, MLPClassifier
 from lalib.models.contrastive import ENCODERS, ContrastiveEncoder
@@ -64,7 +62,8 @@ def write(path: Path, state: dict[str, Tensor], header: dict) -> None:
     with written_whole(path) as temporary:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         text = json.dumps(header)
-        save_file(tensors, temporary, metadata={"format": FORMAT, "header": text, "sha256": digest(tensors, text)})
+        metadata = {"format": FORMAT, "header": text, "sha256": tensor_digest(tensors, text)}
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -82,18 +81,9 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     if metadata.get("format") != FORMAT:
         raise LalibError(f"{path} is no checkpoint of lalib: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     text = metadata.get("header", "")
-    if metadata.get("sha256") != digest(state, text):
+    if metadata.get("sha256") != tensor_digest(state, text):
         raise LalibError(f"{path} is damaged: its contents are not those that were written")
     return json.loads(text), state
-
-
-def digest(tensors: dict[str, Tensor], text: str = "") -> str:
-    """SHA-256 over `text` and the names, types, shapes and bytes of tensors on the CPU, in the order of their names."""
-    sha = hashlib.sha256(text.encode())
-    for name, value in sorted(tensors.items()):
-        sha.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sha.hexdigest()
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

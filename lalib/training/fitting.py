@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, resolve_device
 from lalib.data.door import check_codes, check_labels
+from lalib.data.files import tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator, seeded
 from lalib.models.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
@@ -212,7 +213,7 @@ class _Run:
         decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         groups = [list(pair) for pair in zip(self.rates, decays, strict=True)]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
-        data = checkpoints.digest({name: part for name, part in tensors.items() if part is not None})
+        data = tensor_digest({name: part for name, part in tensors.items() if part is not None})
         common = {"seed": self.seed, "batch_size": self.batch_size, "optimizer": type(self.optimizer).__name__}
         name, epochs = self.schedule
         common |= {} if name == "constant" else {"schedule": name, "epochs": epochs}

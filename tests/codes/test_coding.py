@@ -194,7 +194,7 @@ def test_bad_one_nn_errors():
     codes, labels = torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"labels must have shape \(4,\), one per point, got \(3,\)"):
         la.one_nn_error(codes, labels[:3])
-    with pytest.raises(TypeError, match="test_labels must be whole numbers, one per point, got None"):
+    with pytest.raises(TypeError, match=r"test_labels must be an array, .* got None"):
         la.one_nn_error(codes, labels, codes)
     with pytest.raises(ValueError, match=r"test_labels must have shape \(4,\), one per point, got \(2,\)"):
         la.one_nn_error(codes, labels, codes, labels[:2])

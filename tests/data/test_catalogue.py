@@ -3,13 +3,16 @@
 import gzip
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import sys
+import unicodedata
 import zipfile
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -277,12 +280,16 @@ def test_bad_images(images, error, message):
     [
         ([0, 1, 0, 1], TypeError, "labels must be an int64 tensor, got list"),
         (torch.zeros(4), TypeError, "labels must be an int64 tensor, got torch.float32"),
-        (torch.zeros(3, dtype=torch.int64), ValueError, "labels must be as many as the 4 images, got 3"),
+        (torch.zeros(3, dtype=torch.int64), ValueError, r"labels must have shape \(4,\), one per point, got \(3,\)"),
         (torch.tensor([0, 1, 2, 0]), ValueError, "labels must lie in 0 to 1, got 0 to 2"),
         (torch.tensor([0, -1, 1, 0]), ValueError, "labels must lie in 0 to 1, got -1 to 1"),
-        (torch.zeros((4, 1), dtype=torch.int64), ValueError, r"\(N, C\) with C >= 2, got \(4, 1\)"),
-        (torch.zeros((4, 3), dtype=torch.int64), ValueError, "one column for each of 2 classes, got 3"),
-        (torch.full((4, 2), 2), ValueError, "labels must lie in 0 to 1, got 2 to 2"),
+        (torch.zeros((4, 1), dtype=torch.int64), ValueError, r"\(4, 2\) with C >= 2, got \(4, 1\)"),
+        (
+            torch.zeros((4, 3), dtype=torch.int64),
+            ValueError,
+            r"labels must have shape \(4, 2\) with C >= 2, got \(4, 3\)",
+        ),
+        (torch.full((4, 2), 2), ValueError, r"labels \(n, C\) must be 0 or 1, got 2 to 2"),
         (torch.zeros((4, 2, 2), dtype=torch.int64), ValueError, r"got \(4, 2, 2\)"),
     ],
 )
@@ -364,12 +371,12 @@ def test_bad_arrays(images, error, message):
 @pytest.mark.parametrize(
     ("labels", "names", "error", "message"),
     [
-        (LABELS[:19], None, ValueError, "labels must be as many as the 20 images, got 19"),
+        (LABELS[:19], None, ValueError, r"labels must have shape \(20,\), one per point, got \(19,\)"),
         (LABELS, ["a", "b"], ValueError, "labels must lie in 0 to 1, got 0 to 3"),
         (LABELS - 1, None, ValueError, "labels must lie in 0 to 2, got -1 to 2"),
         (LABELS / 2, None, TypeError, "labels must be whole numbers, got torch.float64"),
         (["cat"] * 20, None, TypeError, "labels must hold real numbers, got"),
-        (LABELS[:, None], None, ValueError, r"labels must have shape \(n, C\), got \(20, 1\)"),
+        (LABELS[:, None], None, ValueError, r"labels must have shape \(n, C\) with C >= 2, got \(20, 1\)"),
         ([], None, TypeError, "labels must be whole numbers, got torch.float64"),
         (LABELS[:0], None, ValueError, r"labels must have shape \(n,\), one per point, got \(0,\)"),
     ],
@@ -493,7 +500,10 @@ def test_size_resizes(tmp_path):
     write(tmp_path, "a.png", grey(1, (20, 10)))
     write(tmp_path, "b.png", grey(2, (10, 20)))
     assert la.from_folder(tmp_path, size=16).images[:, 0].flatten(1).unique(dim=1).tolist() == [[1], [2]]
-    assert la.from_folder(tmp_path, size=(8, 10)).image_shape == (1, 8, 10)
+    for size in ((8, 10), np.array([8, 10]), torch.tensor([8, 10])):
+        assert la.from_folder(tmp_path, size=size).image_shape == (1, 8, 10)
+    for size in (np.int64(9), torch.tensor(9)):
+        assert la.from_folder(tmp_path, size=size).image_shape == (1, 9, 9)
     write(tmp_path, "c.png", colour(3, (10, 20)))
     assert la.from_folder(tmp_path, size=[16, 16]).images[:, :, 8, 8].tolist() == [[1] * 3, [2] * 3, [3, 100, 200]]
 
@@ -600,6 +610,61 @@ def test_class_folders_with_accents(tmp_path):
     write(tmp_path, "K\u00e4fer/1.png", grey(1))
     with pytest.raises(ValueError, match="class folders must differ, got 'K\u00e4fer' twice, its accents"):
         la.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0645\u06cc\u200c\u062e", "\U0001f468\u200d\U0001f467", "10\u00a0cm", "\u1112\u1161"]
+)
+def test_class_folders_in_every_script(tmp_path, name):
+    write(tmp_path, f"{name}/1.png", grey(1))
+    write(tmp_path, "a/2.png", grey(1))
+    assert set(la.from_folder(tmp_path).class_names) == {unicodedata.normalize("NFC", name), "a"}
+
+
+@pytest.mark.parametrize("name", ["a\x07b", "cat ", "cat\u200d", "\u202ecat"])
+def test_class_folders_that_no_class_may_be_called_are_named(tmp_path, name):
+    write(tmp_path, f"{name}/1.png", grey(1))
+    said = "the name of a class folder must be text on one line, without spaces at its ends or control characters, got "
+    with pytest.raises(ValueError, match=re.escape(said + repr(name))):
+        la.from_folder(tmp_path)
+
+
+def test_class_names_fix_the_numbers_of_class_folders(tmp_path):
+    """A test folder without the middle class: the numbers are those of the training folder."""
+    for name in ("train/a/1.png", "train/Ka\u0308fer/1.png", "train/z/1.png", "test/a/1.png", "test/z/2.png"):
+        write(tmp_path, name, grey(1))
+    train = la.from_folder(tmp_path / "train")
+    test = la.from_folder(tmp_path / "test", class_names=train.class_names)
+    assert (test.class_names, test.labels.tolist()) == (("K\u00e4fer", "a", "z"), [1, 2])
+    assert la.from_folder(tmp_path / "test").labels_as(train.class_names).tolist() == [1, 2]
+    other = la.from_folder(tmp_path / "train", class_names=np.array(["z", "x", "Ka\u0308fer", "a"]))
+    assert other.class_names == ("z", "x", "K\u00e4fer", "a")
+    assert other.labels.tolist() == [2, 3, 0]
+    bare = la.from_folder(tmp_path / "test" / "a", class_names=["x", "y"])
+    assert (bare.labels, bare.class_names) == (None, ("x", "y"))
+    with pytest.raises(ValueError, match="class folders must be among the class_names 'a', 'x', got 'z'"):
+        la.from_folder(tmp_path / "test", class_names=["a", "x"])
+    with pytest.raises(ValueError, match="class folders must be among the class_names , got 'a'"):
+        la.from_folder(tmp_path / "test", class_names=[])
+    with pytest.raises(ValueError, match="class_names must differ, got 'a' twice"):
+        la.from_folder(tmp_path / "test", class_names=["a", "a", "z"])
+
+
+def test_wrong_class_names_are_refused_before_the_images_are_read(tmp_path, monkeypatch):
+    write(tmp_path, "a/1.png", grey(1))
+    monkeypatch.setattr("lalib.data.folders._pixels", lambda *args: pytest.fail("an image was read"))
+    with pytest.raises(ValueError, match="got 'a'"):
+        la.from_folder(tmp_path, class_names=["x"])
+
+
+def test_links_are_followed_beside_the_classes_only(tmp_path):
+    """A class may be a link to a folder; links inside a class could lead round in a circle."""
+    write(tmp_path, "elsewhere/1.png", grey(1))
+    write(tmp_path, "photos/cat/2.png", grey(2))
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "photos")
+    assert la.from_folder(tmp_path / "photos").files == ("cat/2.png", "dog/1.png")
 
 
 def test_truncated_images_are_named(tmp_path):
@@ -814,6 +879,17 @@ def test_unbalance_chosen_classes_and_seeds():
     assert images.fingerprint() == before
 
 
+@pytest.mark.parametrize("number", [np.float32, np.array, torch.tensor])
+def test_numbers_and_classes_of_every_kind_give_the_same(number):
+    images = labelled([40, 40, 40])
+    held_out = la.stratified_split(images, 0.25, seed=3)[1]
+    assert la.stratified_split(images, number(0.25), seed=torch.tensor(3))[1].fingerprint() == held_out.fingerprint()
+    pool = la.unbalance(images, 2.5, seed=3, classes=[2, 0])
+    for classes in ({2, 0}, np.uint8([0, 2]), pd.Series([1, 2, 0])[1:], torch.tensor([2, 0, 2]), iter((0, 2))):
+        assert la.unbalance(images, number(2.5), seed=np.int8(3), classes=classes).fingerprint() == pool.fingerprint()
+    assert la.unbalance(images, number(2.5), seed=3).source == "arrays, unbalanced by 2.5"
+
+
 def test_copies_keep_their_file_names(tmp_path):
     for label in "ab":
         for i in range(4):
@@ -862,10 +938,10 @@ def test_unbalance_needs_one_label_per_image(labels, came):
     [
         (0.5, None, ValueError, "ratio must be at least 1, got 0.5"),
         (float("nan"), None, ValueError, "ratio must be finite, got nan"),
-        (2, [4], ValueError, "classes must be at most 3, got 4"),
+        (2, [4], ValueError, "classes must lie in 0 to 3, got 4"),
         (2, [], ValueError, r"classes must be some but not all of the 4 classes, got \[\]"),
         (2, [0, 1, 2, 3], ValueError, r"some but not all of the 4 classes, got \[0, 1, 2, 3\]"),
-        (2, ["a"], TypeError, "classes must be a whole number, got 'a'"),
+        (2, ["a"], TypeError, "classes must hold real numbers, got list of <U1"),
         (30, None, ValueError, "ratio=30 leaves no image of class 1, which has 5"),
     ],
 )

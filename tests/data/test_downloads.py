@@ -11,6 +11,7 @@ from pathlib import Path
 
 import medmnist
 import numpy as np
+import pooch
 import pytest
 import scipy.io
 from torchvision.datasets import MNIST, SVHN, FashionMNIST
@@ -71,9 +72,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = b"garbage" * 99 if manner == "garbage" else FILES[name]
         self.send_response(200)
         if manner != "unsized":
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", "many" if manner == "odd" else str(len(content)))
+        if manner == "encoded":
+            self.send_header("Content-Encoding", "x-gzip")
         self.end_headers()
-        self.wfile.write(content if manner in ("ok", "garbage") else content[: len(content) // 2])
+        self.wfile.write(content if manner in ("ok", "garbage", "encoded") else content[: len(content) // 2])
         if manner == "stall":
             self.server.stalled.wait(10)
 
@@ -160,6 +163,16 @@ def test_a_second_load_asks_nobody(server, tmp_path):
     assert len(server.asked) == 2
 
 
+def test_a_packed_file_stays_packed_where_the_server_calls_that_an_encoding(server, tmp_path):
+    assert len(load(root=tmp_path, mirror=server.url("encoded"))) == 30
+
+
+def test_a_download_may_be_read_by_everybody(server, tmp_path):
+    (tmp_path / "own").touch()
+    load("svhn", root=tmp_path, mirror=server.url("ok"))
+    assert (tmp_path / "downloads/SVHN/train_32x32.mat").stat().st_mode == (tmp_path / "own").stat().st_mode
+
+
 def test_progress_bar(server, tmp_path, capsys):
     load(root=tmp_path, mirror=server.url("ok"))
     assert "train-images-idx3-ubyte.gz: 100%" in capsys.readouterr().err
@@ -210,6 +223,7 @@ FAILURES = {
     "garbage": r"sent 693 bytes with MD5 \w+, not \w+",
     "gone": r"HTTP Error 404",
     "stall": r"timed out",
+    "odd": r"invalid literal for int.*'many'",
 }
 
 
@@ -264,11 +278,11 @@ def test_a_damaged_file_that_is_there_is_named_and_not_touched(server, tmp_path)
 
 
 def test_ctrl_c_leaves_nothing(server, tmp_path, monkeypatch):
-    def interrupted(stream, part, total, name):
-        part.write_bytes(stream.read(100))
+    def interrupted(self, url, part, _):
+        Path(part).write_bytes(FILES["train-images-idx3-ubyte.gz"][:100])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_downloads, "_copy", interrupted)
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load(root=tmp_path, mirror=server.url("ok"))
     assert files_in(tmp_path) == []

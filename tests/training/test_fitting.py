@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lalib as la
+from lalib.data.files import tensor_digest
 from lalib.models.networks import Batch, Trainable
 from lalib.training import fitting as training
 
@@ -429,7 +430,7 @@ def _rewrite(path, **changes):
     metadata = {
         "format": training.checkpoints.FORMAT,
         "header": text,
-        "sha256": training.checkpoints.digest(tensors, text),
+        "sha256": tensor_digest(tensors, text),
     }
     save_file(tensors, path, metadata=metadata)
 
