@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Rows, Group = list[dict], list[dict]
 Names = tuple[str, ...]  # of the files of a group
 TRIES = 3  # of processes that die before any run is finished
+_COUNTING, _INSIDE, _BEFORE = threading.Lock(), [], []  # of _one_thread
 
 
 def run_all(
@@ -138,13 +140,27 @@ def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -
 
 def _records(function, group: Group, single_thread: bool) -> list[dict]:
     """What the files of a group's runs will hold; each run is given its share of the seconds."""
-    if single_thread:
-        torch.set_num_threads(1)
-    started = time.perf_counter()
-    rows = function(group)
-    seconds = round((time.perf_counter() - started) / len(group), 2)
-    shared = {"seconds": seconds, **provenance()}
+    with _one_thread() if single_thread else contextlib.nullcontext():
+        started = time.perf_counter()
+        rows = function(group)
+        shared = {"seconds": round((time.perf_counter() - started) / len(group), 2), **provenance()}
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch in the block. The process has as many as before when the last of several blocks ends."""
+    with _COUNTING:
+        if not _INSIDE:
+            _BEFORE[:] = [torch.get_num_threads()]
+        _INSIDE.append(1)
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _COUNTING:
+            _INSIDE.pop()
+            torch.set_num_threads(_BEFORE[0])  # each of Python's threads has a number of its own
 
 
 def _write(records: list[dict], out: Path) -> dict[str, Rows]:
@@ -161,7 +177,10 @@ def _write(records: list[dict], out: Path) -> dict[str, Rows]:
 
 
 def _file_name(run: dict) -> str:
-    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
+    try:
+        return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:20] + ".json"
+    except TypeError as error:
+        raise TypeError(f"a run must be described by numbers, text, lists and dicts of them; {error}") from None
 
 
 def read_record(path: Path) -> dict:

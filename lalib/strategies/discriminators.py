@@ -16,7 +16,7 @@ from torch import Tensor
 from lalib.data.checks import LalibError, check_number
 from lalib.models.losses import discriminator_loss
 from lalib.strategies.picking import largest
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 
 def vaal(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -54,3 +54,10 @@ def _record(logits: Tensor, labeled: Tensor) -> dict[str, float]:
     known[labeled] = True
     right = ((logits[known] > 0).double().mean() + (logits[~known] <= 0).double().mean()) / 2
     return {"discriminator_loss": float(discriminator_loss(logits, known)), "told_apart": float(right)}
+
+
+DECLARED = (
+    Strategy("vaal", vaal, needs=("vaal",)),
+    Strategy("ta-vaal", ta_vaal, needs=("ta_vaal",)),
+    Strategy("m2-vaal", m2_vaal, needs=("m2_vaal",)),
+)

@@ -2,7 +2,7 @@
 
 import torch
 
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 
 def reconstruction_error(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -10,3 +10,6 @@ def reconstruction_error(view: PoolView, n: int, *, generator: torch.Generator) 
     errors = view.errors.cpu()[view.unlabeled]
     order = errors.argsort(descending=True, stable=True)[:n]
     return Selection(view.unlabeled[order], errors[order].float())
+
+
+DECLARED = (Strategy("reconstruction-error", reconstruction_error, needs=("errors",)),)

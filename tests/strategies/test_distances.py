@@ -6,7 +6,7 @@ import torch
 
 from lalib.data.checks import LalibError
 from lalib.data.seeds import generator
-from lalib.strategies.registry import STRATEGIES, distances, select
+from lalib.strategies import STRATEGIES, distances, select
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from lalib.data.checks import LalibError
 from lalib.data.seeds import generator
-from lalib.strategies.registry import STRATEGIES, norms, select
+from lalib.strategies import STRATEGIES, norms, select
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")
