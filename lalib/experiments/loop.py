@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.data.door import check_index, check_labels
+from lalib.data.door import as_tensor, check_index, check_labels
 from lalib.data.seeds import generator
 from lalib.experiments.pool import Pool
 from lalib.experiments.task_models import TaskModel, train_together
@@ -154,7 +154,7 @@ def cold_start(
 
 
 def _from_classes(start, images, labels, generator):
-    if labels is None or torch.as_tensor(labels).ndim > 1:
+    if labels is None or as_tensor(labels, "labels").ndim > 1:
         raise LalibError("a start from chosen classes needs one label per image: give labels= (N,)")
     labels, parts = check_labels(labels, len(images), images.n_classes), []
     for name, count in sorted(start.items()):  # a run's configuration does not know their order

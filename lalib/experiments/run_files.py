@@ -65,10 +65,10 @@ def run_all(
         raise ValueError(f"give jobs or cluster, not both: got jobs={jobs} and a cluster")
     if groups is None:
         function, groups = partial(_one_by_one, function), [[run] for run in runs]
+    named = {tuple(_file_name(run) for run in group): group for group in groups}
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows = {_file_name(run): read_rows(out, run) for run in runs}
-    named = {tuple(_file_name(run) for run in group): group for group in groups}
     missing = {names: group for names, group in named.items() if any(rows[name] is None for name in names)}
     on_run = on_run or (lambda rows: None)
     for found in rows.values():

@@ -72,7 +72,7 @@ def sampling_explorer(
     for name in errors:
         check_choice("errors", name, codes)
     places = {name: Places(_check_map(name, each, len(images)), errors.get(name)) for name, each in codes.items()}
-    offered = list(strategies or [name for name in LABEL_FREE if errors or STRATEGIES[name].needs != ("errors",)])
+    offered = list(strategies or [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs])
     for name in (*offered, strategy):
         check_choice("strategy", name, STRATEGIES)
     check_choice("strategy", strategy, offered)
