@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lalib.data.checks import LalibError, check_int, keyword_defaults
+from lalib.data.checks import LalibError, check_int
 from lalib.data.door import plain, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.strategies.peers import OVERWRITTEN, Peer, peer_label
@@ -49,7 +49,7 @@ def seeds_of(seeds: int | Iterable[int]) -> list[int]:
 
 
 def entrants(strategies: Sequence | Mapping) -> dict[str, tuple[str | Strategy, dict]]:
-    """Strategies by label, each lalib's own by name or a Strategy, with its options, defaults included.
+    """Strategies by label, each lalib's own by name or a Strategy, with the options given, checked.
 
     strategies: as in compare. In a list a name is its own label, a function's is its name, that of a strategy of
     scikit-activeml its class and parameters.
@@ -81,9 +81,7 @@ def _entrant(label, given):
             f"strategies must be {{label: strategy, or a pair of it and its options}}, got {label!r}: {given!r}"
         )
     declared, options = as_strategy(strategy, options)
-    return declared.name if STRATEGIES.get(declared.name) is declared else declared, keyword_defaults(
-        declared
-    ) | options
+    return (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
 
 
 def identity(strategy: str | Strategy) -> str | dict:

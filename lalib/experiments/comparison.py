@@ -7,17 +7,18 @@ meets a stale file.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
-from lalib.data.checks import LalibError, check_choice, check_int, resolve_device
+from lalib.data.checks import LalibError, check_choice, check_int, keyword_defaults, resolve_device
 from lalib.data.door import check_codes, plain
 from lalib.data.downloads import digest as file_digest
 from lalib.data.imageset import ImageSet
 from lalib.experiments.arguments import describe, entrants, identity, matched, seeds_of
-from lalib.experiments.loop import cold_start, in_lockstep
+from lalib.experiments.loop import Round, cold_start, in_lockstep
 from lalib.experiments.pool import Pool
 from lalib.experiments.run_files import run_all
 from lalib.experiments.task_models import evaluate
@@ -96,7 +97,7 @@ def compare(
             **shared,
             "label": label,
             "strategy": identity(strategy),
-            "options": describe(options),
+            "options": describe(keyword_defaults(as_strategy(strategy)[0]) | options),
             "rounds": more if strategy == "random" else rounds,
             "seed": seed,
         }
@@ -109,7 +110,7 @@ def compare(
     runs = [seen | run for run in runs]
     data, held_out = TaskData(codes, images, task), (test.images if task.on_pixels else test_codes, test.labels)
     start = begin["start"] if isinstance(start, Mapping) else start
-    function = _LearningRuns(data, images.labels, held_out, errors, entered, start, device)
+    function = partial(_learn, data, images.labels, held_out, errors, entered, start, device)
     groups = _groups(runs, size)
     return run_all(function, runs, out, groups=groups, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
 
@@ -123,57 +124,42 @@ def _groups(runs: list[dict], size: int) -> list[list[dict]]:
     return [of_one[start : start + size] for start in range(0, seeds, size) for of_one in by_label.values()]
 
 
-class _LearningRuns:
-    """Calls runs of compare that differ in the seed alone; holds what the configuration only names.
+def _learn(data, labels, test, errors, entered, start, device, group: list[dict]) -> list[list[dict]]:
+    """The rows of runs of compare that differ in the seed alone; all but these is what configurations only name.
 
-    labels: of the pool, (N,) or (N, C), beside `data`, which strategies reach. test: inputs and labels. entered: see
-    entrants.
+    labels: of the pool, beside `data`, which strategies reach. test: inputs and labels. entered: see entrants.
     """
+    first, seeds = group[0], [run["seed"] for run in group]
+    pools, (strategy, options) = [Pool(labels) for _ in group], entered[first["label"]]
+    begin = {"n": first["initial"], "errors": errors, "labels": labels}
+    settings = {"step": first["step"], "rounds": first["rounds"], "options": options, "errors": errors}
+    initial = [cold_start(start, data, **begin, seed=seed) for seed in seeds]
+    rounds = in_lockstep(pools, data, strategy, initial=initial, seeds=seeds, device=device, **settings)
+    rows = [
+        [_row(data.images.n_classes, test, *each, pool) for *each, pool in zip(group, states, pools, strict=True)]
+        for states in rounds
+    ]
+    return [list(of_one) for of_one in zip(*rows, strict=True)]
 
-    def __init__(self, data, labels, test, errors, entered, start, device):
-        self.data, self.labels, self.test, self.errors = data, labels, test, errors
-        self.entered, self.start, self.device = entered, start, device
 
-    def __call__(self, group: list[dict]) -> list[list[dict]]:
-        first, seeds = group[0], [run["seed"] for run in group]
-        pools, (strategy, options) = [Pool(self.labels) for _ in group], self.entered[first["label"]]
-        start = {"n": first["initial"], "errors": self.errors, "labels": self.labels}
-        rounds = in_lockstep(
-            pools,
-            self.data,
-            strategy,
-            initial=[cold_start(self.start, self.data, **start, seed=seed) for seed in seeds],
-            step=first["step"],
-            rounds=first["rounds"],
-            seeds=seeds,
-            options=options,
-            errors=self.errors,
-            device=self.device,
-        )
-        rows = [
-            [self._row(*each) for each in zip(group, states, [pool.purchases[-1][1] for pool in pools], strict=True)]
-            for states in rounds
-        ]
-        return [list(of_one) for of_one in zip(*rows, strict=True)]
-
-    def _row(self, run: dict, state, bought: torch.Tensor) -> dict:
-        n_classes = self.data.images.n_classes
-        counts = bought.sum(0) if bought.ndim == 2 else torch.bincount(bought, minlength=n_classes)
-        row = {
-            "strategy": run["label"],
-            "seed": run["seed"],
-            "round": state.round,
-            "labels": len(state.model.index),
-            **evaluate(state.model, *self.test),
-            "train_seconds": round(state.train_seconds, 4),
-            "select_seconds": round(state.select_seconds, 4),
-            "picked": state.bought.tolist(),
-            "counts": counts.tolist(),
-        }
-        taken = sorted(row.keys() & state.record.keys())
-        if taken:
-            raise LalibError(f"{run['label']} must not record {taken[0]!r}: the table has a column of that name")
-        return row | dict(state.record)
+def _row(n_classes: int, test: tuple, run: dict, state: Round, pool: Pool) -> dict:
+    bought = pool.purchases[-1][1]
+    counts = bought.sum(0) if bought.ndim == 2 else torch.bincount(bought, minlength=n_classes)
+    row = {
+        "strategy": run["label"],
+        "seed": run["seed"],
+        "round": state.round,
+        "labels": len(state.model.index),
+        **evaluate(state.model, *test),
+        "train_seconds": round(state.train_seconds, 4),
+        "select_seconds": round(state.select_seconds, 4),
+        "picked": state.bought.tolist(),
+        "counts": counts.tolist(),
+    }
+    taken = sorted(row.keys() & state.record.keys())
+    if taken:
+        raise LalibError(f"{run['label']} must not record {taken[0]!r}: the table has a column of that name")
+    return row | dict(state.record)
 
 
 def _start(start, initial: int, images: ImageSet) -> dict:

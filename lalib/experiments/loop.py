@@ -10,7 +10,7 @@ A person buys instead of the pool's hidden labels where the pool asks one: see P
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -67,34 +67,20 @@ def active_learning(
     return (state for (state,) in runs)
 
 
-def in_lockstep(
-    pools: Sequence[Pool],
-    data: TaskData,
-    strategy: AnyStrategy,
-    *,
-    initial: Sequence[Tensor],
-    step: int,
-    rounds: int,
-    seeds: Sequence[int],
-    options: Mapping | None = None,
-    errors: Tensor | None = None,
-    device: str = "auto",
-) -> Iterator[list[Round]]:
-    """Several runs of active_learning at once, which differ in pool, initial labels (M,) and seed: a round of them all.
+def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=None, errors=None, device="auto"):
+    """Several runs of active_learning at once, of each its pool, initial labels (M,) and seed: an iterator of rounds.
 
-    Their task models train together; what a run does depends on the others by rounding only.
+    Their task models train together; what a run does depends on the others by rounding only. A round is a list[Round].
     """
     step, rounds = check_int("step", step, low=1), check_int("rounds", rounds, low=0)
     strategy, options = as_strategy(strategy, options)
     given = {} if errors is None else {"errors": errors}
     data.task.check_serves(strategy, data.multi_label, given=given)
     initial = [check_index(bought, len(data.codes), distinct=True) for bought in initial]
-    for pool, bought in zip(pools, initial, strict=True):
+    runs = []
+    for pool, bought, seed in zip(pools, initial, seeds, strict=True):
         _check_size(pool, data, len(bought), step, rounds)
-    runs = [
-        _run(pool, strategy, bought, step, rounds, seed, options, given)
-        for pool, bought, seed in zip(pools, initial, seeds, strict=True)
-    ]
+        runs.append(_run(pool, strategy, bought, step, rounds, seed, options, given))
     return _together(runs, data, seeds, device)
 
 
@@ -160,6 +146,6 @@ def _from_classes(start, images, labels, generator):
     for name, count in sorted(start.items()):  # a run's configuration does not know their order
         chosen = images.class_names.index(check_choice("class", name, images.class_names))
         members = (labels == chosen).nonzero().squeeze(1)
-        check_int(f"images of class {name!r}", count, low=1, high=len(members))
+        count = check_int(f"images of class {name!r}", count, low=1, high=len(members))
         parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(parts)

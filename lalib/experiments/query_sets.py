@@ -1,13 +1,8 @@
-"""Comparisons without retraining, over paired seeds: of query sets chosen at once, and of maps.
-
-A run's configuration holds all that its result depends on, with fingerprints of the images, so that run_all never meets
-a stale file.
-"""
+"""Comparisons without retraining, over paired seeds: of query sets chosen at once, and of maps."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
 from lalib.codes.measures import class_balance, one_nn_error, trustworthiness
@@ -67,14 +62,15 @@ def compare_query_sets(
     shared = {
         **_seen(images, test, device),
         "encoder": _describe(encoder, images),
-        "strategies": {label: [identity(s), _given(strategies, label)] for label, (s, _) in entered.items()},
+        "strategies": {label: [identity(s), describe(options)] for label, (s, options) in entered.items()},
         "sizes": sizes,
         "task": task,
         "steps": check_int("steps", steps, low=1),
     }
     ratios = several("ratio", ratios, check_number, low=1)
     runs = [{**shared, "ratio": ratio, "seed": seed} for seed in seeds_of(seeds) for ratio in ratios]
-    return run_all(_QuerySetRun(images, test, device, entered), runs, out, jobs=jobs, progress=progress)
+    function = partial(_query_sets, images, test, device, entered)
+    return run_all(function, runs, out, jobs=jobs, progress=progress)
 
 
 def _seen(images: ImageSet, test: ImageSet, device: str) -> dict:
@@ -83,47 +79,27 @@ def _seen(images: ImageSet, test: ImageSet, device: str) -> dict:
     return {"images": images.fingerprint(), "test": test.fingerprint()} | ({} if kind == "cpu" else {"device": kind})
 
 
-def _given(strategies, label: str) -> dict:
-    """The options that were given for a strategy; defaults are no part of these configurations."""
-    given = strategies[label] if isinstance(strategies, Mapping) else None
-    return describe(given[1]) if isinstance(given, tuple | list) else {}
-
-
-class _QuerySetRun:
-    """Calls one run of compare_query_sets; holds what the configuration only names."""
-
-    def __init__(self, images: ImageSet, test: ImageSet, device: str, entered: dict):
-        self.images, self.test, self.device, self.entered = images, test, device, entered
-
-    def __call__(self, run: dict) -> list[dict]:
-        seed, ratio = run["seed"], run["ratio"]
-        pool = self.images if ratio == 1 else unbalance(self.images, ratio, seed=seed)
-        model = _train(run["encoder"], pool, seed, self.device)
-        given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
-        inputs = (pool, self.test)
-        if run["task"] == "mlp":
-            inputs = ((given["codes"], pool.labels), (encode(model, self.test), self.test.labels))
-        return [
-            {"strategy": label, "labels": n, "ratio": ratio, "seed": seed} | self._score(run, pool, inputs, query)
-            for label, (strategy, options) in self.entered.items()
-            for n in run["sizes"]
-            for query in [select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)]
-        ]
-
-    def _score(self, run: dict, pool: ImageSet, inputs: tuple, query: torch.Tensor) -> dict:
-        """Train the task model on the images `query` and test it."""
-        train, test = inputs
-        settings = {"epochs": max(1, round(run["steps"] * 32 / len(query))), "seed": run["seed"], "device": self.device}
-        if run["task"] == "cnn":
-            classifier = CNNClassifier(pool.image_shape, pool.n_classes, seed=run["seed"])
-            fit_fully(classifier, train.subset(query), **settings)
-            score = accuracy(classifier, test)
-        else:
-            classifier = MLPClassifier(train[0].shape[1], pool.n_classes, seed=run["seed"])
-            fit_fully(classifier, (train[0][query], train[1][query]), **settings)
-            score = accuracy(classifier, *test)
-        picked = pool.labels[query]
-        return {"accuracy": score, "balance": class_balance(picked, pool.n_classes), "classes": len(picked.unique())}
+def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, run: dict) -> list[dict]:
+    """The rows of one run of compare_query_sets; the first four are what its configuration only names."""
+    seed, ratio = run["seed"], run["ratio"]
+    pool = images if ratio == 1 else unbalance(images, ratio, seed=seed)
+    model = _train(run["encoder"], pool, seed, device)
+    given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
+    on_codes = run["task"] == "mlp"
+    x, x_test = (given["codes"], encode(model, test)) if on_codes else (pool.images, test.images)
+    rows = []
+    for label, (strategy, options) in entered.items():
+        for n in run["sizes"]:
+            query = select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)
+            size, kind = (x.shape[1], MLPClassifier) if on_codes else (pool.image_shape, CNNClassifier)
+            classifier, labels = kind(size, pool.n_classes, seed=seed), pool.labels[query]
+            epochs = max(1, round(run["steps"] * 32 / n))
+            data = (x[query], labels) if on_codes else pool.subset(query)
+            fit_fully(classifier, data, epochs=epochs, seed=seed, device=device)
+            row = {"strategy": label, "labels": n, "ratio": ratio, "seed": seed}
+            row |= {"accuracy": accuracy(classifier, x_test, test.labels)}
+            rows.append(row | {"balance": class_balance(labels, pool.n_classes), "classes": len(labels.unique())})
+    return rows
 
 
 def compare_maps(
@@ -150,24 +126,19 @@ def compare_maps(
         for seed in seeds_of(seeds)
         for label, encoder in models.items()
     ]
-    return run_all(_MapRun(images, test, device), runs, out, jobs=jobs, progress=progress)
+    return run_all(partial(_map, images, test, device), runs, out, jobs=jobs, progress=progress)
 
 
-class _MapRun:
-    """Calls one run of compare_maps."""
-
-    def __init__(self, images: ImageSet, test: ImageSet, device: str):
-        self.images, self.test, self.device = images, test, device
-
-    def __call__(self, run: dict) -> list[dict]:
-        model = _train(run["encoder"], self.images, run["seed"], self.device)
-        codes, test_codes = encode(model, self.images), encode(model, self.test)
-        scores = {
-            "one_nn_error": one_nn_error(codes, self.images.labels, test_codes, self.test.labels),
-            "trustworthiness": trustworthiness(self.test, test_codes),
-            "mae": float(reconstruction_errors(model, self.test).mean()),
-        }
-        return [{"model": run["label"], "seed": run["seed"]} | scores]
+def _map(images: ImageSet, test: ImageSet, device: str, run: dict) -> list[dict]:
+    """The row of one run of compare_maps."""
+    model = _train(run["encoder"], images, run["seed"], device)
+    codes, test_codes = encode(model, images), encode(model, test)
+    scores = {
+        "one_nn_error": one_nn_error(codes, images.labels, test_codes, test.labels),
+        "trustworthiness": trustworthiness(test, test_codes),
+        "mae": float(reconstruction_errors(model, test).mean()),
+    }
+    return [{"model": run["label"], "seed": run["seed"]} | scores]
 
 
 def _describe(encoder: Mapping, images: ImageSet) -> dict:

@@ -21,7 +21,7 @@ from lalib.data.door import as_tensor, plain
 from lalib.data.seeds import generator
 from lalib.experiments import statistics
 from lalib.experiments.statistics import interval as interval
-from lalib.experiments.tables import aulc, check_table, common, in_order, name_classes, paired, paired_sets
+from lalib.experiments.tables import aulc, by_labels, check_table, common, name_classes, paired, paired_sets
 from lalib.experiments.tables import load as load
 from lalib.experiments.tables import save as save
 
@@ -38,13 +38,11 @@ def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float =
     A row per strategy and number of labels, strategies in the order of the table. Runs may be unfinished: each row
     tells its seeds; with one seed low and high are NaN.
     """
-    check_table(table, value)
-    groups = table.groupby(["strategy", "labels"], sort=False)[value]
-    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
+    frame = by_labels(table, value)
     freedom = (frame["seeds"] - 1).where(frame["seeds"] > 1)
-    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame.pop("spread") / np.sqrt(frame["seeds"])
+    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
     frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
-    return in_order(frame, table)[["strategy", "labels", "mean", "low", "high", "seeds"]]
+    return frame[["strategy", "labels", "mean", "low", "high", "seeds"]]
 
 
 def summary(
@@ -109,7 +107,6 @@ def label_saving(
     "at most", needed is its first number of labels and low is 0. Otherwise bound is "".
     """
     wide = paired(table, value, baseline)
-    check_int("resamples", resamples, low=1)
     random = common(wide.loc[baseline])
     others = [s for s in wide.index.unique("strategy") if s != baseline]
     points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
@@ -117,11 +114,10 @@ def label_saving(
         raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
     used = np.array([n for part in points.values() for n in part.columns])
     reached = np.concatenate([part.to_numpy() for part in points.values()], axis=1)  # (seeds, rows of the result)
-    draws = statistics.bootstrap_weights(len(random), resamples, generator(seed, "bootstrap"))
-    (low, high), *some = (
-        _needed(random, reached, weights) for weights in [np.full(len(random), 1 / len(random)), *draws]
-    )
-    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), len(random), confidence)
+    n = len(random)
+    draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
+    (low, high), *some = (_needed(random, reached, weights) for weights in [np.full(n, 1 / n), *draws])
+    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), n, confidence)
     frame = pd.DataFrame({"strategy": [s for s, part in points.items() for _ in part], "labels": used})
     frame["needed"] = np.where(np.isinf(high), low, high)
     frame["saving"], frame["low"], frame["high"] = frame["needed"] / used, ends[0] / used, ends[1] / used
@@ -145,11 +141,11 @@ def against_random(
 ) -> pd.DataFrame:
     """Each strategy against the baseline, paired by seed within the cells named by `by`.
 
-    table: a DataFrame with columns strategy, seed, `by` and `value`. by: e.g. "labels" for a test at every number of
-    labels. Returns one row per cell and strategy: mean (of `value`), difference (to the baseline), low and high (95 % t
-    interval of the difference), seeds, wins (seeds in which it is above the baseline), ties, losses, p (two-sided;
-    test: "wilcoxon" for signed ranks or "t", which can be small with five seeds) and p_holm (corrected within the
-    cell). Raises ValueError if a strategy misses a seed of the baseline's.
+    table: with columns strategy, seed, `by` and `value`. by: e.g. "labels" for a test at every number of labels.
+    Returns a row per cell and strategy: mean (of `value`), difference (to the baseline), low and high (its 95 % t
+    interval), seeds, wins (seeds in which it is above the baseline), ties, losses, p (two-sided; test: "wilcoxon" for
+    signed ranks, or "t", which can be small with five seeds) and p_holm (corrected within the cell). Raises ValueError
+    if a strategy misses a seed of the baseline's.
     """
     check_choice("test", test, TESTS)
     by = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
@@ -172,12 +168,11 @@ def penalty_matrix(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame
     As in [Ash2020]: at each of L numbers of labels a paired t-test over seeds at the two-sided 5 % level adds 1/L where
     the row is significantly better. A column `data` in the table separates data sets, each of which adds at most 1.
     """
-    parts = paired_sets(table, value)
+    parts = paired_sets(table, value).values()
     names = table["strategy"].unique().tolist()
     matrix = pd.DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
-    for wide in parts.values():
-        curves = {name: wide.loc[name].to_numpy() for name in names}
-        matrix += np.array([[statistics.penalty(curves[row], curves[column]) for column in names] for row in names])
+    for curves in ([wide.loc[name].to_numpy() for name in names] for wide in parts):
+        matrix += np.array([[statistics.penalty(row, column) for column in curves] for row in curves])
     matrix.loc["mean"] = matrix.mean(axis=0)
     return matrix
 
@@ -229,15 +224,11 @@ def fluctuation(table: pd.DataFrame, value: str = "accuracy", confidence: float 
 
     The interval takes the values over seeds as normal. Raises ValueError where a row would rest on one seed.
     """
-    check_table(table, value)
-    frame = table.groupby(["strategy", "labels"], sort=False)[value].agg(spread="std", seeds="count").reset_index()
-    if (frame["seeds"] < 2).any():
-        lonely = frame[frame["seeds"] < 2].iloc[0]
-        raise ValueError(
-            f"a spread needs at least 2 seeds, got 1 of {lonely['strategy']!r} at {lonely['labels']} labels"
-        )
+    frame = by_labels(table, value)
+    for lonely in frame[frame["seeds"] < 2].itertuples():
+        raise ValueError(f"a spread needs at least 2 seeds, got 1 of {lonely.strategy!r} at {lonely.labels} labels")
     frame["low"], frame["high"] = statistics.spread_interval(frame["spread"], frame["seeds"], confidence)
-    return in_order(frame, table)[["strategy", "labels", "spread", "low", "high", "seeds"]]
+    return frame[["strategy", "labels", "spread", "low", "high", "seeds"]]
 
 
 def fluctuation_ratio(

@@ -48,12 +48,12 @@ def run_all(
 ) -> "pandas.DataFrame":
     """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
 
-    groups: all runs, in groups that are computed together, in this order: then function(group) gives the rows of each
-    of its runs, and a group is computed whole if the file of one of its runs is missing; what others hold stays.
-    jobs: processes of one thread each on this machine; or cluster: a dask.distributed Client, or a scheduler's address,
-    whose workers compute, each process one run or group at a time on one thread, while this process writes the files,
-    so that they need not share a disk; a run whose worker dies goes to another one. on_run: called with the rows of
-    every run, those found in `out` first, as soon as they are there.
+    groups: all runs, in groups that are computed together, in this order. Then function(group) gives the rows of each
+    of its runs. If one file of a group is missing, the whole group is computed; the other files stay as they are.
+    jobs: processes of one thread each on this machine. cluster: a dask.distributed Client or a scheduler's address. Its
+    workers compute on one thread, a run or group at a time; this process writes the files, so that no disk is shared; a
+    run whose worker dies goes to another one. on_run: called with the rows of every run as soon as they are there,
+    those found in `out` first.
     A damaged file is reported as a warning and its run done again. The first run that fails ends the call with its
     error, LalibError if its process dies every time; what was finished before is kept.
     """
@@ -149,7 +149,7 @@ def _records(function, group: Group, single_thread: bool) -> list[dict]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for torch in the block. The process has as many as before when the last of several blocks ends."""
+    """One thread for torch in the block, and after it as many as before the first of several that overlap."""
     with _COUNTING:
         if not _INSIDE:
             _BEFORE[:] = [torch.get_num_threads()]
@@ -170,9 +170,9 @@ def _write(records: list[dict], out: Path) -> dict[str, Rows]:
         path = out / _file_name(record["run"])
         rows[path.name] = read_rows(out, record["run"])
         if rows[path.name] is None:
-            rows[path.name] = record["rows"]
             with written_whole(path) as temporary:
                 temporary.write_text(json.dumps(record, indent=1))
+            rows[path.name] = record["rows"]
     return rows
 
 

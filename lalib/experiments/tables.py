@@ -106,11 +106,12 @@ def aulc(wide: pd.DataFrame) -> pd.DataFrame:
     return frame[wide.index.unique("strategy")]
 
 
-def in_order(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """`frame` sorted by number of labels within each strategy, strategies as they come in `table`."""
+def by_labels(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """mean, spread and seeds of `value`: a row per strategy, in the order of the table, and number of labels."""
+    groups = check_table(table, value).groupby(["strategy", "labels"], sort=False)[value]
+    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
     place = {strategy: i for i, strategy in enumerate(table["strategy"].unique())}
-    order = np.lexsort((frame["labels"], frame["strategy"].map(place)))
-    return frame.iloc[order].reset_index(drop=True)
+    return frame.iloc[np.lexsort((frame["labels"], frame["strategy"].map(place)))].reset_index(drop=True)
 
 
 def name_classes(class_names: Sequence[str] | None, n: int) -> list[str]:

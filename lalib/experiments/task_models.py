@@ -51,15 +51,7 @@ def train(
     return train_together(data, bought, seeds=[seed], round=round, last=[last], device=device)[0]
 
 
-def train_together(
-    data: TaskData,
-    bought: Sequence[tuple[Tensor, Tensor]],
-    *,
-    seeds: Sequence[int],
-    round: int = 0,
-    last: Sequence["TaskModel | None"],
-    device: str = "auto",
-) -> list["TaskModel"]:
+def train_together(data: TaskData, bought, *, seeds, last, round: int = 0, device: str = "auto") -> list["TaskModel"]:
     """`train` for several runs of equally many labels at once: of each (index (M,), labels), seed and last.
 
     What comes out is that of `train` up to rounding, which depends on how many train together.
@@ -120,13 +112,10 @@ class TaskModel:
         self.seed, self.round, self.device = seed, round, device
         self.classifier, self._members = classifier, []
 
-    @property
-    def _examples(self) -> tuple[Tensor, Tensor, Generated | None]:
-        return self.index, self.labels, self.generated
-
     def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
         """Train further models on the examples of this one."""
-        _fit(models, self.data, [self._examples] * len(models), seeds, self.round, self.device)
+        examples = (self.index, self.labels, self.generated)
+        _fit(models, self.data, [examples] * len(models), seeds, self.round, self.device)
 
     def sources(self, own: Iterable[Source] = ()) -> dict[str, Callable[..., Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks; own: sources of a strategy."""
@@ -135,7 +124,7 @@ class TaskModel:
         }
 
     def _give(self, source: Source, **settings) -> Tensor:
-        self.data.task.check_gives(source, self.data.multi_label, source.name)
+        source.check(self.data.task, self.data.multi_label, source.name)
         settings = source.settled(settings)
         return getattr(self, source.name)(**settings) if source.model is True else source.model(self, **settings)
 
@@ -191,7 +180,7 @@ class TaskModel:
         return self._losses(self.codes(), loss_weight)
 
     def _losses(self, codes: Tensor | None, weight: float) -> Tensor:
-        task, origin = self.data.task, _origin(*self._examples)
+        task, origin = self.data.task, _origin(self.index, self.labels, self.generated)
         batches = task.n_batches(len(origin)) * task.n_epochs(len(origin), self.round)
         predictor = self._predictor(batches, weight, None if codes is None else codes[origin])
         self._fit([predictor], [self.seed])

@@ -20,7 +20,6 @@ from lalib.models.conditional import ConditionalVAE
 from lalib.models.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
 from lalib.models.views import RandomViews
 from lalib.strategies.registry import STRATEGIES
-from lalib.strategies.sources import Source
 from lalib.strategies.view import Strategy
 from lalib.training.fitting import OPTIMIZERS, SCHEDULES
 from lalib.training.generation import Generated, GenerativeAugmentation
@@ -72,15 +71,17 @@ class RoundEncoder:
 
     def training(self) -> dict:
         """What fit is told."""
-        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        return {name: value for name, value in vars(self).items() if name not in ("model", "latent_dim", "options")}
 
 
 def _settle(config, whole: Mapping[str, int], numbers: tuple[str, ...]) -> None:
     """Check fields, whole numbers of at least so much and numbers of at least 0, and make all Python's; None stays."""
+    if not isinstance(config.options, Mapping):
+        raise TypeError(f"options must be a dict, got {type(config.options).__name__}")
     checks = [(name, check_int, low) for name, low in whole.items()] + [(name, check_number, 0) for name in numbers]
-    given = {name: getattr(config, name) for name, _, _ in checks}
+    given = vars(config)
     found = {name: check(name, given[name], low=low) for name, check, low in checks if given[name] is not None}
-    vars(config).update(found, options=plain(dict(config.options)))
+    given.update(found, options=plain(dict(config.options)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,34 +126,31 @@ class Task:
 
     def __post_init__(self):
         check_choice("task", self.model, TASKS)
-        for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
-            raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
-        check_known(f"task {self.model!r}", self.options, self._defaults())
         whole = {"steps": 1, "epochs": 1, "more_epochs": 0, "batch_size": 1}
         _settle(self, whole, ("learning_rate", "weight_decay"))
+        for name in sorted(LEFT_TO_THE_LOOP & self.options.keys()):
+            raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
+        check_known(f"task {self.model!r}", self.options, self._defaults())
         if self.epochs is None and self.more_epochs:
             raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
         if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
             raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
+        for name, kind in (("encoder", RoundEncoder), ("generated", GenerativeAugmentation)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {type(getattr(self, name)).__name__}")
         if self.views is not None:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
             RandomViews(**self.views)
-        if self.encoder is not None:
-            if not isinstance(self.encoder, RoundEncoder):
-                raise TypeError(f"encoder must be a RoundEncoder, got {type(self.encoder).__name__}")
-            if not self.on_pixels:
-                raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
-        if self.generated is not None:
-            if not isinstance(self.generated, GenerativeAugmentation):
-                raise TypeError(f"generated must be a GenerativeAugmentation, got {type(self.generated).__name__}")
-            if not self.on_pixels or self.partly_labelled:
-                raise ValueError(
-                    "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and "
-                    f"'resnet18', got {self.model!r}"
-                )
+        if self.encoder is not None and not self.on_pixels:
+            raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
+        if self.generated is not None and (not self.on_pixels or self.partly_labelled):
+            raise ValueError(
+                "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and 'resnet18', "
+                f"got {self.model!r}"
+            )
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
@@ -190,15 +188,9 @@ class Task:
         if several and not strategy.several:
             raise LalibError(f"{label} needs one label per image; these images may have several")
         for source in strategy.sources:
-            self.check_gives(source, several, label)
+            source.check(self, several, label)
             if not source.model and source.name not in ("codes", *given):
                 raise LalibError(f"{label} needs {source.name} {source.shape}, which no task gives: {source.how}")
-
-    def check_gives(self, source: Source, several: bool, owner: str) -> None:
-        """LalibError if what the owner asks for needs another task, or one label per image and there are several."""
-        lacking = source.lacks(self, several)
-        if lacking:
-            raise LalibError(f"{owner} needs {lacking}")
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
@@ -226,15 +218,16 @@ class TaskData:
     multi_label: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "codes", check_codes(self.codes).float())
+        vars(self).update(
+            codes=check_codes(self.codes).float(),
+            multi_label=self.multi_label or self.images.multi_label,
+            images=replace(self.images, labels=None, files=()),
+        )
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
-        object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
-        if self.task.encoder is not None and self.multi_label:
-            raise LalibError("a round's encoder needs one label per image; these images may have several")
-        object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
-        if self.task.generated is not None and self.multi_label:
-            raise LalibError("generated images need one label per image; these images may have several")
+        whose = {"a round's encoder needs": self.task.encoder, "generated images need": self.task.generated}
+        for what in (what for what, part in whose.items() if part is not None and self.multi_label):
+            raise LalibError(f"{what} one label per image; these images may have several")
 
     @property
     def inputs(self) -> Tensor:
@@ -244,9 +237,8 @@ class TaskData:
     def classifier(self, seed: int) -> Classifier:
         """A new task model with the weights of that seed."""
         size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
-        classifier = TASKS[self.task.model](
-            size, self.images.n_classes, multi_label=self.multi_label, seed=seed, **self.task.options
-        )
+        settings = {"multi_label": self.multi_label, "seed": seed, **self.task.options}
+        classifier = TASKS[self.task.model](size, self.images.n_classes, **settings)
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)
         return classifier
@@ -267,10 +259,8 @@ class TaskData:
     def labelled(
         self, index: Tensor, labels: Tensor, generated: Generated | None = None
     ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
-        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them.
-
-        generated: images that come after those, if there are any.
-        """
+        """What `fit` trains on: inputs at `index` with these labels, then the generated images if there are any; and
+        the images without a label if the task takes them."""
         if self.task.partly_labelled:
             return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:

@@ -49,8 +49,8 @@ class Peer:
     """A strategy of lalib's, (view, n, *, generator) -> Selection, that queries one of scikit-activeml's.
 
     strategy: an instance, of which a copy is taken; it is never changed. given: further arguments of its query.
-    Raises LalibError if the package is not there or the query needs what lalib has not, which it names; TypeError for
-    anything but a pool strategy of one annotator; ValueError for an argument that its query does not take.
+    needs: what it asks the view for. Raises LalibError if the package is not there or the query needs what lalib has
+    not; TypeError for anything but a pool strategy of one annotator; ValueError for an argument of no query.
     """
 
     def __init__(self, strategy, given: Mapping | None = None):
@@ -72,8 +72,10 @@ class Peer:
         with _numpy_and_torch_seeded(_draw(generator)):
             try:
                 index = strategy.query(X=codes, y=labels, batch_size=int(n), **arguments)
-            except TypeError as error:
-                raise self._explained(error) from error
+            except TypeError as error:  # in our words if it is about what stands in for the classifier
+                if "TaskClassifier" not in str(error):
+                    raise
+                raise LalibError(cannot(self.__name__, f"refuses: {error}")) from error
         return Selection(torch.as_tensor(np.asarray(index), dtype=torch.int64))
 
     def _check_given(self):
@@ -88,27 +90,26 @@ class Peer:
 
     def _labels(self, view: PoolView) -> np.ndarray:
         """Labels (N,) float64, NaN where there is none."""
-        if len(view.labeled) and view.labels is None:
-            raise LalibError(
-                f"{self.__name__} needs the labels of the {len(view.labeled)} labelled images: pass labels=y"
-            )
-        labels = np.full(view.n_images, np.nan)
-        if len(view.labeled):
+        labels, count = np.full(view.n_images, np.nan), len(view.labeled)
+        if count and view.labels is None:
+            raise LalibError(f"{self.__name__} needs the labels of the {count} labelled images: pass labels=y")
+        if count:
             labels[view.labeled.numpy()] = view.labels.numpy()
         return labels
 
     def _stand_ins(self, view: PoolView, codes: np.ndarray, generator: torch.Generator) -> dict:
         """The task model in the place of each classifier that the query asks for."""
-        from lalib.strategies.peer_models import Rows, TaskClassifier, cannot, task_committee
+        from lalib.strategies.peer_models import TaskClassifier, task_committee
 
         found, name = {}, self.__name__
+        rows = {row.tobytes(): i for i, row in reversed(list(enumerate(codes)))}  # of equal codes the first image
         if "ignore_partial_fit" in self.asked and "clf" not in self.given:
             raise LalibError(cannot(name, "trains its classifier for every candidate"))
         for place in self.places:
             if place == "ensemble":
-                found[place] = task_committee(Rows(codes), view, name)
+                found[place] = task_committee(rows, view, name)
             else:
-                found[place] = TaskClassifier(Rows(codes), view.probs.cpu().double().numpy(), view, name)
+                found[place] = TaskClassifier(rows, view.probs.cpu().double().numpy(), view, name)
             found[STAND_INS[place]] = False
         if "discriminator" in self.asked and "discriminator" not in self.given:
             from skactiveml.classifier import SklearnClassifier
@@ -117,11 +118,13 @@ class Peer:
             found["discriminator"] = _prepared(SklearnClassifier(LogisticRegression(max_iter=1000)), generator)
         return found
 
-    def _explained(self, error: TypeError) -> Exception:
-        """The error of a query, in our words if it is about what stands in for the classifier."""
-        from lalib.strategies.peer_models import cannot
 
-        return LalibError(cannot(self.__name__, f"refuses: {error}")) if "TaskClassifier" in str(error) else error
+def cannot(owner: str, what: str) -> str:
+    """An error message: the strategy does what the task model's stand-in cannot."""
+    return (
+        f"{owner} {what}: there the task model, of which it sees the probabilities of the pool, cannot stand in. "
+        "Give it a classifier of its own, {label: (strategy, {'clf': classifier})}"
+    )
 
 
 def _check_strategy(strategy) -> None:
@@ -142,10 +145,8 @@ def _asked(strategy) -> dict[str, inspect.Parameter]:
     """The parameters of its query by name; those of the strategy inside, too, if it wraps one."""
     inner = getattr(strategy, "query_strategy", None)
     own = inspect.signature(strategy.query).parameters
-    return {
-        **(_asked(inner) if is_peer(inner) else {}),
-        **{k: p for k, p in own.items() if p.kind is not p.VAR_KEYWORD},
-    }
+    inside = _asked(inner) if is_peer(inner) else {}
+    return inside | {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
 
 
 def _prepared(value, generator: torch.Generator):

@@ -1,7 +1,4 @@
-"""Strategies by name and select(), which runs one on codes.
-
-Every module of this folder declares its strategies in a tuple DECLARED. A new one needs a file with such a tuple.
-"""
+"""Strategies by name, as the modules of this folder declare them in tuples DECLARED; and select(), which runs one."""
 
 import importlib
 import numbers
@@ -92,13 +89,11 @@ def run_strategy(strategy: AnyStrategy, view: PoolView, n: int, *, generator: to
         raise ValueError(f"n={n} exceeds the {len(view.unlabeled)} unlabelled images")
     if view.multi_label and not declared.several:
         raise LalibError(f"{declared.name} needs one label per image; these images may have several")
-    if STRATEGIES.get(declared.name) is declared:
-        return _check_selection(declared.name, declared(view, n, generator=generator, **options), view, n)
-    copies = Copies(view, declared.own)
-    selection = declared(copies, n, generator=generator, **options)
-    if copies.changed():
+    seen = view if STRATEGIES.get(declared.name) is declared else Copies(view, declared.own)
+    selection = declared(seen, n, generator=generator, **options)
+    if seen is not view and seen.changed():
         raise LalibError(
-            f"{declared.name} must leave what it is given as it was, but it changed {', '.join(copies.changed())}: "
+            f"{declared.name} must leave what it is given as it was, but it changed {', '.join(seen.changed())}: "
             "let it work on a copy, such as view.codes.clone()"
         )
     return _check_selection(declared.name, selection, view, n)

@@ -1,7 +1,4 @@
-"""What a strategy may ask the view for, each declared once: its name, its shape, and who gives it.
-
-A Source of a user's own is declared in the same way and named among the needs of a Strategy.
-"""
+"""What a strategy may ask the view for, each declared once: its name, its shape, and who gives it."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,11 +29,10 @@ class Setting:
 class Source:
     """Something that a strategy asks for, as view.<name> or view.get(name, **settings).
 
-    shape: its axes, such as "(T, N, C)", where N are the images of the pool. how: how a user gives it, for messages.
+    shape: its axes, such as "(T, N, C)", N the images of the pool. how: how a user gives it, for messages.
     model: how the task model of a loop gives it: a function (task model, **settings) -> tensor, or True: its method of
-    that name; False if it does not. settings: numbers that it depends on; they are options of every strategy that needs
-    it. lacks: (task, several) -> what it needs and this task has not, "" if nothing; several: whether images may have
-    several labels.
+    that name; False if it does not. settings: numbers that it depends on, options of all strategies that need it.
+    lacks: (task, several) -> what it needs and this task has not, or ""; several: images may have several labels.
     """
 
     name: str
@@ -57,6 +53,12 @@ class Source:
         """The letters of the shape."""
         return [axis for axis in self.shape if axis.isalpha()]
 
+    def check(self, task, several: bool, owner: str) -> None:
+        """LalibError if the task lacks what the owner of the source needs."""
+        lacking = self.lacks(task, several)
+        if lacking:
+            raise LalibError(f"{owner} needs {lacking}")
+
     def settled(self, settings: Mapping) -> dict:
         """All settings, those given checked, the others at their defaults."""
         check_known(self.name, settings, self.settings)
@@ -73,7 +75,9 @@ class Source:
         """
         if given is None:
             raise LalibError(f"this strategy needs {self.name} {self.shape}, which was not given: pass {self.how}")
-        taken = {name: value for name, value in settings.items() if callable(given) and _takes(given, name)}
+        known = inspect.signature(given).parameters if callable(given) else {}
+        every = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        taken = {name: value for name, value in settings.items() if every or name in known}
         for name in settings.keys() - taken.keys():
             if settings[name] != self.settings[name].default:
                 raise ValueError(f"{name}={settings[name]} changes nothing where {self.name} is given: leave it out")
@@ -84,11 +88,6 @@ class Source:
         if not torch.isfinite(value).all():
             raise ValueError(f"{self.name} must be finite, got NaN or infinity")
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-
-
-def _takes(function: Callable, name: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _alone(task, several):

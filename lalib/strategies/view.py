@@ -49,13 +49,13 @@ class PoolView:
         size = check_int("size", self.size if callable(codes) else len(check_codes(codes)), low=1)
         if self.size not in (None, size):
             raise ValueError(f"codes must be those of the {self.size} images, got {size} rows")
-        declared = SOURCES | {source.name: source for source in own}
-        for name in sources or ():
+        declared, sources = SOURCES | {source.name: source for source in own}, dict(sources or {})
+        for name in sources:
             check_choice("source", name, [known for known in declared if known != "codes"])
         labeled = check_index(() if self.labeled is None else self.labeled, size, "labeled", distinct=True)
         labels = labels_of(self.labels, len(labeled))
         vars(self).update(size=size, labeled=labeled, labels=labels)
-        vars(self).update(_given={"codes": codes, **(sources or {})}, _declared=declared, _found={}, _settings={})
+        vars(self).update(_given={"codes": codes, **sources}, _declared=declared, _found={}, _settings={})
 
     def __getattr__(self, name: str) -> Tensor:
         if name.startswith("_") or name not in self._declared:
@@ -65,8 +65,9 @@ class PoolView:
     def get(self, name: str, **settings) -> Tensor:
         """The source of that name on its device, computed with these settings. Raises what Source.value raises."""
         source = self._declared[check_choice("source", name, self._declared)]
-        set_before = {key: value for key, value in self._settings.items() if key in source.settings}
-        settings = source.settled(set_before | settings)
+        settings = source.settled(
+            {key: self._settings[key] for key in self._settings if key in source.settings} | settings
+        )
         key = (name, *settings.items())
         if key not in self._found:
             self._found[key] = source.value(self._given.get(name), self.size, settings)
@@ -75,7 +76,7 @@ class PoolView:
     def with_settings(self, settings: Mapping) -> "PoolView":
         """The same view, in which sources that depend on these settings are computed with them."""
         view = copy.copy(self)
-        vars(view)["_settings"] = self._settings | dict(settings)
+        vars(view).update(_settings=self._settings | dict(settings))
         return view
 
     @property

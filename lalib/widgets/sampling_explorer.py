@@ -53,7 +53,7 @@ def sampling_explorer(
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
 
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
-    (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
+    (N,), which add the strategies that need them. strategies: the names offered, by default all that need
     no label; strategy, second (None: only one), n, seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
     of random and others on such a map, with two seeds or more. The sentence then says how many random labels each
