@@ -21,6 +21,9 @@ def matched(images: ImageSet, test: ImageSet) -> ImageSet:
 
     LalibError unless both have labels; ValueError for images of another size and for a class that `images` has not.
     """
+    for given in (images, test):
+        if not isinstance(given, ImageSet):
+            raise TypeError(f"a comparison is of two ImageSets, got {type(given).__name__}: la.from_arrays makes one")
     if images.labels is None or test.labels is None:
         raise LalibError("a comparison needs labels of the images and of the test images")
     for what in ("image_shape", "multi_label"):

@@ -120,6 +120,8 @@ def compare_maps(
     images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
     """
     test = matched(images, test)
+    if not isinstance(models, Mapping) or not models:
+        raise TypeError(f"models must be {{label: encoder}}, at least one, got {models!r}")
     shared = _seen(images, test, device)
     runs = [
         {**shared, "label": label, "encoder": _describe(encoder, images), "seed": seed}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lalib.codes.coding import encode
 from lalib.data.checks import LalibError
-from lalib.data.door import check_index, check_labels, renumbered
+from lalib.data.door import as_tensor, check_codes, check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed
 from lalib.experiments.tasks import TaskData
@@ -231,6 +231,10 @@ def evaluate(model: TaskModel, inputs: Tensor | ImageSet, labels: Tensor | Image
     elif isinstance(labels, ImageSet) or labels is inputs:
         raise LalibError("evaluate needs labels: give an ImageSet with labels, or labels=")
     inputs = inputs.images if isinstance(inputs, ImageSet) else inputs
+    inputs = as_tensor(inputs, "inputs") if model.data.task.on_pixels else check_codes(inputs, "inputs").float()
+    if inputs.shape[1:] != model.data.inputs.shape[1:]:
+        wanted = ("n", *model.data.inputs.shape[1:])
+        raise ValueError(f"inputs must have shape {wanted}, as those of the pool, got {tuple(inputs.shape)}")
     labels = check_labels(labels, len(inputs), len(names), several=model.classifier.multi_label).cpu()
     probs = predict_proba(model.classifier, inputs)
     if not model.classifier.multi_label:

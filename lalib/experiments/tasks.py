@@ -218,6 +218,8 @@ class TaskData:
     multi_label: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.images, ImageSet):
+            raise TypeError(f"images must be an ImageSet, got {type(self.images).__name__}: la.from_arrays makes one")
         vars(self).update(
             codes=check_codes(self.codes).float(),
             multi_label=self.multi_label or self.images.multi_label,

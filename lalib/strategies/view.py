@@ -139,8 +139,8 @@ class Strategy:
     several: bool = True
 
     def __post_init__(self):
-        if not callable(self.function):
-            raise TypeError(f"the function of a strategy must be callable, got {self.function!r}")
+        if not callable(self.function) or isinstance(self.function, type) or not isinstance(self.name, str):
+            raise TypeError(f"a strategy must be a name and a function, got {self.name!r} and {self.function!r}")
         for need in self.needs or ():
             if not isinstance(need, Source):
                 check_choice("need", need, [*SOURCES, "labels"])

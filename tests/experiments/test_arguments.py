@@ -286,6 +286,8 @@ def _sets(out, **options):
         (_compare, {"encoder": (CODES,)}, TypeError, "encoder must be a model, 'pca', 'pixels' or a pair"),
         (_compare, {"encoder": (["a"], CODES)}, TypeError, "codes must hold real numbers"),
         (_compare, {"start": {"3": "two"}}, TypeError, "images of class '3' must be a whole number, got 'two'"),
+        (_compare, {"images": POOL.images}, TypeError, "a comparison is of two ImageSets, got Tensor"),
+        (_compare, {"strategies": [dict]}, TypeError, "a strategy must be a name and a function, got 'dict' and"),
         (_sets, {"encoder": "CAE"}, TypeError, "an encoder must be a dict with its model's name, got str"),
         (_sets, {"sizes": "many"}, TypeError, "size must be a whole number, got 'many'"),
         (_sets, {"sizes": []}, ValueError, "sizes must be distinct and at least one, got"),
@@ -347,6 +349,10 @@ def test_evaluate_matches_names(model):
     expected = evaluate(state, TEST.images if model == "cnn" else TEST_CODES, TEST.labels)
     assert expected["accuracy"] > 0.3
     assert evaluate(state, held_out, other) == expected
+    inputs = TEST.images if model == "cnn" else TEST_CODES.double()
+    assert evaluate(state, inputs.numpy(), TEST.labels.numpy()) == expected
+    with pytest.raises(ValueError, match=r"inputs must have shape \('n', .*\), as those of the pool, got"):
+        evaluate(state, inputs[:, :0] if model == "cnn" else inputs[:, :3], TEST.labels)
     if model == "cnn":
         assert evaluate(state, other) == evaluate(state, TEST) == expected
     with pytest.raises(la.LalibError, match="evaluate needs labels"):

@@ -311,7 +311,13 @@ def test_a_strategy_with_a_source_of_its_own():
     ("declare", "error", "message"),
     [
         (lambda: Strategy("a", hottest, needs=("prob",)), ValueError, "need must be one of .* Did you mean 'probs'"),
-        (lambda: Strategy("a", "margin"), TypeError, "the function of a strategy must be callable, got 'margin'"),
+        (lambda: Strategy("a", "margin"), TypeError, "a strategy must be a name and a function, got 'a' and 'margin'"),
+        (
+            lambda: Strategy("a", dict),
+            TypeError,
+            "a strategy must be a name and a function, got 'a' and <class 'dict'>",
+        ),
+        (lambda: Strategy(3, hottest), TypeError, "a strategy must be a name and a function, got 3 and <function hott"),
         (
             lambda: Source("my heat", "(N,)", "heat=h"),
             ValueError,
