@@ -106,23 +106,20 @@ def identity(strategy: str | Strategy) -> str | dict:
     return {"function": code, "sources": own} if own else code
 
 
-def source_code(function: Callable) -> str:
-    """The text of a function; ValueError where it does not say all, or is not to be had."""
-    if getattr(function, "__closure__", None) or inspect.ismethod(function):
+def source_code(value: Callable, alone: bool = True) -> str:
+    """The text of a function or class; ValueError where it is not to be had, or does not say all and must (alone)."""
+    name = getattr(value, "__qualname__", repr(value))
+    if alone and (getattr(value, "__closure__", None) or inspect.ismethod(value)):
         raise ValueError(
-            f"{function.__qualname__} depends on variables around it, by which its runs could not be told from others: "
+            f"{name} depends on variables around it, by which its runs could not be told from others: "
             "give what varies as options"
         )
-    return _text(function)
-
-
-def _text(value) -> str:
     try:
         return inspect.getsource(value)
     except (OSError, TypeError) as error:
         raise ValueError(
-            f"the source of {getattr(value, '__qualname__', repr(value))} is not to be had, so that its runs could not "
-            "be told from others: define it in a file or a notebook with def, and give what varies as options"
+            f"the source of {name} is not to be had, so that its runs could not be told from others: "
+            "define it in a file or a notebook with def, and give what varies as options"
         ) from error
 
 
@@ -141,7 +138,7 @@ def describe(value):
         kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
         return {"class": describe(type(value)), "parameters": describe(kept)}
     if isinstance(value, type) or inspect.isfunction(value):
-        digest = hashlib.sha256(_text(value).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(source_code(value, alone=False).encode()).hexdigest()[:16]
         return f"{value.__module__}.{value.__qualname__} {digest}"
     raise TypeError(
         f"a parameter of a strategy is a {type(value).__name__}, by which its runs cannot be told from others"

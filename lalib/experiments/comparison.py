@@ -1,8 +1,4 @@
-"""compare(): active learning, strategy against strategy over paired seeds.
-
-A run's configuration holds all that its result depends on, with fingerprints of images and codes, so that run_all never
-meets a stale file.
-"""
+"""compare(): active learning, strategy against strategy over paired seeds."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -111,17 +107,9 @@ def compare(
     data, held_out = TaskData(codes, images, task), (test.images if task.on_pixels else test_codes, test.labels)
     start = begin["start"] if isinstance(start, Mapping) else start
     function = partial(_learn, data, images.labels, held_out, errors, entered, start, device)
-    groups = _groups(runs, size)
+    count = len(entered)  # runs of one strategy are so far apart; all strategies come before the next seeds
+    groups = [runs[k + i : k + size * count : count] for k in range(0, len(runs), size * count) for i in range(count)]
     return run_all(function, runs, out, groups=groups, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
-
-
-def _groups(runs: list[dict], size: int) -> list[list[dict]]:
-    """Each strategy's runs, `size` seeds at a time, all strategies before the next seeds."""
-    by_label: dict[str, list[dict]] = {}
-    for run in runs:
-        by_label.setdefault(run["label"], []).append(run)
-    seeds = len(runs) // len(by_label)
-    return [of_one[start : start + size] for start in range(0, seeds, size) for of_one in by_label.values()]
 
 
 def _learn(data, labels, test, errors, entered, start, device, group: list[dict]) -> list[list[dict]]:

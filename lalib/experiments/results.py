@@ -1,9 +1,9 @@
 """What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
 
-The table is what `compare` returns: a DataFrame with a row per strategy, seed and round and the columns strategy, seed,
-round, labels (how many the task model was trained on), accuracy in [0, 1], and lists of whole numbers in picked,
-counts and confusion. Strategies are paired by seed. Where a number rests on numbers of labels, only those that every
-strategy and seed has count, so that a random run that goes on alone changes nothing.
+The table is what `compare` returns: a DataFrame with a row per strategy, seed and round. Every function checks it and
+raises TypeError or ValueError for a table that lacks what it needs (see tables.check_table). Strategies are paired by
+seed. Only numbers of labels that every strategy and seed has count, so that a random run that goes on alone changes
+nothing.
 
 [Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
 [Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
@@ -127,9 +127,8 @@ def label_saving(
 
 def _needed(random, reached, weights):
     """Bounds on the labels that the mean of `random` (seeds, K), with these weights, needs for that of `reached`."""
-    counts = random.columns.to_numpy(dtype=float)
     curve, targets = (np.round(weights @ values, 12) for values in (random.to_numpy(), reached))  # equal if shared
-    return statistics.labels_needed(counts, curve, targets)
+    return statistics.labels_needed(random.columns.to_numpy(dtype=float), curve, targets)
 
 
 def against_random(

@@ -1,7 +1,8 @@
 """Many runs, each written to a file of its own when it is done, and never run twice: here, in processes, on a cluster.
 
-A run's file is named by the hash of its configuration and written to a temporary name first, so that whatever stops a
-comparison, what was finished is kept and calling again goes on. Two comparisons may share a folder.
+A run's file is named by the hash of its configuration, which holds all that its result depends on, and is written whole
+or not at all. Whatever stops a comparison, what was finished is kept, and calling again goes on. Two comparisons may
+share a folder.
 """
 
 import contextlib

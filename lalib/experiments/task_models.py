@@ -88,9 +88,9 @@ def _generated(data, index, labels, seed, round, before, device) -> Generated | 
 def _fit(models: Sequence[Trainable], data: TaskData, examples: Sequence[tuple], seeds, round, device) -> None:
     """Train each model on its (index, labels, generated images or None) with its seed."""
     task, points = data.task, data.epoch_size(len(_origin(*examples[0])))
-    same = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
-    settings = {name: getattr(task, name) for name in same}
-    settings |= {"epochs": task.n_epochs(points, round), "device": device}
+    settings = {"epochs": task.n_epochs(points, round), "device": device}
+    for name in ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule"):
+        settings[name] = getattr(task, name)
     parts = [data.labelled(*part) for part in examples]
     if len(models) > 1 and task.together:
         fit_together(models, parts, seeds=seeds, **settings)
@@ -119,9 +119,8 @@ class TaskModel:
 
     def sources(self, own: Iterable[Source] = ()) -> dict[str, Callable[..., Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks; own: sources of a strategy."""
-        return {
-            source.name: functools.partial(self._give, source) for source in (*SOURCES.values(), *own) if source.model
-        }
+        given = [source for source in (*SOURCES.values(), *own) if source.model]
+        return {source.name: functools.partial(self._give, source) for source in given}
 
     def _give(self, source: Source, **settings) -> Tensor:
         source.check(self.data.task, self.data.multi_label, source.name)
@@ -135,9 +134,11 @@ class TaskModel:
     @functools.cached_property
     def _round_codes(self) -> Tensor:
         """Codes (N, L) of an encoder trained for this round; two images are at a root mean square distance of 1."""
-        encoder, images = self.data.encoder(self.seed), self.data.images
-        settings = self.data.task.encoder.training() | {"seed": self.seed, "device": self.device}
-        fit_fully(encoder, (images, self.data.partial(self.index, self.labels)), **settings)
+        wish, images = self.data.task.encoder, self.data.images
+        encoder = wish.build(images.image_shape, images.n_classes, self.seed)
+        settings = {name: getattr(wish, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        partial = self.data.partial(self.index, self.labels)
+        fit_fully(encoder, (images, partial), seed=self.seed, device=self.device, **settings)
         codes = encode(encoder, images)
         return codes / (2 * codes.var(dim=0, correction=0).sum()).sqrt()
 

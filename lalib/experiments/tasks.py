@@ -69,10 +69,6 @@ class RoundEncoder:
         config = self.build((1, 8, 8), 2, seed=0).config
         return {name: value for name, value in config.items() if name not in ("image_shape", "n_classes")}
 
-    def training(self) -> dict:
-        """What fit is told."""
-        return {name: value for name, value in vars(self).items() if name not in ("model", "latent_dim", "options")}
-
 
 def _settle(config, whole: Mapping[str, int], numbers: tuple[str, ...]) -> None:
     """Check fields, whole numbers of at least so much and numbers of at least 0, and make all Python's; None stays."""
@@ -174,7 +170,7 @@ class Task:
 
     @property
     def together(self) -> bool:
-        """Whether several models train faster together than one by one: see lalib.training.together."""
+        """Whether several models train faster together: see lalib.training.together."""
         return self.model == "mlp"
 
     def check_serves(
@@ -244,10 +240,6 @@ class TaskData:
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)
         return classifier
-
-    def encoder(self, seed: int) -> ConditionalVAE | ClassPriorVAE:
-        """A new encoder for the codes of a round."""
-        return self.task.encoder.build(self.images.image_shape, self.images.n_classes, seed)
 
     def epoch_size(self, labelled: int) -> int:
         """Inputs whose number decides how many minibatches an epoch has: see PartlyLabelled.batches."""
