@@ -1,4 +1,8 @@
-"""What a strategy may ask the view for, each declared once: its name, its shape, and who gives it."""
+"""What a strategy may ask the view for, each declared once: its name, its shape, and who gives it.
+
+passes: models or dropout passes behind mc_probs. loss_weight: of the pair loss beside the task's, where losses are
+learnt. vae_epochs, adversarial: epochs of the VAE of VAAL and TA-VAAL, and the weight of its adversarial term.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -51,7 +55,7 @@ class Source:
     @property
     def axes(self) -> list[str]:
         """The letters of the shape."""
-        return [axis for axis in self.shape if axis.isalpha()]
+        return [axis for axis in str(self.shape) if axis.isalpha()]
 
     def check(self, task, several: bool, owner: str) -> None:
         """LalibError if the task lacks what the owner of the source needs."""
