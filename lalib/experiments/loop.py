@@ -10,20 +10,20 @@ A person buys instead of the pool's hidden labels where the pool asks one: see P
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_options
-from lalib.data.door import check_labels
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.door import as_tensor, check_index, check_labels
 from lalib.data.seeds import generator
 from lalib.experiments.pool import Pool
 from lalib.experiments.task_models import TaskModel, train_together
 from lalib.experiments.tasks import TaskData
-from lalib.strategies.registry import STRATEGIES, Strategy, run_strategy
-from lalib.strategies.view import PoolView
+from lalib.strategies.registry import AnyStrategy, as_strategy, run_strategy
+from lalib.strategies.view import PoolView, Strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Round:
 def active_learning(
     pool: Pool,
     data: TaskData,
-    strategy: str | Strategy,
+    strategy: AnyStrategy,
     *,
     initial: Tensor,
     step: int,
@@ -57,43 +57,30 @@ def active_learning(
 ) -> Iterator[Round]:
     """Buy the labels of `initial` (M,), train, yield round 0; then `rounds` times select `step`, buy, train, yield.
 
-    strategy: a name in STRATEGIES or a function of that form, with its options. errors (N,): reconstruction errors, for
-    strategies that ask for them. The seed names everything that is drawn: weights, batches and the strategy's draws,
-    each in a stream of its own. Raises ValueError at once if the pool is too small for all rounds or not that of the
-    data, and for an unknown strategy or option.
+    strategy: as in select, with its options. errors (N,): reconstruction errors, for strategies that ask for them. The
+    seed names everything that is drawn: weights, batches and the strategy's draws, each in a stream of its own. Raises
+    ValueError at once if the pool is too small for all rounds or not that of the data, and for an unknown strategy or
+    option; LalibError for a strategy that needs what the task does not give.
     """
     settings = {"step": step, "rounds": rounds, "options": options, "errors": errors, "device": device}
     runs = in_lockstep([pool], data, strategy, initial=[initial], seeds=[seed], **settings)
     return (state for (state,) in runs)
 
 
-def in_lockstep(
-    pools: Sequence[Pool],
-    data: TaskData,
-    strategy: str | Strategy,
-    *,
-    initial: Sequence[Tensor],
-    step: int,
-    rounds: int,
-    seeds: Sequence[int],
-    options: Mapping | None = None,
-    errors: Tensor | None = None,
-    device: str = "auto",
-) -> Iterator[list[Round]]:
-    """Several runs of active_learning at once, which differ in pool, initial labels (M,) and seed: a round of them all.
+def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=None, errors=None, device="auto"):
+    """Several runs of active_learning at once, of each its pool, initial labels (M,) and seed: an iterator of rounds.
 
-    Their task models train together; what a run does depends on the others by rounding only.
+    Their task models train together; what a run does depends on the others by rounding only. A round is a list[Round].
     """
-    check_int("step", step, low=1)
-    check_int("rounds", rounds, low=0)
-    if isinstance(strategy, str):
-        check_options(strategy, STRATEGIES[check_choice("strategy", strategy, STRATEGIES)], dict(options or {}))
-    for pool, bought in zip(pools, initial, strict=True):
+    step, rounds = check_int("step", step, low=1), check_int("rounds", rounds, low=0)
+    strategy, options = as_strategy(strategy, options)
+    given = {} if errors is None else {"errors": errors}
+    data.task.check_serves(strategy, data.multi_label, given=given)
+    initial = [check_index(bought, len(data.codes), distinct=True) for bought in initial]
+    runs = []
+    for pool, bought, seed in zip(pools, initial, seeds, strict=True):
         _check_size(pool, data, len(bought), step, rounds)
-    runs = [
-        _run(pool, data, strategy, bought, step, rounds, seed, dict(options or {}), errors)
-        for pool, bought, seed in zip(pools, initial, seeds, strict=True)
-    ]
+        runs.append(_run(pool, strategy, bought, step, rounds, seed, options, given))
     return _together(runs, data, seeds, device)
 
 
@@ -107,16 +94,16 @@ def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int
         raise LalibError(f"'m2-vaal' needs unlabelled images in every round: buy fewer than all {left} that are left")
 
 
-def _run(pool, data, strategy, bought, step, rounds, seed, options, errors):
+def _run(pool, strategy: Strategy, bought, step, rounds, seed, options, given):
     """The rounds of a run, each in two steps: yields what there is to train on, is sent the model and its seconds."""
-    given, selecting, record = {} if errors is None else {"errors": errors}, 0.0, {}
+    selecting, record = 0.0, {}
     for round in range(rounds + 1):
         pool.buy(bought)
         model, training = yield pool.labeled, pool.labels
         yield Round(round, bought, model, selecting, training, record)
         if round < rounds:
             started = time.perf_counter()
-            view = pool.view(model.codes, **model.sources(), **given)
+            view = pool.view(model.codes, strategy.own, **model.sources(strategy.own), **given)
             selection = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options)
             bought, record = selection.index, selection.record
             selecting = time.perf_counter() - started
@@ -132,7 +119,7 @@ def _together(runs, data, seeds, device):
 
 
 def cold_start(
-    start: str | Strategy | Mapping[str, int],
+    start: AnyStrategy | Mapping[str, int],
     data: TaskData,
     n: int | None = None,
     *,
@@ -142,9 +129,9 @@ def cold_start(
 ) -> Tensor:
     """Indices (n,) of the images whose labels are bought first.
 
-    start: a strategy that needs no label, of which n images are asked; or {class name: how many}, drawn at random from
-    these classes alone with the help of labels (N,), which only this start needs and no strategy sees, as in a study
-    that begins with three of ten classes.
+    start: a strategy that needs no label, which is asked for n images; or {class name: how many}, drawn at random from
+    these classes alone, as in a study that begins with three of ten classes. Only this start needs labels (N,), which
+    no strategy sees.
     """
     if isinstance(start, Mapping):
         return _from_classes(start, data.images, labels, generator(seed, "initial"))
@@ -153,12 +140,12 @@ def cold_start(
 
 
 def _from_classes(start, images, labels, generator):
-    if labels is None or torch.as_tensor(labels).ndim > 1:
+    if labels is None or as_tensor(labels, "labels").ndim > 1:
         raise LalibError("a start from chosen classes needs one label per image: give labels= (N,)")
     labels, parts = check_labels(labels, len(images), images.n_classes), []
     for name, count in sorted(start.items()):  # a run's configuration does not know their order
         chosen = images.class_names.index(check_choice("class", name, images.class_names))
         members = (labels == chosen).nonzero().squeeze(1)
-        check_int(f"images of class {name!r}", count, low=1, high=len(members))
+        count = check_int(f"images of class {name!r}", count, low=1, high=len(members))
         parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(parts)

@@ -1,47 +1,29 @@
 """What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
 
-The table is what `compare` returns: a DataFrame with a row per strategy, seed and round and the columns strategy, seed,
-round, labels (how many the task model was trained on), accuracy in [0, 1], and lists of whole numbers in picked,
-counts and confusion. Strategies are paired by seed. Where a number rests on numbers of labels, only those that every
-strategy and seed has count, so that a random run that goes on alone changes nothing.
+The table is what `compare` returns: a DataFrame with a row per strategy, seed and round. Every function checks it and
+raises TypeError or ValueError for a table that lacks what it needs (see tables.check_table). Strategies are paired by
+seed. Only numbers of labels that every strategy and seed has count, so that a random run that goes on alone changes
+nothing.
 
 [Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
 [Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy import stats
 
 from lalib.data.checks import check_choice, check_int, check_number
+from lalib.data.door import as_tensor, plain
 from lalib.data.seeds import generator
 from lalib.experiments import statistics
-from lalib.experiments.statistics import interval
-from lalib.experiments.tables import aulc, check_table, common, in_order, load, name_classes, paired, paired_sets, save
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = [
-    "CriticalDifference",
-    "against_random",
-    "batch_classes",
-    "confusion",
-    "critical_difference",
-    "curve_data",
-    "fluctuation",
-    "fluctuation_ratio",
-    "interval",
-    "label_saving",
-    "load",
-    "penalty_matrix",
-    "ranks",
-    "save",
-    "summary",
-]
-
+from lalib.experiments.statistics import interval as interval
+from lalib.experiments.tables import aulc, by_labels, check_table, common, name_classes, paired, paired_sets
+from lalib.experiments.tables import load as load
+from lalib.experiments.tables import save as save
 
 TESTS = ("wilcoxon", "t")
 SUMMARY = (
@@ -50,26 +32,22 @@ SUMMARY = (
 )
 
 
-def curve_data(table: "pd.DataFrame", value: str = "accuracy", confidence: float = 0.95) -> "pd.DataFrame":
+def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
     """Learning curves: columns strategy, labels, mean (of `value`), low, high (t interval over seeds), seeds.
 
     A row per strategy and number of labels, strategies in the order of the table. Runs may be unfinished: each row
     tells its seeds; with one seed low and high are NaN.
     """
-    from scipy import stats
-
-    check_table(table, value)
-    groups = table.groupby(["strategy", "labels"], sort=False)[value]
-    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
+    frame = by_labels(table, value)
     freedom = (frame["seeds"] - 1).where(frame["seeds"] > 1)
-    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame.pop("spread") / np.sqrt(frame["seeds"])
+    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
     frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
-    return in_order(frame, table)[["strategy", "labels", "mean", "low", "high", "seeds"]]
+    return frame[["strategy", "labels", "mean", "low", "high", "seeds"]]
 
 
 def summary(
-    table: "pd.DataFrame", value: str = "accuracy", baseline: str = "random", confidence: float = 0.95
-) -> "pd.DataFrame":
+    table: pd.DataFrame, value: str = "accuracy", baseline: str = "random", confidence: float = 0.95
+) -> pd.DataFrame:
     """A row per strategy, the best first: what it reaches, and how it compares with the baseline, paired by seed.
 
     Columns: strategy; seeds; labels (the largest number that all strategies have) and final (mean `value` there); aulc
@@ -79,25 +57,36 @@ def summary(
     over the strategies); wins, ties, losses (seeds in which AULC is above, equal, below). The baseline's own row has
     no p and no saving. Raises ValueError for fewer than two seeds or strategies that are not paired.
     """
-    import pandas as pd
-
     wide = common(paired(table, value, baseline))
     areas, labels = aulc(wide), int(wide.columns[-1])
-    rows = []
-    for strategy in areas.columns:
-        mean, low, high = interval(areas[strategy] - areas[baseline], confidence)
-        reached = {"labels": labels, "final": wide.loc[strategy, labels].mean(), "aulc": areas[strategy].mean()}
-        against = {"difference": mean, "low": low, "high": high} | _against(areas, strategy, baseline)
-        rows.append({"strategy": strategy, "seeds": len(areas)} | reached | against)
-    frame = _add_holm(pd.DataFrame(rows), baseline)
+    frame = _versus(areas, baseline, confidence).rename(columns={"mean": "aulc"})
+    frame = frame.assign(labels=labels, final=[wide.loc[strategy, labels].mean() for strategy in areas.columns])
     saved = label_saving(table, value, baseline, labels=labels, confidence=confidence)
     saved = saved.rename(columns={"low": "saving_low", "high": "saving_high"}).drop(columns="labels")
     frame = frame.merge(saved, on="strategy", how="left").sort_values("aulc", ascending=False, kind="stable")
     return frame[list(SUMMARY)].fillna({"bound": ""}).reset_index(drop=True)
 
 
+def _versus(wide: pd.DataFrame, baseline: str, confidence: float = 0.95, test: str = "wilcoxon") -> pd.DataFrame:
+    """A row per strategy: its mean, and how it compares with the baseline; wide: a row per seed, a column for each."""
+    rows = []
+    for strategy in wide.columns:
+        difference = wide[strategy] - wide[baseline]
+        mean, low, high = interval(difference, confidence)
+        row = {"strategy": strategy, "mean": wide[strategy].mean(), "difference": mean, "low": low, "high": high}
+        difference = np.round(difference.to_numpy(), 12)  # equal but for rounding is a tie
+        signs = {"wins": (difference > 0).sum(), "ties": (difference == 0).sum(), "losses": (difference < 0).sum()}
+        p = float("nan") if strategy == baseline else statistics.paired_p(difference, test)
+        rows.append(row | {"seeds": len(wide), **signs, "p": p})
+    frame = pd.DataFrame(rows)
+    others = frame["strategy"] != baseline
+    frame["p_holm"] = np.nan
+    frame.loc[others, "p_holm"] = statistics.holm(frame.loc[others, "p"])
+    return frame
+
+
 def label_saving(
-    table: "pd.DataFrame",
+    table: pd.DataFrame,
     value: str = "accuracy",
     baseline: str = "random",
     *,
@@ -105,7 +94,7 @@ def label_saving(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """How many labels the baseline needs for the accuracy of each strategy, divided by the labels used.
 
     labels: the number used; None for the last of each strategy, "all" for a row at each of its numbers of labels.
@@ -117,10 +106,7 @@ def label_saving(
     censored is True, needed is where its run ended and high is infinite: run it longer. If it starts above, bound is
     "at most", needed is its first number of labels and low is 0. Otherwise bound is "".
     """
-    import pandas as pd
-
     wide = paired(table, value, baseline)
-    check_int("resamples", resamples, low=1)
     random = common(wide.loc[baseline])
     others = [s for s in wide.index.unique("strategy") if s != baseline]
     points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
@@ -128,11 +114,10 @@ def label_saving(
         raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
     used = np.array([n for part in points.values() for n in part.columns])
     reached = np.concatenate([part.to_numpy() for part in points.values()], axis=1)  # (seeds, rows of the result)
-    draws = statistics.bootstrap_weights(len(random), resamples, generator(seed, "bootstrap"))
-    (low, high), *some = (
-        _needed(random, reached, weights) for weights in [np.full(len(random), 1 / len(random)), *draws]
-    )
-    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), len(random), confidence)
+    n = len(random)
+    draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
+    (low, high), *some = (_needed(random, reached, weights) for weights in [np.full(n, 1 / n), *draws])
+    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), n, confidence)
     frame = pd.DataFrame({"strategy": [s for s, part in points.items() for _ in part], "labels": used})
     frame["needed"] = np.where(np.isinf(high), low, high)
     frame["saving"], frame["low"], frame["high"] = frame["needed"] / used, ends[0] / used, ends[1] / used
@@ -142,58 +127,51 @@ def label_saving(
 
 def _needed(random, reached, weights):
     """Bounds on the labels that the mean of `random` (seeds, K), with these weights, needs for that of `reached`."""
-    counts = random.columns.to_numpy(dtype=float)
     curve, targets = (np.round(weights @ values, 12) for values in (random.to_numpy(), reached))  # equal if shared
-    return statistics.labels_needed(counts, curve, targets)
+    return statistics.labels_needed(random.columns.to_numpy(dtype=float), curve, targets)
 
 
 def against_random(
-    table: "pd.DataFrame",
-    by: Sequence[str] = ("ratio", "labels"),
+    table: pd.DataFrame,
+    by: str | Sequence[str] = ("ratio", "labels"),
     value: str = "accuracy",
     baseline: str = "random",
     test: str = "wilcoxon",
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Each strategy against the baseline, paired by seed within the cells named by `by`.
 
-    table: a DataFrame with columns strategy, seed, `by` and `value`. by: e.g. ["labels"] for a test at every number of
-    labels. Returns one row per cell and strategy: mean (of `value`), difference (to the baseline), low and high (95 % t
-    interval of the difference), wins (seeds in which it is above the baseline), ties, losses, seeds, p (two-sided;
-    test: "wilcoxon" for signed ranks or "t", which can be small with five seeds) and p_holm (corrected within the
-    cell). Raises ValueError if a strategy misses a seed of the baseline's.
+    table: with columns strategy, seed, `by` and `value`. by: e.g. "labels" for a test at every number of labels.
+    Returns a row per cell and strategy: mean (of `value`), difference (to the baseline), low and high (its 95 % t
+    interval), seeds, wins (seeds in which it is above the baseline), ties, losses, p (two-sided; test: "wilcoxon" for
+    signed ranks, or "t", which can be small with five seeds) and p_holm (corrected within the cell). Raises ValueError
+    if a strategy misses a seed of the baseline's.
     """
-    import pandas as pd
-
     check_choice("test", test, TESTS)
-    by, cells = list(by), []
-    for cell, part in table.groupby(by, sort=True):
+    by = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
+    check_table(table, value, keys=("strategy", "seed", *by))
+    cells = []
+    for cell, part in table.groupby(by, sort=True) if by else [((), table)]:
         wide = part.pivot(index="seed", columns="strategy", values=value)
         if baseline not in wide or wide.isna().any(axis=None):
             raise ValueError(f"every strategy needs the same seeds as {baseline!r}: they are not paired in {cell}")
-        rows = []
-        for strategy in part["strategy"].unique():
-            mean, low, high = interval(wide[strategy] - wide[baseline])
-            row = {"mean": wide[strategy].mean(), "difference": mean, "low": low, "high": high}
-            row |= {"seeds": len(wide)} | _against(wide, strategy, baseline, test)
-            rows.append(dict(zip(by, cell, strict=True)) | {"strategy": strategy} | row)
-        cells.append(_add_holm(pd.DataFrame(rows), baseline))
+        frame = _versus(wide[part["strategy"].unique()], baseline, test=test)
+        for place, (name, found) in enumerate(zip(by, cell, strict=True)):
+            frame.insert(place, name, found)
+        cells.append(frame)
     return pd.concat(cells, ignore_index=True)
 
 
-def penalty_matrix(table: "pd.DataFrame", value: str = "accuracy") -> "pd.DataFrame":
+def penalty_matrix(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
     """How often the strategy of a row beats that of a column, and a last row "mean" of each column (lower is better).
 
     As in [Ash2020]: at each of L numbers of labels a paired t-test over seeds at the two-sided 5 % level adds 1/L where
     the row is significantly better. A column `data` in the table separates data sets, each of which adds at most 1.
     """
-    import pandas as pd
-
-    parts = paired_sets(table, value)
+    parts = paired_sets(table, value).values()
     names = table["strategy"].unique().tolist()
     matrix = pd.DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
-    for wide in parts.values():
-        curves = {name: wide.loc[name].to_numpy() for name in names}
-        matrix += np.array([[statistics.penalty(curves[row], curves[column]) for column in names] for row in names])
+    for curves in ([wide.loc[name].to_numpy() for name in names] for wide in parts):
+        matrix += np.array([[statistics.penalty(row, column) for column in curves] for row in curves])
     matrix.loc["mean"] = matrix.mean(axis=0)
     return matrix
 
@@ -211,13 +189,11 @@ class CriticalDifference:
     blocks: int
 
 
-def ranks(table: "pd.DataFrame", value: str = "accuracy") -> "pd.DataFrame":
+def ranks(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
     """Rank of every strategy by AULC, 1 is best and ties share their mean: a row per block, a column per strategy.
 
     A block is a seed, or a seed and a data set if the table has a column `data`. Columns stand in order of mean rank.
     """
-    import pandas as pd
-
     areas = pd.concat({data: aulc(wide) for data, wide in paired_sets(table, value).items()}, names=["data"])
     frame = areas.round(12).rank(axis=1, ascending=False)  # equal but for rounding is a tie
     if "data" not in table:
@@ -225,7 +201,7 @@ def ranks(table: "pd.DataFrame", value: str = "accuracy") -> "pd.DataFrame":
     return frame[frame.mean().sort_values(kind="stable").index].rename_axis(columns="strategy")
 
 
-def critical_difference(table: "pd.DataFrame", value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
+def critical_difference(table: pd.DataFrame, value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
     """Friedman's test of the ranks by AULC, and Nemenyi's critical difference between any two mean ranks.
 
     Differs: the blocks of [Demsar2006] are data sets; here they are seeds (and data sets), so that what is found holds
@@ -242,38 +218,32 @@ def critical_difference(table: "pd.DataFrame", value: str = "accuracy", alpha: f
     return CriticalDifference(names, means, difference, groups, statistics.friedman(frame.to_numpy()), alpha, n)
 
 
-def fluctuation(table: "pd.DataFrame", value: str = "accuracy", confidence: float = 0.95) -> "pd.DataFrame":
+def fluctuation(table: pd.DataFrame, value: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
     """Standard deviation of `value` over seeds: columns strategy, labels, spread, low, high (chi-square), seeds.
 
     The interval takes the values over seeds as normal. Raises ValueError where a row would rest on one seed.
     """
-    check_table(table, value)
-    frame = table.groupby(["strategy", "labels"], sort=False)[value].agg(spread="std", seeds="count").reset_index()
-    if (frame["seeds"] < 2).any():
-        lonely = frame[frame["seeds"] < 2].iloc[0]
-        raise ValueError(
-            f"a spread needs at least 2 seeds, got 1 of {lonely['strategy']!r} at {lonely['labels']} labels"
-        )
+    frame = by_labels(table, value)
+    for lonely in frame[frame["seeds"] < 2].itertuples():
+        raise ValueError(f"a spread needs at least 2 seeds, got 1 of {lonely.strategy!r} at {lonely.labels} labels")
     frame["low"], frame["high"] = statistics.spread_interval(frame["spread"], frame["seeds"], confidence)
-    return in_order(frame, table)[["strategy", "labels", "spread", "low", "high", "seeds"]]
+    return frame[["strategy", "labels", "spread", "low", "high", "seeds"]]
 
 
 def fluctuation_ratio(
-    table: "pd.DataFrame",
+    table: pd.DataFrame,
     value: str = "accuracy",
     baseline: str = "random",
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """How much each strategy fluctuates over seeds, the baseline being 1: columns strategy, ratio, low, high, seeds.
 
     Of standard deviations, root mean square over the numbers of labels that all have. The interval comes from draws of
     whole seeds (as in label_saving), since the values of a run are not independent; it needs at least five.
     """
-    import pandas as pd
-
     wide = common(paired(table, value, baseline))
     curves = {s: wide.loc[s].to_numpy() for s in wide.index.unique("strategy")}  # (seeds, numbers of labels)
     n = len(curves[baseline])
@@ -292,15 +262,13 @@ def fluctuation_ratio(
     return pd.DataFrame(rows)
 
 
-def batch_classes(table: "pd.DataFrame", class_names: Sequence[str] | None = None) -> "pd.DataFrame":
+def batch_classes(table: pd.DataFrame, class_names: Sequence[str] | None = None) -> pd.DataFrame:
     """Classes of every batch: columns strategy, round, labels, class, count (mean over seeds), share (of the batch).
 
     class_names: C names, default the numbers. Round 0 is the initial batch. Multi-label: how often each is set.
     """
-    import pandas as pd
-
     check_table(table, "round", "counts")
-    counts = np.array(table["counts"].tolist(), dtype=float)
+    counts = as_tensor(table["counts"].tolist(), "counts").double().numpy()
     names = name_classes(class_names, counts.shape[1])
     keys = [table["strategy"], table["round"], table["labels"]]
     means = pd.DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
@@ -311,43 +279,27 @@ def batch_classes(table: "pd.DataFrame", class_names: Sequence[str] | None = Non
 
 
 def confusion(
-    table: "pd.DataFrame", strategy: str, round: int = -1, class_names: Sequence[str] | None = None
-) -> "pd.DataFrame":
+    table: pd.DataFrame, strategy: str, round: int = -1, class_names: Sequence[str] | None = None
+) -> pd.DataFrame:
     """The confusion matrix (C, C) of a strategy after a round, summed over seeds: true classes down, predicted across.
 
     round: 0 after the initial labels, -1 the last. Raises ValueError for a table without confusion (multi-label).
     """
-    import pandas as pd
-
     check_table(table, "round", "confusion")
+    round = check_int("round", round)
     part = table[table["strategy"] == check_choice("strategy", strategy, table["strategy"].unique().tolist())]
     rounds = sorted(part["round"].unique().tolist())
     wanted = rounds[-1] + 1 + round if round < 0 else round
     if wanted not in rounds:
         raise ValueError(f"round must be one of {rounds[0]} to {rounds[-1]}, or from the end, got {round}")
-    total = np.sum(part.loc[part["round"] == wanted, "confusion"].tolist(), axis=0)
+    total = as_tensor(part.loc[part["round"] == wanted, "confusion"].tolist(), "confusion").sum(dim=0).numpy()
     names = name_classes(class_names, len(total))
     return pd.DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
 
 
-def _against(wide, strategy, baseline, test="wilcoxon"):
-    """p, wins, ties and losses of paired values, a row per seed; the baseline has no p against itself."""
-    difference = np.round((wide[strategy] - wide[baseline]).to_numpy(), 12)  # equal but for rounding is a tie
-    signs = {"wins": int((difference > 0).sum()), "ties": int((difference == 0).sum())}
-    p = float("nan") if strategy == baseline else statistics.paired_p(difference, test)
-    return signs | {"losses": int((difference < 0).sum()), "p": p}
-
-
-def _add_holm(frame, baseline):
-    """A column p_holm: p corrected over the strategies other than the baseline."""
-    others = frame["strategy"] != baseline
-    frame["p_holm"] = np.nan
-    frame.loc[others, "p_holm"] = statistics.holm(frame.loc[others, "p"])
-    return frame
-
-
 def _points(strategy, curves, labels):
     """The columns of `curves` (seeds, numbers of labels) that `labels` asks for, as label_saving says."""
+    labels = plain(labels)
     if labels is None:
         return curves.iloc[:, -1:]
     if isinstance(labels, str):

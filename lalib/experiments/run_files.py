@@ -1,7 +1,8 @@
 """Many runs, each written to a file of its own when it is done, and never run twice: here, in processes, on a cluster.
 
-A run's file is named by the hash of its configuration and written to a temporary name first, so that whatever stops a
-comparison, what was finished is kept and calling again goes on. Two comparisons may share a folder.
+A run's file is named by the hash of its configuration, which holds all that its result depends on, and is written whole
+or not at all. Whatever stops a comparison, what was finished is kept, and calling again goes on. Two comparisons may
+share a folder.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import json
 import math
 import platform
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 Rows, Group = list[dict], list[dict]
 Names = tuple[str, ...]  # of the files of a group
 TRIES = 3  # of processes that die before any run is finished
+_COUNTING, _INSIDE, _BEFORE = threading.Lock(), [], []  # of _one_thread
 
 
 def run_all(
@@ -45,12 +48,12 @@ def run_all(
 ) -> "pandas.DataFrame":
     """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
 
-    groups: all runs, in groups that are computed together, in this order: then function(group) gives the rows of each
-    of its runs, and a group is computed whole if the file of one of its runs is missing; what others hold stays.
-    jobs: processes of one thread each on this machine; or cluster: a dask.distributed Client, or a scheduler's address,
-    whose workers compute, each process one run or group at a time on one thread, while this process writes the files,
-    so that they need not share a disk; a run whose worker dies goes to another one. on_run: called with the rows of
-    every run, those found in `out` first, as soon as they are there.
+    groups: all runs, in groups that are computed together, in this order. Then function(group) gives the rows of each
+    of its runs. If one file of a group is missing, the whole group is computed; the other files stay as they are.
+    jobs: processes of one thread each on this machine. cluster: a dask.distributed Client or a scheduler's address. Its
+    workers compute on one thread, a run or group at a time; this process writes the files, so that no disk is shared; a
+    run whose worker dies goes to another one. on_run: called with the rows of every run as soon as they are there,
+    those found in `out` first.
     A damaged file is reported as a warning and its run done again. The first run that fails ends the call with its
     error, LalibError if its process dies every time; what was finished before is kept.
     """
@@ -62,10 +65,10 @@ def run_all(
         raise ValueError(f"give jobs or cluster, not both: got jobs={jobs} and a cluster")
     if groups is None:
         function, groups = partial(_one_by_one, function), [[run] for run in runs]
+    named = {tuple(_file_name(run) for run in group): group for group in groups}
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows = {_file_name(run): read_rows(out, run) for run in runs}
-    named = {tuple(_file_name(run) for run in group): group for group in groups}
     missing = {names: group for names, group in named.items() if any(rows[name] is None for name in names)}
     on_run = on_run or (lambda rows: None)
     for found in rows.values():
@@ -137,13 +140,27 @@ def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -
 
 def _records(function, group: Group, single_thread: bool) -> list[dict]:
     """What the files of a group's runs will hold; each run is given its share of the seconds."""
-    if single_thread:
-        torch.set_num_threads(1)
-    started = time.perf_counter()
-    rows = function(group)
-    seconds = round((time.perf_counter() - started) / len(group), 2)
-    shared = {"seconds": seconds, **provenance()}
+    with _one_thread() if single_thread else contextlib.nullcontext():
+        started = time.perf_counter()
+        rows = function(group)
+        shared = {"seconds": round((time.perf_counter() - started) / len(group), 2), **provenance()}
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch in the block, and after it as many as before the first of several that overlap."""
+    with _COUNTING:
+        if not _INSIDE:
+            _BEFORE[:] = [torch.get_num_threads()]
+        _INSIDE.append(1)
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _COUNTING:
+            _INSIDE.pop()
+            torch.set_num_threads(_BEFORE[0])  # each of Python's threads has a number of its own
 
 
 def _write(records: list[dict], out: Path) -> dict[str, Rows]:
@@ -153,14 +170,17 @@ def _write(records: list[dict], out: Path) -> dict[str, Rows]:
         path = out / _file_name(record["run"])
         rows[path.name] = read_rows(out, record["run"])
         if rows[path.name] is None:
-            rows[path.name] = record["rows"]
             with written_whole(path) as temporary:
                 temporary.write_text(json.dumps(record, indent=1))
+            rows[path.name] = record["rows"]
     return rows
 
 
 def _file_name(run: dict) -> str:
-    return digest(json.dumps(run, sort_keys=True))[:20] + ".json"
+    try:
+        return digest(json.dumps(run, sort_keys=True))[:20] + ".json"
+    except TypeError as error:
+        raise TypeError(f"a run must be described by numbers, text, lists and dicts of them; {error}") from None
 
 
 def read_record(path: Path) -> dict:

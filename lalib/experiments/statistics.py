@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lalib.data.checks import check_number
+from lalib.data.door import as_tensor
 
 
 def upper(confidence: float) -> float:
@@ -22,10 +23,12 @@ def upper(confidence: float) -> float:
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean, low and high of Student's t interval for the mean of `values`; ValueError for fewer than two."""
+    """Mean, low and high of Student's t interval for the mean of `values`; ValueError for fewer than two, and NaN."""
     from scipy import stats
 
-    values = np.asarray(values, dtype=float)
+    values = as_tensor(values, "values").flatten().double().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite, got NaN or infinity")
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
     half = stats.t.ppf(upper(confidence), len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))

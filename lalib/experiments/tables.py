@@ -3,48 +3,56 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from lalib.data.checks import check_choice
+from lalib.data.door import check_class_names
 from lalib.data.files import written_whole
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 NESTED = ("picked", "counts", "confusion")  # columns of lists
+KEYS = ("strategy", "seed", "labels")  # what tells rows apart
 
 
-def check_table(table: "pd.DataFrame", *columns: str) -> "pd.DataFrame":
-    """`table` if it has rows, strategy, seed, labels and `columns`, finite numbers there, and no row twice.
+def check_table(table: pd.DataFrame, *columns: str, keys: Sequence[str] = KEYS) -> pd.DataFrame:
+    """`table` if it has rows and all of `keys` and `columns`, no gaps in them, and no row twice by its keys.
 
-    Raises TypeError for anything but a DataFrame, ValueError otherwise.
+    columns, and labels and round wherever they are: finite numbers, or lists where compare writes lists.
+    Raises TypeError for anything but a DataFrame and for values of another type, ValueError otherwise.
     """
-    import pandas as pd
-
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"table must be a pandas DataFrame, got {type(table).__name__}")
-    needed = ["strategy", "seed", "labels", *columns]
-    missing = [c for c in needed if c not in table]
+    needed, there = [*keys, *(column for column in columns if column not in keys)], list(table.columns)
+    missing = [column for column in needed if there.count(column) != 1]
     if missing or not len(table):
-        raise ValueError(f"table must have rows and the columns {', '.join(needed)}; missing: {missing or 'rows'}")
-    for column in table[list(columns)].select_dtypes("number"):
-        bad = int((~np.isfinite(table[column])).sum())
-        if bad:
-            raise ValueError(f"{column} must be finite, but {bad} of {len(table)} rows hold NaN or infinity")
-    twice = table.duplicated(["strategy", "seed", "labels"])
-    if twice.any():
-        row = table[twice].iloc[0]
         raise ValueError(
-            f"{row['strategy']!r} comes more than once with seed {row['seed']} and {row['labels']} labels: "
-            "pass the table of one comparison on one data set"
+            f"table must have rows and the columns {', '.join(map(str, needed))}; missing: {missing or 'rows'}"
         )
+    for column in needed:
+        _check_column(table[column], number=column not in keys or column in ("labels", "round"))
+    twice = table[table.duplicated(list(keys))]
+    if len(twice):
+        first, *others = (twice.iloc[0][key] for key in keys)
+        row = " and ".join(f"{key} {found}" for key, found in zip(keys[1:], others, strict=True))
+        raise ValueError(f"{first!r} comes more than once with {row}: pass the table of one comparison on one data set")
     return table
 
 
-def paired(table: "pd.DataFrame", value: str, baseline: str | None = None) -> "pd.DataFrame":
+def _check_column(values: pd.Series, number: bool) -> None:
+    name, nested = values.name, values.name in NESTED
+    lists = values.map(lambda value: isinstance(value, list | tuple | np.ndarray))
+    if (not lists.all()) if nested else lists.any():
+        raise TypeError(f"{name} must hold {'a list' if nested else 'one value'} in every row")
+    typed = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    bad = values.isna() | (np.isinf(values.to_numpy(float, na_value=0)) if typed else False)
+    if bad.any():
+        raise ValueError(f"{name} must be finite, but {bad.sum()} of {len(values)} rows hold NaN or infinity")
+    if number and not typed and not nested:
+        raise TypeError(f"{name} must hold numbers, got {values.dtype}")
+
+
+def paired(table: pd.DataFrame, value: str, baseline: str | None = None) -> pd.DataFrame:
     """Curves of `value`: a row per strategy (in the order of the table) and seed, a column per number of labels.
 
     NaN where a run has no such number. Raises ValueError if the baseline is missing, for fewer than two seeds, and if
@@ -65,19 +73,20 @@ def paired(table: "pd.DataFrame", value: str, baseline: str | None = None) -> "p
     return wide.reindex(strategies, level="strategy")
 
 
-def paired_sets(table: "pd.DataFrame", value: str) -> "dict[str, pd.DataFrame]":
+def paired_sets(table: pd.DataFrame, value: str) -> dict[str, pd.DataFrame]:
     """common(paired(...)) of each data set in the column `data`; without the column one entry named ""."""
-    sets = dict(list(table.groupby("data", sort=False))) if "data" in table else {"": table}
+    several = isinstance(table, pd.DataFrame) and "data" in table
+    check_table(table, value, keys=(*KEYS, "data") if several else KEYS)
+    sets = dict(list(table.groupby("data", sort=False))) if several else {"": table}
     curves = {name: common(paired(part, value)) for name, part in sets.items()}
-    strategies = set(table["strategy"])
     for name, wide in curves.items():
-        lacking = sorted(strategies - set(wide.index.unique("strategy")))
+        lacking = sorted(set(table["strategy"]) - set(wide.index.unique("strategy")))
         if lacking:
             raise ValueError(f"every data set needs the same strategies, but {name!r} lacks {lacking[0]!r}")
     return curves
 
 
-def common(wide: "pd.DataFrame") -> "pd.DataFrame":
+def common(wide: pd.DataFrame) -> pd.DataFrame:
     """The numbers of labels that every strategy and seed has; ValueError if there are none."""
     shared = wide.dropna(axis=1)
     if not shared.shape[1]:
@@ -85,7 +94,7 @@ def common(wide: "pd.DataFrame") -> "pd.DataFrame":
     return shared
 
 
-def aulc(wide: "pd.DataFrame") -> "pd.DataFrame":
+def aulc(wide: pd.DataFrame) -> pd.DataFrame:
     """Area under each curve by trapezoids over its span: a row per seed, a column per strategy.
 
     With a single number of labels it is the value there.
@@ -97,24 +106,24 @@ def aulc(wide: "pd.DataFrame") -> "pd.DataFrame":
     return frame[wide.index.unique("strategy")]
 
 
-def in_order(frame: "pd.DataFrame", table: "pd.DataFrame") -> "pd.DataFrame":
-    """`frame` sorted by number of labels within each strategy, strategies as they come in `table`."""
+def by_labels(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """mean, spread and seeds of `value`: a row per strategy, in the order of the table, and number of labels."""
+    groups = check_table(table, value).groupby(["strategy", "labels"], sort=False)[value]
+    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
     place = {strategy: i for i, strategy in enumerate(table["strategy"].unique())}
-    order = np.lexsort((frame["labels"], frame["strategy"].map(place)))
-    return frame.iloc[order].reset_index(drop=True)
+    return frame.iloc[np.lexsort((frame["labels"], frame["strategy"].map(place)))].reset_index(drop=True)
 
 
 def name_classes(class_names: Sequence[str] | None, n: int) -> list[str]:
     """`class_names` if they are n, the numbers if None; ValueError otherwise."""
-    names = [str(c) for c in range(n)] if class_names is None else list(class_names)
-    if len(names) != n:
-        raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
-    return names
+    return [str(c) for c in range(n)] if class_names is None else list(check_class_names(class_names, n))
 
 
-def save(table: "pd.DataFrame", path: str | Path) -> Path:
+def save(table: pd.DataFrame, path: str | Path) -> Path:
     """Write the table as .parquet or .csv (lists as JSON text), whole or not at all; load reads it back."""
     path = _table_path(path)
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"table must be a pandas DataFrame, got {type(table).__name__}")
     with written_whole(path) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
@@ -124,18 +133,25 @@ def save(table: "pd.DataFrame", path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path) -> "pd.DataFrame":
-    """The table that `save` wrote, with the same columns, types and lists."""
-    import pandas as pd
-
+def load(path: str | Path) -> pd.DataFrame:
+    """The table that `save` wrote, with the same columns, types and lists. Raises ValueError for another file."""
     path = _table_path(path)
-    if path.suffix == ".csv":
-        # The Python engine reads every float as it was written; and only numbers may be missing, not a strategy "NA".
-        text = {"strategy": str, "data": str}
-        numbers = [c for c in pd.read_csv(path, nrows=0) if c not in text]
-        missing = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
-        table = pd.read_csv(path, engine="python", dtype=text, **missing)
-        return table.assign(**{c: table[c].map(json.loads) for c in NESTED if c in table})
+    try:
+        return _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    except (ValueError, LookupError, TypeError, AssertionError) as error:  # what pyarrow, json and pandas raise
+        raise ValueError(f"{path} is not a table that save wrote: {error}") from error
+
+
+def _read_csv(path):
+    # The Python engine reads every float as it was written; and only numbers may be missing, not a strategy "NA".
+    text = {"strategy": str, "data": str}
+    numbers = [c for c in pd.read_csv(path, nrows=0) if c not in text]
+    missing = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
+    table = pd.read_csv(path, engine="python", dtype=text, **missing)
+    return table.assign(**{c: table[c].map(json.loads) for c in NESTED if c in table})
+
+
+def _read_parquet(path):
     import pyarrow.parquet
 
     arrow = pyarrow.parquet.read_table(path)

@@ -9,35 +9,26 @@ predicts losses or a discriminator, is trained beside it when asked for, so that
 import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from lalib.codes.coding import encode
 from lalib.data.checks import LalibError
+from lalib.data.door import as_tensor, check_codes, check_index, check_labels, renumbered
+from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed
 from lalib.experiments.tasks import TaskData
 from lalib.models.adversarial import TAVAAL, VAAL
-from lalib.models.classifiers import Classifier, last_features, mc_dropout_proba, predict_proba
+from lalib.models.classifiers import last_features, mc_dropout_proba, predict_proba
 from lalib.models.loss_prediction import DETACH, LossPredictor
 from lalib.models.networks import Trainable, in_blocks
+from lalib.strategies.sources import ADVERSARIAL, LOSS_WEIGHT, PASSES, SOURCES, VAE_EPOCHS, Source
 from lalib.strategies.uncertainty import mutual_information
 from lalib.training.fitting import fit_fully
 from lalib.training.generation import Generated
 from lalib.training.together import fit_together
-
-SOURCES = (
-    "probs",
-    "mc_probs",
-    "features",
-    "latents",
-    "predicted_losses",
-    "predicted_losses_with_codes",
-    "vaal",
-    "ta_vaal",
-    "m2_vaal",
-)
 
 
 def train(
@@ -55,19 +46,12 @@ def train(
     last: that of the last round, whose classifier is trained on if the task says warm_start, and whose generator is if
     the task wants generated images. The seed draws weights, batches and noise, alike for every strategy.
     """
-    bought = [(index, labels)]
+    index = check_index(index, len(data.codes), distinct=True)
+    bought = [(index, check_labels(labels, len(index), data.images.n_classes, several=data.multi_label))]
     return train_together(data, bought, seeds=[seed], round=round, last=[last], device=device)[0]
 
 
-def train_together(
-    data: TaskData,
-    bought: Sequence[tuple[Tensor, Tensor]],
-    *,
-    seeds: Sequence[int],
-    round: int = 0,
-    last: Sequence["TaskModel | None"],
-    device: str = "auto",
-) -> list["TaskModel"]:
+def train_together(data: TaskData, bought, *, seeds, last, round: int = 0, device: str = "auto") -> list["TaskModel"]:
     """`train` for several runs of equally many labels at once: of each (index (M,), labels), seed and last.
 
     What comes out is that of `train` up to rounding, which depends on how many train together.
@@ -96,16 +80,17 @@ def _generated(data, index, labels, seed, round, before, device) -> Generated | 
     if before is not None:
         settings["last"] = before.generated.model
         if data.task.generated.share < 1:
-            settings["information"] = mutual_information(before.passes(data.inputs[index]))
+            passes = before.passes(data.inputs[index], data.task.generated.passes)
+            settings["information"] = mutual_information(passes)
     return data.task.generated.generate(data.images, index, labels, **settings)
 
 
 def _fit(models: Sequence[Trainable], data: TaskData, examples: Sequence[tuple], seeds, round, device) -> None:
     """Train each model on its (index, labels, generated images or None) with its seed."""
     task, points = data.task, data.epoch_size(len(_origin(*examples[0])))
-    same = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
-    settings = {name: getattr(task, name) for name in same}
-    settings |= {"epochs": task.n_epochs(points, round), "device": device}
+    settings = {"epochs": task.n_epochs(points, round), "device": device}
+    for name in ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule"):
+        settings[name] = getattr(task, name)
     parts = [data.labelled(*part) for part in examples]
     if len(models) > 1 and task.together:
         fit_together(models, parts, seeds=seeds, **settings)
@@ -125,19 +110,22 @@ class TaskModel:
     def __init__(self, data, index, labels, generated, seed, round, device, classifier):
         self.data, self.index, self.labels, self.generated = data, index, labels, generated
         self.seed, self.round, self.device = seed, round, device
-        self.classifier = classifier
-
-    @property
-    def _examples(self) -> tuple[Tensor, Tensor, Generated | None]:
-        return self.index, self.labels, self.generated
+        self.classifier, self._members = classifier, []
 
     def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
         """Train further models on the examples of this one."""
-        _fit(models, self.data, [self._examples] * len(models), seeds, self.round, self.device)
+        examples = (self.index, self.labels, self.generated)
+        _fit(models, self.data, [examples] * len(models), seeds, self.round, self.device)
 
-    def sources(self) -> dict[str, Callable[[], Tensor]]:
-        """What PoolView and select take beside the codes, computed when a strategy asks."""
-        return {name: getattr(self, name) for name in SOURCES}
+    def sources(self, own: Iterable[Source] = ()) -> dict[str, Callable[..., Tensor]]:
+        """What PoolView and select take beside the codes, computed when a strategy asks; own: sources of a strategy."""
+        given = [source for source in (*SOURCES.values(), *own) if source.model]
+        return {source.name: functools.partial(self._give, source) for source in given}
+
+    def _give(self, source: Source, **settings) -> Tensor:
+        source.check(self.data.task, self.data.multi_label, source.name)
+        settings = source.settled(settings)
+        return getattr(self, source.name)(**settings) if source.model is True else source.model(self, **settings)
 
     def codes(self) -> Tensor:
         """Codes (N, L): those of the data, or those of this round if the task has an encoder for it."""
@@ -146,9 +134,11 @@ class TaskModel:
     @functools.cached_property
     def _round_codes(self) -> Tensor:
         """Codes (N, L) of an encoder trained for this round; two images are at a root mean square distance of 1."""
-        encoder, images = self.data.encoder(self.seed), self.data.images
-        settings = self.data.task.encoder.training() | {"seed": self.seed, "device": self.device}
-        fit_fully(encoder, (images, self.data.partial(self.index, self.labels)), **settings)
+        wish, images = self.data.task.encoder, self.data.images
+        encoder = wish.build(images.image_shape, images.n_classes, self.seed)
+        settings = {name: getattr(wish, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        partial = self.data.partial(self.index, self.labels)
+        fit_fully(encoder, (images, partial), seed=self.seed, device=self.device, **settings)
         codes = encode(encoder, images)
         return codes / (2 * codes.var(dim=0, correction=0).sum()).sqrt()
 
@@ -164,81 +154,89 @@ class TaskModel:
         """The latent codes of a model that has some, else the last hidden layer (N, K)."""
         return in_blocks(self.classifier, self.classifier.latents, self.data.inputs)
 
-    def mc_probs(self) -> Tensor:
+    def mc_probs(self, passes: int = PASSES) -> Tensor:
         """Class probabilities (T, N, C): of the task model and T - 1 like it from other seeds, or of dropout."""
-        return self.passes(self.data.inputs)
+        return self.passes(self.data.inputs, passes)
 
-    def passes(self, inputs: Tensor) -> Tensor:
+    def passes(self, inputs: Tensor, passes: int = PASSES) -> Tensor:
         """The same (T, n, C) of any inputs (n, ...)."""
-        task = self.data.task
-        if task.mc == "dropout":
-            return mc_dropout_proba(self.classifier, inputs, task.passes, seed=self.seed)
-        return torch.stack([predict_proba(member, inputs) for member in (self.classifier, *self._members)])
+        if self.data.task.mc == "dropout":
+            return mc_dropout_proba(self.classifier, inputs, passes, seed=self.seed)
+        seeds = [child_seed(self.seed, "member", m) for m in range(len(self._members) + 1, passes)]
+        if seeds:
+            members = [self.data.classifier(seed) for seed in seeds]
+            self._fit(members, seeds)
+            self._members += members
+        return torch.stack([predict_proba(each, inputs) for each in (self.classifier, *self._members[: passes - 1])])
 
-    @functools.cached_property
-    def _members(self) -> list[Classifier]:
-        """The other members of the ensemble."""
-        seeds = [child_seed(self.seed, "member", m) for m in range(1, self.data.task.passes)]
-        members = [self.data.classifier(seed) for seed in seeds]
-        self._fit(members, seeds)
-        return members
+    def predicted_losses(self, loss_weight: float = LOSS_WEIGHT) -> Tensor:
+        """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019].
 
-    def predicted_losses(self) -> Tensor:
-        """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019]."""
-        return self._losses(None)
+        loss_weight: of the head's pair loss beside the task's.
+        """
+        return self._losses(None, loss_weight)
 
-    def predicted_losses_with_codes(self) -> Tensor:
+    def predicted_losses_with_codes(self, loss_weight: float = LOSS_WEIGHT) -> Tensor:
         """The same with the codes beside the hidden blocks, as task-agnostic features."""
-        return self._losses(self.codes())
+        return self._losses(self.codes(), loss_weight)
 
-    def _losses(self, codes: Tensor | None) -> Tensor:
-        self.data.task.check_serves("learning-loss")
-        task, origin = self.data.task, _origin(*self._examples)
+    def _losses(self, codes: Tensor | None, weight: float) -> Tensor:
+        task, origin = self.data.task, _origin(self.index, self.labels, self.generated)
         batches = task.n_batches(len(origin)) * task.n_epochs(len(origin), self.round)
-        predictor = self._predictor(batches, None if codes is None else codes[origin])
+        predictor = self._predictor(batches, weight, None if codes is None else codes[origin])
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
-    def _predictor(self, batches: int, codes: Tensor | None = None) -> LossPredictor:
+    def _predictor(self, batches: int, weight: float, codes: Tensor | None = None) -> LossPredictor:
         """A new head for expected losses on a new task model; batches: of its training; codes: of its examples."""
-        return LossPredictor(
-            self.data.classifier(self.seed),
-            self.data.inputs[:1],
-            codes=codes,
-            weight=self.data.task.loss_weight,
-            detach_after=int(DETACH * batches),
-            seed=self.seed,
-        )
+        model, detach = self.data.classifier(self.seed), int(DETACH * batches)
+        settings = {"codes": codes, "weight": weight, "detach_after": detach, "seed": self.seed}
+        return LossPredictor(model, self.data.inputs[:1], **settings)
 
-    def vaal(self) -> Tensor:
-        """Logits (N,) of "has a label" by the discriminator of a VAAL trained on all images of the pool."""
-        return self._told(VAAL(self.data.images.image_shape, adversarial=self.data.task.adversarial, seed=self.seed))
+    def vaal(self, vae_epochs: int = VAE_EPOCHS, adversarial: float = ADVERSARIAL) -> Tensor:
+        """Logits (N,) of "has a label" by the discriminator of a VAAL trained on all images of the pool.
 
-    def ta_vaal(self) -> Tensor:
+        vae_epochs: of the VAE. adversarial: the weight of the adversarial term in its loss.
+        """
+        model = VAAL(self.data.images.image_shape, adversarial=adversarial, seed=self.seed)
+        return self._told(model, vae_epochs)
+
+    def ta_vaal(
+        self, vae_epochs: int = VAE_EPOCHS, adversarial: float = ADVERSARIAL, loss_weight: float = LOSS_WEIGHT
+    ) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
-        self.data.task.check_serves("ta-vaal", self.data.multi_label)
-        unlabelled, task = len(self.data.images) - len(self.index), self.data.task
-        predictor = self._predictor(task.vae_epochs * math.ceil(unlabelled / TAVAAL.batch_size))
-        return self._told(TAVAAL(predictor, adversarial=task.adversarial, seed=self.seed))
+        unlabelled = len(self.data.images) - len(self.index)
+        predictor = self._predictor(vae_epochs * math.ceil(unlabelled / TAVAAL.batch_size), loss_weight)
+        return self._told(TAVAAL(predictor, adversarial=adversarial, seed=self.seed), vae_epochs)
 
-    def _told(self, model: VAAL) -> Tensor:
+    def _told(self, model: VAAL, epochs: int) -> Tensor:
         known = self.data.partial(self.index, self.labels if self.labels.ndim == 1 else torch.zeros_like(self.index))
-        settings = {"epochs": self.data.task.vae_epochs, "seed": self.seed, "device": self.device}
-        fit_fully(model, (self.data.images, known), **settings)
+        fit_fully(model, (self.data.images, known), epochs=epochs, seed=self.seed, device=self.device)
         return in_blocks(model, model.labelled_logits, self.data.images.images)
 
     def m2_vaal(self) -> Tensor:
         """The same of the task model's own discriminator."""
-        self.data.task.check_serves("m2-vaal")
         return in_blocks(self.classifier, self.classifier.labelled_logits, self.data.inputs)
 
 
-def evaluate(model: TaskModel, inputs: Tensor, labels: Tensor) -> dict:
+def evaluate(model: TaskModel, inputs: Tensor | ImageSet, labels: Tensor | ImageSet | None = None) -> dict:
     """What a task model does on held-out inputs (codes or images): accuracy, and confusion (C, C), rows true classes.
 
-    With labels (N, C): accuracy over all of them, and auc, the mean over classes of the area under the ROC curve
-    (classes that all or none of the images have are left out).
+    labels: (N,) or (N, C) in the classes of the pool, or an ImageSet, whose classes are matched by name; None for
+    those of the inputs. With labels (N, C): accuracy over all of them, and auc, the mean over classes of the area under
+    the ROC curve (classes that all or none of the images have are left out).
     """
+    names, labels = model.data.images.class_names, inputs if labels is None else labels
+    if isinstance(labels, ImageSet) and labels.labels is not None:
+        labels = renumbered(labels.labels, labels.class_names, names)
+    elif isinstance(labels, ImageSet) or labels is inputs:
+        raise LalibError("evaluate needs labels: give an ImageSet with labels, or labels=")
+    inputs = inputs.images if isinstance(inputs, ImageSet) else inputs
+    inputs = as_tensor(inputs, "inputs") if model.data.task.on_pixels else check_codes(inputs, "inputs").float()
+    if inputs.shape[1:] != model.data.inputs.shape[1:]:
+        wanted = ("n", *model.data.inputs.shape[1:])
+        raise ValueError(f"inputs must have shape {wanted}, as those of the pool, got {tuple(inputs.shape)}")
+    labels = check_labels(labels, len(inputs), len(names), several=model.classifier.multi_label).cpu()
     probs = predict_proba(model.classifier, inputs)
     if not model.classifier.multi_label:
         guess, size = probs.argmax(1), probs.shape[1]

@@ -1,29 +1,26 @@
-"""Tasks: which model is trained on the labels that were bought and how, and what it sees of every image.
+"""Tasks: which model is trained on the labels so far and how, and what it sees of every image.
 
 [Lakshminarayanan2017] B. Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
            ensembles", NeurIPS 2017.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_known, check_number, keyword_defaults
-from lalib.data.door import check_codes
+from lalib.data.door import check_codes, plain
 from lalib.data.imageset import ImageSet
 from lalib.models.adversarial import M2VAAL
-from lalib.models.classifiers import (
-    Classifier,
-    CNNClassifier,
-    MLPClassifier,
-    ResNetClassifier,
-)
+from lalib.models.classifiers import Classifier, CNNClassifier, MLPClassifier, ResNetClassifier
 from lalib.models.conditional import ConditionalVAE
 from lalib.models.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
 from lalib.models.views import RandomViews
+from lalib.strategies.registry import STRATEGIES
+from lalib.strategies.view import Strategy
 from lalib.training.fitting import OPTIMIZERS, SCHEDULES
 from lalib.training.generation import Generated, GenerativeAugmentation
 
@@ -60,7 +57,7 @@ class RoundEncoder:
 
     def __post_init__(self):
         check_choice("encoder", self.model, ROUND_ENCODERS)
-        check_int("epochs", self.epochs, low=1)
+        _settle(self, {"latent_dim": 1, "epochs": 1, "batch_size": 1}, ("learning_rate", "weight_decay"))
         self.all_options()  # which builds a small one: bad options are not left to the first round
 
     def build(self, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> ConditionalVAE | ClassPriorVAE:
@@ -72,9 +69,15 @@ class RoundEncoder:
         config = self.build((1, 8, 8), 2, seed=0).config
         return {name: value for name, value in config.items() if name not in ("image_shape", "n_classes")}
 
-    def training(self) -> dict:
-        """What fit is told."""
-        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+
+def _settle(config, whole: Mapping[str, int], numbers: tuple[str, ...]) -> None:
+    """Check fields, whole numbers of at least so much and numbers of at least 0, and make all Python's; None stays."""
+    if not isinstance(config.options, Mapping):
+        raise TypeError(f"options must be a dict, got {type(config.options).__name__}")
+    checks = [(name, check_int, low) for name, low in whole.items()] + [(name, check_number, 0) for name in numbers]
+    given = vars(config)
+    found = {name: check(name, given[name], low=low) for name, check, low in checks if given[name] is not None}
+    given.update(found, options=plain(dict(config.options)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +87,13 @@ class Task:
     model: "mlp" on codes, "cnn" or "resnet18" on pixels learn from labelled images; "m1m2" on codes, "m2", "fixmatch"
     and "m2-vaal" on pixels from the unlabelled ones of the pool as well. options: keywords of that classifier.
     steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
-    before. batch_size, learning_rate: None for the classifier's own. optimizer, schedule: as in
-    fit. warm_start: go on from the last round's weights instead of the initial ones (further members of an ensemble,
-    learning loss and the VAEs of VAAL start afresh all the same). views: strengths of
-    RandomViews by name, with which images are augmented in training, for every strategy alike; None for none.
-    generated: which further training images a class-conditional model draws around the labelled ones in every round;
-    for "cnn" and "resnet18" only; None for none.
-    mc: where mc_probs come from, an "ensemble" of `passes` members [Lakshminarayanan2017] or `passes` passes with
-    "dropout". loss_weight: weight of the pair loss beside the task's in learning loss. vae_epochs, adversarial: epochs
-    of the VAE that "vaal" and "ta-vaal" train on all images of the pool, and the weight of its adversarial term.
-    encoder: what gives strategies the codes of a round (the first labels are bought without it); None for codes that
-    stay the same.
+    before. batch_size, learning_rate: None for the classifier's own. optimizer, schedule: as in fit. warm_start: go on
+    from the weights of the last round; what is trained for a strategy alone starts afresh all the same. views:
+    strengths of RandomViews by name, with which images are augmented in training; None for none. generated: which
+    further training images a class-conditional model draws around the labelled ones in every round, for "cnn" and
+    "resnet18" only; None for none. mc: where mc_probs come from, an "ensemble" [Lakshminarayanan2017] or passes with
+    "dropout". encoder: what gives strategies the codes of a round (the first labels are bought without it); None for
+    codes that stay the same. What serves one strategy alone is an option of that strategy.
     """
 
     model: str = "mlp"
@@ -111,49 +110,43 @@ class Task:
     views: Mapping[str, float] | None = None
     generated: GenerativeAugmentation | None = None
     mc: str = "ensemble"
-    passes: int = 5
-    loss_weight: float = 1.0
-    vae_epochs: int = 20
-    adversarial: float = 1.0
     encoder: RoundEncoder | None = None
+
+    def __new__(cls, **settings):
+        for name in settings:
+            takers = [strategy.name for strategy in STRATEGIES.values() if name in strategy.settings]
+            if takers:
+                pair = f'("{takers[0]}", {{"{name}": {settings[name]!r}}})'
+                raise TypeError(f"a Task has no {name!r}: it is an option of {', '.join(takers)}, such as {pair}")
+        return super().__new__(cls)
 
     def __post_init__(self):
         check_choice("task", self.model, TASKS)
-        for name in sorted(LEFT_TO_THE_LOOP & set(self.options)):
+        whole = {"steps": 1, "epochs": 1, "more_epochs": 0, "batch_size": 1}
+        _settle(self, whole, ("learning_rate", "weight_decay"))
+        for name in sorted(LEFT_TO_THE_LOOP & self.options.keys()):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
         check_known(f"task {self.model!r}", self.options, self._defaults())
-        for name, low in (("steps", 1), ("batch_size", 1), ("passes", 2), ("vae_epochs", 1)):
-            if getattr(self, name) is not None:
-                check_int(name, getattr(self, name), low=low)
-        if self.epochs is not None:
-            check_int("epochs", self.epochs, low=1)
-        elif self.more_epochs:
+        if self.epochs is None and self.more_epochs:
             raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
-        check_int("more_epochs", self.more_epochs, low=0)
-        for name in ("learning_rate", "weight_decay", "loss_weight", "adversarial"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), low=0)
         if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
             raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
+        for name, kind in (("encoder", RoundEncoder), ("generated", GenerativeAugmentation)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {type(getattr(self, name)).__name__}")
         if self.views is not None:
             if not self.on_pixels:
                 raise ValueError("views augment images: give them to a task on pixels, such as 'cnn' or 'resnet18'")
             RandomViews(**self.views)
-        if self.encoder is not None:
-            if not isinstance(self.encoder, RoundEncoder):
-                raise TypeError(f"encoder must be a RoundEncoder, got {type(self.encoder).__name__}")
-            if not self.on_pixels:
-                raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
-        if self.generated is not None:
-            if not isinstance(self.generated, GenerativeAugmentation):
-                raise TypeError(f"generated must be a GenerativeAugmentation, got {type(self.generated).__name__}")
-            if not self.on_pixels or self.partly_labelled:
-                raise ValueError(
-                    "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and "
-                    f"'resnet18', got {self.model!r}"
-                )
+        if self.encoder is not None and not self.on_pixels:
+            raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
+        if self.generated is not None and (not self.on_pixels or self.partly_labelled):
+            raise ValueError(
+                "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and 'resnet18', "
+                f"got {self.model!r}"
+            )
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
@@ -177,21 +170,23 @@ class Task:
 
     @property
     def together(self) -> bool:
-        """Whether several models train faster together than one by one: see lalib.training.together."""
+        """Whether several models train faster together: see lalib.training.together."""
         return self.model == "mlp"
 
-    def check_serves(self, strategy: str, multi_label: bool = False) -> None:
-        """LalibError if the strategy of that name needs another task, or one label per image and there are several."""
-        needs = {
-            "learning-loss": ("a task that learns from labelled images alone", not self.partly_labelled),
-            "ta-vaal": ("the task 'cnn' or 'resnet18'", self.on_pixels and not self.partly_labelled),
-            "m2-vaal": ("the task 'm2-vaal', whose model it asks", self.model == "m2-vaal"),
-        }
-        need, met = needs.get(strategy, ("", True))
-        if not met:
-            raise LalibError(f"{strategy} needs {need}, got {self.model!r}")
-        if strategy == "ta-vaal" and multi_label:
-            raise LalibError("ta-vaal needs one label per image; these images may have several")
+    def check_serves(
+        self, strategy: Strategy, several: bool = False, *, given: Iterable[str] = (), label: str | None = None
+    ) -> None:
+        """LalibError if the strategy needs what this task does not give, or one label per image and there are several.
+
+        given: names of sources that come from elsewhere. label: what the strategy is called, its name if None.
+        """
+        label = label or strategy.name
+        if several and not strategy.several:
+            raise LalibError(f"{label} needs one label per image; these images may have several")
+        for source in strategy.sources:
+            source.check(self, several, label)
+            if not source.model and source.name not in ("codes", *given):
+                raise LalibError(f"{label} needs {source.name} {source.shape}, which no task gives: {source.how}")
 
     def n_batches(self, points: int) -> int:
         """Minibatches of an epoch on so many inputs."""
@@ -208,8 +203,8 @@ class Task:
 class TaskData:
     """What every image of the pool looks like to a task: codes (N, L), pixels if the task sees them, the classes.
 
-    codes become float32. Strategies have a way here through what they may ask. So of the images neither labels nor
-    names of files are kept, only whether an image may have several classes: multi_label, as the labels say if any.
+    codes become float32. A strategy could reach this object, so it keeps neither labels nor names of files, only
+    multi_label: whether an image may have several classes, as the labels say if there are any.
     Raises ValueError or TypeError for codes that are not finite or not those of the images.
     """
 
@@ -219,15 +214,18 @@ class TaskData:
     multi_label: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "codes", check_codes(self.codes).float())
+        if not isinstance(self.images, ImageSet):
+            raise TypeError(f"images must be an ImageSet, got {type(self.images).__name__}: la.from_arrays makes one")
+        vars(self).update(
+            codes=check_codes(self.codes).float(),
+            multi_label=self.multi_label or self.images.multi_label,
+            images=replace(self.images, labels=None, files=()),
+        )
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
-        object.__setattr__(self, "multi_label", self.multi_label or self.images.multi_label)
-        if self.task.encoder is not None and self.multi_label:
-            raise LalibError("a round's encoder needs one label per image; these images may have several")
-        object.__setattr__(self, "images", replace(self.images, labels=None, files=()))
-        if self.task.generated is not None and self.multi_label:
-            raise LalibError("generated images need one label per image; these images may have several")
+        whose = {"a round's encoder needs": self.task.encoder, "generated images need": self.task.generated}
+        for what in (what for what, part in whose.items() if part is not None and self.multi_label):
+            raise LalibError(f"{what} one label per image; these images may have several")
 
     @property
     def inputs(self) -> Tensor:
@@ -237,16 +235,11 @@ class TaskData:
     def classifier(self, seed: int) -> Classifier:
         """A new task model with the weights of that seed."""
         size = self.images.image_shape if self.task.on_pixels else self.codes.shape[1]
-        classifier = TASKS[self.task.model](
-            size, self.images.n_classes, multi_label=self.multi_label, seed=seed, **self.task.options
-        )
+        settings = {"multi_label": self.multi_label, "seed": seed, **self.task.options}
+        classifier = TASKS[self.task.model](size, self.images.n_classes, **settings)
         if self.task.views is not None:
             classifier.views = RandomViews(**self.task.views)
         return classifier
-
-    def encoder(self, seed: int) -> ConditionalVAE | ClassPriorVAE:
-        """A new encoder for the codes of a round."""
-        return self.task.encoder.build(self.images.image_shape, self.images.n_classes, seed)
 
     def epoch_size(self, labelled: int) -> int:
         """Inputs whose number decides how many minibatches an epoch has: see PartlyLabelled.batches."""
@@ -260,10 +253,8 @@ class TaskData:
     def labelled(
         self, index: Tensor, labels: Tensor, generated: Generated | None = None
     ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
-        """What `fit` trains on: inputs at `index` with these labels, and the others without if the task takes them.
-
-        generated: images that come after those, if there are any.
-        """
+        """What `fit` trains on: inputs at `index` with these labels, then the generated images if there are any; and
+        the images without a label if the task takes them."""
         if self.task.partly_labelled:
             return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:

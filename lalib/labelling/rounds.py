@@ -18,7 +18,7 @@ from lalib.experiments.tasks import Task, TaskData
 from lalib.labelling.store import LabelStore
 from lalib.models.classifiers import Classifier, predict_proba
 from lalib.models.networks import UNKNOWN
-from lalib.strategies.registry import LABEL_FREE, STRATEGIES, Strategy, run_strategy
+from lalib.strategies.registry import AnyStrategy, as_strategy, run_strategy
 from lalib.strategies.view import PoolView
 
 
@@ -88,7 +88,7 @@ class LabellingLoop:
         """The images of the pool that have an answer (A,), the oldest first, and their classes, -1 for "not sure"."""
         return self._answered(self.pool)
 
-    def ask(self, strategy: str | Strategy, answers: int, **options) -> Tensor:
+    def ask(self, strategy: AnyStrategy, answers: int, **options) -> Tensor:
         """Indices (n,) of the images to label next: so many that `answers` of the pool will have been answered, "not
         sure" counted; none if they have. options: those of the strategy.
 
@@ -100,15 +100,16 @@ class LabellingLoop:
         if n <= 0:
             return torch.empty(0, dtype=torch.int64)
         free, data, labeled, labels = self._usable(index, labels)
-        label_free = strategy in LABEL_FREE
-        if strategy in STRATEGIES and not label_free and not len(labels):
+        strategy, options = as_strategy(strategy, options)
+        data.task.check_serves(strategy)
+        if strategy.label_free is False and not len(labels):
             raise LalibError(
-                f"{strategy!r} needs labels, and the pool has none yet: begin with a strategy that needs none, "
+                f"{strategy.name!r} needs labels, and the pool has none yet: begin with a strategy that needs none, "
                 "such as 'typiclust'"
             )
-        if len(labels) and not (label_free and data.task.encoder is None):
+        if len(labels) and not (strategy.label_free and data.task.encoder is None):
             model = self._task_model(data, labeled, labels)
-            view = PoolView(model.codes, labeled, labels, model.sources(), len(free))
+            view = PoolView(model.codes, labeled, labels, model.sources(strategy.own), len(free), strategy.own)
         else:
             view = PoolView(data.codes, labeled, labels if len(labels) else None)
         draws = generator(self.seed, "select", len(index))

@@ -2,6 +2,20 @@
 
 from lalib.strategies.discriminators import cannot_tell
 from lalib.strategies.registry import LABEL_FREE, SINGLE_LABEL, STRATEGIES, run_strategy, select
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.sources import SOURCES, Setting, Source
+from lalib.strategies.view import PoolView, Selection, Strategy
 
-__all__ = ["LABEL_FREE", "SINGLE_LABEL", "STRATEGIES", "PoolView", "Selection", "cannot_tell", "run_strategy", "select"]
+__all__ = [
+    "LABEL_FREE",
+    "SINGLE_LABEL",
+    "SOURCES",
+    "STRATEGIES",
+    "PoolView",
+    "Selection",
+    "Setting",
+    "Source",
+    "Strategy",
+    "cannot_tell",
+    "run_strategy",
+    "select",
+]

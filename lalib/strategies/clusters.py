@@ -11,7 +11,7 @@ import torch
 from lalib.codes.clustering import kmeans
 from lalib.codes.neighbours import knn
 from lalib.data.checks import check_int
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 
 def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations: int = 50) -> Selection:
@@ -86,3 +86,6 @@ def _by_typicality(codes, members, free, neighbours):
 def _mean_distance(points, k):
     """Mean distance (N,) from each point (N, L) to its k nearest others; 0 for k = 0."""
     return knn(points, k)[0].mean(dim=1) if k else points.new_zeros(len(points))
+
+
+DECLARED = (Strategy("k-medoids", k_medoids, needs=("codes",)), Strategy("typiclust", typiclust, needs=("codes",)))

@@ -25,7 +25,7 @@ from lalib.codes.neighbours import distinct, evenly_spread, factors
 from lalib.data.checks import check_choice, check_number
 from lalib.strategies.picking import draw_candidates, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 TILE = 2**19  # squared distances at once, 4 MB: they stay in the cache
 ROWS = 512  # of a tile, at most
@@ -243,3 +243,10 @@ def _leaders(gain, among, best):
     rows = gain.masked_fill(~among, -torch.inf).topk(min(BATCH, len(gain))).indices
     rows = rows[gain[rows].isfinite() & among[rows]]
     return torch.cat([rows[rows != best], torch.tensor([best])])
+
+
+DECLARED = (
+    Strategy("probcover", probcover, needs=("codes",)),
+    Strategy("maxherding", maxherding, needs=("codes",)),
+    Strategy("uncertainty-herding", uncertainty_herding, needs=("codes", "probs")),
+)

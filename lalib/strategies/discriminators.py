@@ -7,7 +7,8 @@
 All three return the n images of lowest D, the probability that an image has a label, equal ones in order of index;
 nothing is drawn. The score is -logit D. The record says how well D tells the images of the pool apart:
 discriminator_loss, -mean_L log D - mean_U log (1 - D) in nats, 2 log 2 for one that cannot tell, and told_apart, its
-balanced accuracy. What D picks once told_apart is near 1/2 is as good as random: `cannot_tell` is the rule to stop by.
+balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by.
+The options vae_epochs, adversarial and loss_weight are settings of their sources: see lalib.strategies.sources.
 """
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from lalib.data.checks import LalibError, check_number
 from lalib.models.losses import discriminator_loss
 from lalib.strategies.picking import largest
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 
 def vaal(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -54,3 +55,10 @@ def _record(logits: Tensor, labeled: Tensor) -> dict[str, float]:
     known[labeled] = True
     right = ((logits[known] > 0).double().mean() + (logits[~known] <= 0).double().mean()) / 2
     return {"discriminator_loss": float(discriminator_loss(logits, known)), "told_apart": float(right)}
+
+
+DECLARED = (
+    Strategy("vaal", vaal, needs=("vaal",)),
+    Strategy("ta-vaal", ta_vaal, needs=("ta_vaal",)),
+    Strategy("m2-vaal", m2_vaal, needs=("m2_vaal",)),
+)

@@ -21,7 +21,7 @@ from lalib.strategies.learned import class_labels, latent_points
 from lalib.strategies.picking import largest, nearest_distance, pick, total_distance
 from lalib.strategies.spatial import allocation
 from lalib.strategies.uncertainty import class_probs, uncertainty
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 
 def m2_distance(
@@ -107,3 +107,9 @@ def _scaled(values: Tensor) -> Tensor:
     """Values moved and scaled to run from 0 to 1; equal ones become 1."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.ones_like(values)
+
+
+DECLARED = (
+    Strategy("m2-distance", m2_distance, needs=("latents", "probs", "labels"), several=False),
+    Strategy("m2-confidence-distance", m2_confidence_distance, needs=("latents", "probs", "labels"), several=False),
+)

@@ -20,7 +20,7 @@ from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.door import check_labels
 from lalib.strategies.picking import largest, nearest_distance, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 SPACES = ("features", "latents", "codes", "both")
 ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients
@@ -180,3 +180,11 @@ def _spread_gradients(a, b, n, generator):
         weight = near if near.any() else free
         picked.append(int(torch.multinomial(weight.cpu(), 1, generator=generator)))
         scores.append(near[picked[-1]])
+
+
+DECLARED = (
+    Strategy("badge", badge, needs=("probs", "features")),
+    Strategy("core-set", core_set, needs=("features",)),
+    Strategy("medal", medal, needs=("features",)),
+    Strategy("learning-loss", learning_loss, needs=("predicted_losses",)),
+)

@@ -41,7 +41,7 @@ from lalib.codes.neighbours import distinct, evenly_spread
 from lalib.data.checks import check_int, check_number
 from lalib.strategies.learned import class_labels, latent_points
 from lalib.strategies.picking import draw_candidates, pick
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 NUGGET = 1e-6  # on the diagonal of K
 KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one: a few nuggets
@@ -206,3 +206,9 @@ def _greedy(fit: _Interpolant, n: int) -> tuple[Tensor, Tensor]:
         free[picked[-1]] = False
         fit.add(picked[-1], fit.column(picked[-1]))
     return torch.tensor(picked), torch.stack(scores)
+
+
+DECLARED = (
+    Strategy("norm-added", norm_added, needs=("codes", "labels"), several=False),
+    Strategy("norm-change", norm_change, needs=("codes", "labels"), several=False),
+)

@@ -4,34 +4,19 @@ import numpy as np
 from skactiveml.base import SkactivemlClassifier
 
 from lalib.data.checks import LalibError
+from lalib.strategies.peers import cannot
 from lalib.strategies.view import PoolView
-
-
-class Rows:
-    """Which image a row of the codes is, by the bytes of the row; of equal codes it is the first image.
-
-    codes (N, L) float64.
-    """
-
-    def __init__(self, codes: np.ndarray):
-        self.index: dict[bytes, int] = {}
-        for i, row in enumerate(codes):
-            self.index.setdefault(row.tobytes(), i)
-
-    def __call__(self, x: np.ndarray) -> list[int]:
-        """Indices of the rows x (n, L); KeyError for one that no code equals."""
-        return [self.index[row.tobytes()] for row in np.ascontiguousarray(x, dtype=np.float64)]
 
 
 class TaskClassifier(SkactivemlClassifier):
     """A fitted classifier that answers with what the task model says of the image a row belongs to.
 
-    probs (N, C). A keyword that is true, whatever its name (their clf_embedding_flag_name or predict_dict), asks
-    for the task model's features (n, F) beside the probabilities. It cannot be trained, nor asked about other inputs.
-    owner: the strategy's name, for errors.
+    rows: which image a row of the codes is, by its bytes. probs (N, C). A keyword that is true, whatever its name
+    (their clf_embedding_flag_name or predict_dict), asks for the task model's features (n, F) beside the probabilities.
+    It cannot be trained, nor asked about other inputs. owner: the strategy's name, for errors.
     """
 
-    def __init__(self, rows: Rows, probs: np.ndarray, view: PoolView, owner: str):
+    def __init__(self, rows: dict[bytes, int], probs: np.ndarray, view: PoolView, owner: str):
         super().__init__(classes=list(range(probs.shape[1])))
         self.rows, self.probs, self.view, self.owner = rows, probs, view, owner
         self.classes_ = np.arange(probs.shape[1])
@@ -44,7 +29,7 @@ class TaskClassifier(SkactivemlClassifier):
 
     def predict_proba(self, X, **flags):
         try:
-            index = self.rows(X)
+            index = [self.rows[row.tobytes()] for row in np.ascontiguousarray(X, dtype=np.float64)]
         except KeyError:
             raise LalibError(cannot(self.owner, "asks about inputs that are not codes of the pool")) from None
         probs = self.probs[index]
@@ -59,17 +44,9 @@ class TaskClassifier(SkactivemlClassifier):
         return (guess, *out[1:]) if isinstance(out, tuple) else guess
 
 
-def task_committee(rows: Rows, view: PoolView, owner: str) -> TaskClassifier:
+def task_committee(rows: dict[bytes, int], view: PoolView, owner: str) -> TaskClassifier:
     """A classifier whose estimators_ are the T members of view.mc_probs and whose probabilities are their mean."""
     probs_T_N_C = view.mc_probs.cpu().double().numpy()
     committee = TaskClassifier(rows, probs_T_N_C.mean(0), view, owner)
     committee.estimators_ = [TaskClassifier(rows, probs, view, owner) for probs in probs_T_N_C]
     return committee
-
-
-def cannot(owner: str, what: str) -> str:
-    """An error message: the strategy does what the task model's stand-in cannot."""
-    return (
-        f"{owner} {what}: there the task model, of which it sees the probabilities of the pool, cannot stand in. "
-        "Give it a classifier of its own, {label: (strategy, {'clf': classifier})}"
-    )

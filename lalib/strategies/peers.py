@@ -4,12 +4,12 @@
     la.compare(images, test, strategies={"badge": "badge", "their badge": Badge()}, out="runs/badge")
     la.select(Badge(clf_embedding_flag_name="features"), codes, 10, probs=p, features=h, labeled=index, labels=y)
 
-They see the codes, the labels that were bought, and in the place of a classifier (`clf`, `estimator`) our task model,
-already trained: its probabilities and, where their parameters ask for embeddings (clf_embedding_flag_name,
-predict_dict), its features; in the place of an `ensemble` the members behind mc_probs. So both sides choose by the same
-model. Rows of codes are looked up by their bytes, so images of equal codes share the probabilities of the first one. A
-`discriminator` is a logistic regression on the codes. What else a strategy's query takes, or a classifier of its own,
-which is then trained on codes and labels as the strategy does it, comes as options: (FourDs(), {"clf": classifier}).
+They see the codes, the labels so far, and in the place of a classifier (`clf`, `estimator`) our trained task model: its
+probabilities and, where their parameters ask for embeddings (clf_embedding_flag_name, predict_dict), its features. In
+the place of an `ensemble` stand the members behind mc_probs; how many is the option `passes`. So both sides choose by
+the same model. Rows of codes are looked up by their bytes: images of equal codes share the probabilities of the first.
+A `discriminator` is a logistic regression on the codes. What else the query takes comes as options, such as a
+classifier of its own, which the strategy then trains on codes and labels: (FourDs(), {"clf": classifier}).
 
 Differs: in every round a strategy starts as a fresh copy. What ProbCover keeps from its first query, the radius, is
 found anew, from that round's labels.
@@ -26,8 +26,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from lalib.data.checks import LalibError
-from lalib.data.files import digest
+from lalib.data.checks import LalibError, check_known
 from lalib.data.seeds import seeded
 from lalib.strategies.view import PoolView, Selection
 
@@ -50,17 +49,21 @@ class Peer:
     """A strategy of lalib's, (view, n, *, generator) -> Selection, that queries one of scikit-activeml's.
 
     strategy: an instance, of which a copy is taken; it is never changed. given: further arguments of its query.
-    Raises LalibError if the package is not there or the query needs what lalib has not, which it names; TypeError for
-    anything but a pool strategy of one annotator; ValueError for an argument that its query does not take.
+    needs: what it asks the view for. Raises LalibError if the package is not there or the query needs what lalib has
+    not; TypeError for anything but a pool strategy of one annotator; ValueError for an argument of no query.
     """
 
     def __init__(self, strategy, given: Mapping | None = None):
         _check_strategy(strategy)
+        from sklearn.base import clone
+
         self.__name__ = type(strategy).__name__
         self.given = dict(given or {})
         self.asked = _asked(strategy)
         self._check_given()
-        self.strategy = _fresh(strategy)
+        self.strategy = clone(strategy)
+        self.places = [place for place in STAND_INS if place in self.asked and place not in self.given]
+        self.needs = ("codes", *dict.fromkeys("mc_probs" if place == "ensemble" else "probs" for place in self.places))
 
     def __call__(self, view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
         codes, labels = view.codes.cpu().double().numpy(), self._labels(view)
@@ -69,28 +72,14 @@ class Peer:
         with _numpy_and_torch_seeded(_draw(generator)):
             try:
                 index = strategy.query(X=codes, y=labels, batch_size=int(n), **arguments)
-            except TypeError as error:
-                raise self._explained(error) from error
+            except TypeError as error:  # in our words if it is about what stands in for the classifier
+                if "TaskClassifier" not in str(error):
+                    raise
+                raise LalibError(cannot(self.__name__, f"refuses: {error}")) from error
         return Selection(torch.as_tensor(np.asarray(index), dtype=torch.int64))
 
-    @property
-    def identity(self) -> dict:
-        """What a run's configuration says of it: class, parameters, further arguments, version of the package.
-
-        Seeds are left out, since the run's seed takes their place.
-        """
-        import skactiveml
-
-        description = {"strategy": _describe(self.strategy), "scikit-activeml": skactiveml.__version__}
-        return description | ({"given": _describe(self.given)} if self.given else {})
-
     def _check_given(self):
-        known = [name for name in self.asked if name not in OURS]
-        for name in self.given:
-            if name not in known:
-                raise ValueError(
-                    f"{self.__name__} has no option {name!r}; its options are: {', '.join(known) or 'none'}"
-                )
+        check_known(self.__name__, self.given, [name for name in self.asked if name not in OURS])
         can = {*OURS, *STAND_INS, "discriminator", *self.given}
         missing = [name for name, p in self.asked.items() if p.default is p.empty and name not in can]
         if missing:
@@ -101,41 +90,41 @@ class Peer:
 
     def _labels(self, view: PoolView) -> np.ndarray:
         """Labels (N,) float64, NaN where there is none."""
-        if view.multi_label:
-            raise LalibError(
-                f"{self.__name__}: scikit-activeml's pool strategies take one label per image, not several"
-            )
-        if len(view.labeled) and view.labels is None:
-            raise LalibError(
-                f"{self.__name__} needs the labels of the {len(view.labeled)} labelled images: pass labels=y"
-            )
-        labels = np.full(view.n_images, np.nan)
-        if len(view.labeled):
+        labels, count = np.full(view.n_images, np.nan), len(view.labeled)
+        if count and view.labels is None:
+            raise LalibError(f"{self.__name__} needs the labels of the {count} labelled images: pass labels=y")
+        if count:
             labels[view.labeled.numpy()] = view.labels.numpy()
         return labels
 
     def _stand_ins(self, view: PoolView, codes: np.ndarray, generator: torch.Generator) -> dict:
         """The task model in the place of each classifier that the query asks for."""
-        from lalib.strategies.peer_models import Rows, TaskClassifier, cannot, task_committee
+        from lalib.strategies.peer_models import TaskClassifier, task_committee
 
         found, name = {}, self.__name__
+        rows = {row.tobytes(): i for i, row in reversed(list(enumerate(codes)))}  # of equal codes the first image
         if "ignore_partial_fit" in self.asked and "clf" not in self.given:
             raise LalibError(cannot(name, "trains its classifier for every candidate"))
-        for place in (place for place in STAND_INS if place in self.asked and place not in self.given):
+        for place in self.places:
             if place == "ensemble":
-                found[place] = task_committee(Rows(codes), view, name)
+                found[place] = task_committee(rows, view, name)
             else:
-                found[place] = TaskClassifier(Rows(codes), view.probs.cpu().double().numpy(), view, name)
+                found[place] = TaskClassifier(rows, view.probs.cpu().double().numpy(), view, name)
             found[STAND_INS[place]] = False
         if "discriminator" in self.asked and "discriminator" not in self.given:
-            found["discriminator"] = _prepared(_discriminator(), generator)
+            from skactiveml.classifier import SklearnClassifier
+            from sklearn.linear_model import LogisticRegression
+
+            found["discriminator"] = _prepared(SklearnClassifier(LogisticRegression(max_iter=1000)), generator)
         return found
 
-    def _explained(self, error: TypeError) -> Exception:
-        """The error of a query, in our words if it is about what stands in for the classifier."""
-        from lalib.strategies.peer_models import cannot
 
-        return LalibError(cannot(self.__name__, f"refuses: {error}")) if "TaskClassifier" in str(error) else error
+def cannot(owner: str, what: str) -> str:
+    """An error message: the strategy does what the task model's stand-in cannot."""
+    return (
+        f"{owner} {what}: there the task model, of which it sees the probabilities of the pool, cannot stand in. "
+        "Give it a classifier of its own, {label: (strategy, {'clf': classifier})}"
+    )
 
 
 def _check_strategy(strategy) -> None:
@@ -156,27 +145,8 @@ def _asked(strategy) -> dict[str, inspect.Parameter]:
     """The parameters of its query by name; those of the strategy inside, too, if it wraps one."""
     inner = getattr(strategy, "query_strategy", None)
     own = inspect.signature(strategy.query).parameters
-    return {
-        **(_asked(inner) if is_peer(inner) else {}),
-        **{k: p for k, p in own.items() if p.kind is not p.VAR_KEYWORD},
-    }
-
-
-def _discriminator():
-    from skactiveml.classifier import SklearnClassifier
-    from sklearn.linear_model import LogisticRegression
-
-    return SklearnClassifier(LogisticRegression(max_iter=1000))
-
-
-def _fresh(estimator):
-    from sklearn.base import clone
-
-    return clone(estimator)
-
-
-def _is_estimator(value) -> bool:
-    return hasattr(value, "get_params") and not isinstance(value, type)
+    inside = _asked(inner) if is_peer(inner) else {}
+    return inside | {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
 
 
 def _prepared(value, generator: torch.Generator):
@@ -185,9 +155,11 @@ def _prepared(value, generator: torch.Generator):
         return {key: _prepared(item, generator) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_prepared(item, generator) for item in value)
-    if not _is_estimator(value):
+    if not hasattr(value, "get_params") or isinstance(value, type):
         return copy.deepcopy(value)
-    estimator = _fresh(value)
+    from sklearn.base import clone
+
+    estimator = clone(value)
     for name in sorted(estimator.get_params()):
         last = name.rpartition("__")[2]
         if last in OVERWRITTEN:
@@ -210,33 +182,3 @@ def _numpy_and_torch_seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(before)
-
-
-def _describe(value):
-    """A value as JSON can hold it: estimators by class and parameters, functions and classes by name and source."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [_describe(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _describe(value.tolist())
-    if _is_estimator(value):
-        kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
-        return {"class": _describe(type(value)), "parameters": _describe(kept)}
-    if isinstance(value, type) or inspect.isfunction(value):
-        return f"{value.__module__}.{value.__qualname__} {_source_digest(value)}"
-    raise TypeError(
-        f"a parameter of a strategy is a {type(value).__name__}, by which its runs cannot be told from others"
-    )
-
-
-def _source_digest(value: type) -> str:
-    try:
-        return digest(inspect.getsource(value))[:16]
-    except (OSError, TypeError) as error:
-        raise ValueError(
-            f"the source of {value.__qualname__} is not to be had, so that its runs could not be told from others: "
-            "define it in a file"
-        ) from error

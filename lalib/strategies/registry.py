@@ -1,75 +1,39 @@
-"""Strategies by name and select(), which runs one on codes.
+"""Strategies by name, as the modules of this folder declare them in tuples DECLARED; and select(), which runs one."""
 
-A strategy is a function (view: PoolView, n: int, *, generator: torch.Generator, **its options) -> Selection.
-"""
-
+import importlib
 import numbers
+import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_options
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.door import as_tensor
 from lalib.data.seeds import generator
-from lalib.strategies import clusters, coverage, discriminators, distances, errors, learned, norms, spatial, uncertainty
 from lalib.strategies.peers import Peer, is_peer
-from lalib.strategies.view import SOURCES, PoolView, Selection
+from lalib.strategies.sources import SOURCES
+from lalib.strategies.view import Copies, PoolView, Selection, Strategy
 
-Strategy = Callable[..., Selection]
+AnyStrategy = str | Strategy | Callable[..., Selection]  # or a pool strategy of scikit-activeml
 
-STRATEGIES: dict[str, Strategy] = {
-    "random": spatial.random,
-    "uniform-spatial": spatial.uniform_spatial,
-    "normal-spatial": spatial.normal_spatial,
-    "cluster": spatial.cluster,
-    "normal-in-clusters": spatial.normal_in_clusters,
-    "uniform-in-clusters": spatial.uniform_in_clusters,
-    "clustered-normal-spatial": spatial.clustered_normal_spatial,
-    "reconstruction-error": errors.reconstruction_error,
-    "k-medoids": clusters.k_medoids,
-    "typiclust": clusters.typiclust,
-    "probcover": coverage.probcover,
-    "maxherding": coverage.maxherding,
-    "uncertainty-herding": coverage.uncertainty_herding,
-    "least-confidence": uncertainty.least_confidence,
-    "margin": uncertainty.margin,
-    "entropy": uncertainty.entropy,
-    "bald": uncertainty.bald,
-    "batchbald": uncertainty.batchbald,
-    "badge": learned.badge,
-    "core-set": learned.core_set,
-    "medal": learned.medal,
-    "learning-loss": learned.learning_loss,
-    "m2-distance": distances.m2_distance,
-    "m2-confidence-distance": distances.m2_confidence_distance,
-    "vaal": discriminators.vaal,
-    "ta-vaal": discriminators.ta_vaal,
-    "m2-vaal": discriminators.m2_vaal,
-    "norm-added": norms.norm_added,
-    "norm-change": norms.norm_change,
-}
 
-# Those that need one label per image.
-SINGLE_LABEL = ("batchbald", "m2-distance", "m2-confidence-distance", "norm-added", "norm-change")
+def _declared() -> list[Strategy]:
+    """The strategies of all modules of this folder, those that need least first."""
+    found = []
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in ("registry", "peer_models"):  # the latter needs scikit-activeml
+            found += getattr(importlib.import_module(f"lalib.strategies.{module.name}"), "DECLARED", ())
+    return sorted(found, key=lambda strategy: (not strategy.label_free, len(strategy.needs)))
 
-# Those that look at codes alone, at reconstruction errors, or at what is labelled without its labels.
-LABEL_FREE = (
-    "random",
-    "uniform-spatial",
-    "normal-spatial",
-    "cluster",
-    "normal-in-clusters",
-    "uniform-in-clusters",
-    "clustered-normal-spatial",
-    "k-medoids",
-    "typiclust",
-    "probcover",
-    "maxherding",
-    "reconstruction-error",
-)
+
+STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _declared()}
+LABEL_FREE = tuple(name for name, strategy in STRATEGIES.items() if strategy.label_free)
+SINGLE_LABEL = tuple(name for name, strategy in STRATEGIES.items() if not strategy.several)
 
 
 def select(
-    strategy: str | Strategy,
+    strategy: AnyStrategy,
     codes: torch.Tensor,
     n: int,
     *,
@@ -80,44 +44,66 @@ def select(
 ) -> torch.Tensor:
     """Indices (n,) int64, distinct, in order of picking, of the images to label next.
 
-    strategy: a name in STRATEGIES, a function of that form, or a pool strategy of scikit-activeml (see peers); codes
-    (N, L) float on any device; seed: same seed, same answer; labeled (M,) indices of images that have a label already,
-    which are never picked, and their labels (M,), or (M, C) if an image may have several. Further keywords are what
-    some strategies need, tensors or functions without arguments: probs (N, C), mc_probs (T, N, C), features (N, F),
-    errors (N,), predicted_losses (N,) and predicted_losses_with_codes (N,); and the strategy's own options, see its
-    docstring. Nothing given is changed.
+    strategy: a name in STRATEGIES, a function of that form, a Strategy, or a pool strategy of scikit-activeml (see
+    peers); codes (N, L) float on any device; seed: same seed, same answer; labeled (M,) indices of images that have a
+    label already, which are never picked, and their labels (M,), or (M, C) if an image may have several. Further
+    keywords are what some strategies need, arrays or functions that compute them: probs (N, C), mc_probs (T, N, C),
+    features (N, F), errors (N,), and others in strategies.SOURCES; and the strategy's own options, see its docstring.
+    Nothing given is changed.
 
     Raises ValueError or TypeError for bad arguments (n above the unlabelled images, codes with NaN, an unknown strategy
     or option), LalibError if the strategy lacks something, its threshold cannot be met, or it breaks the protocol.
     """
-    options = {name: value for name, value in sources_and_options.items() if name not in SOURCES}
-    sources = {name: sources_and_options[name] for name in SOURCES if sources_and_options.get(name) is not None}
-    view = PoolView(codes, labeled, labels, sources)
-    return run_strategy(strategy, view, n, generator=generator(seed, "select"), **options).index
+    own = strategy.own if isinstance(strategy, Strategy) else ()
+    names = sources_and_options.keys() & {*SOURCES, *(source.name for source in own)}
+    sources = {name: sources_and_options.pop(name) for name in names}
+    sources = {name: value for name, value in sources.items() if value is not None}
+    view = PoolView(codes, labeled, labels, sources, own=own)
+    return run_strategy(strategy, view, n, generator=generator(seed, "select"), **sources_and_options).index
 
 
-def run_strategy(
-    strategy: str | Strategy, view: PoolView, n: int, *, generator: torch.Generator, **options
-) -> Selection:
-    """The Selection of a strategy, by name or function, with n, options and result checked; errors as in select."""
-    if is_peer(strategy):
-        strategy, options = Peer(strategy, options), {}
-    if not callable(strategy):
-        strategy = STRATEGIES[check_choice("strategy", strategy, STRATEGIES)]
-    name = next((key for key, known in STRATEGIES.items() if known is strategy), None)
-    name = name or getattr(strategy, "__name__", "strategy")
-    check_int("n", n, low=1)
+def as_strategy(given: AnyStrategy, options: Mapping | None = None) -> tuple[Strategy, dict]:
+    """The declaration of what stands where a strategy may, and its options, checked; errors as in select."""
+    options = dict(options or {})
+    if is_peer(given):
+        ours = {name: options.pop(name) for source in SOURCES.values() for name in source.settings if name in options}
+        peer = Peer(given, options)
+        return (declared := Strategy(peer.__name__, peer, peer.needs, several=False)), declared.checked(ours)
+    if isinstance(given, Strategy):
+        declared = given
+    elif callable(given):
+        declared = Strategy(getattr(given, "__name__", type(given).__name__), given)
+    else:
+        declared = STRATEGIES[check_choice("strategy", given, STRATEGIES)]
+    return declared, declared.checked(options)
+
+
+def run_strategy(strategy: AnyStrategy, view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
+    """The Selection of a strategy with n, options and result checked; errors as in select.
+
+    A strategy that is not lalib's own sees copies. LalibError if it changes them.
+    """
+    declared, options = as_strategy(strategy, options)
+    n = check_int("n", n, low=1)
     if n > len(view.unlabeled):
         raise ValueError(f"n={n} exceeds the {len(view.unlabeled)} unlabelled images")
-    check_options(name, strategy, options)
-    return _check_selection(name, strategy(view, n, generator=generator, **options), view, n)
+    if view.multi_label and not declared.several:
+        raise LalibError(f"{declared.name} needs one label per image; these images may have several")
+    seen = view if STRATEGIES.get(declared.name) is declared else Copies(view, declared.own)
+    selection = declared(seen, n, generator=generator, **options)
+    if seen is not view and seen.changed():
+        raise LalibError(
+            f"{declared.name} must leave what it is given as it was, but it changed {', '.join(seen.changed())}: "
+            "let it work on a copy, such as view.codes.clone()"
+        )
+    return _check_selection(declared.name, selection, view, n)
 
 
 def _check_selection(name, selection, view, n):
     """LalibError unless the selection holds n distinct unlabelled indices."""
     if not isinstance(selection, Selection):
         raise LalibError(f"{name} must return a Selection, got {type(selection).__name__}")
-    index = torch.as_tensor(selection.index).cpu()
+    index = as_tensor(selection.index, "index").cpu()
     if index.shape != (n,) or index.dtype != torch.int64:
         raise LalibError(f"{name} must return an int64 index ({n},), got {index.dtype} of shape {tuple(index.shape)}")
     if len(index.unique()) < n:

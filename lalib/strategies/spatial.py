@@ -20,7 +20,7 @@ import torch
 from lalib.codes.clustering import ward
 from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.strategies.matching import check_matching, default_threshold, match_draws
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 
 def random(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -245,3 +245,14 @@ def _mixture(weights, means, roots, generator):
         return means[part] + torch.einsum("ml,mlk->mk", noise, roots[part])
 
     return draw
+
+
+DECLARED = (
+    Strategy("random", random, needs=()),
+    Strategy("uniform-spatial", uniform_spatial, needs=("codes",)),
+    Strategy("normal-spatial", normal_spatial, needs=("codes",)),
+    Strategy("cluster", cluster, needs=("codes",)),
+    Strategy("normal-in-clusters", normal_in_clusters, needs=("codes",)),
+    Strategy("uniform-in-clusters", uniform_in_clusters, needs=("codes",)),
+    Strategy("clustered-normal-spatial", clustered_normal_spatial, needs=("codes",)),
+)

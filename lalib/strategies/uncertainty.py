@@ -25,7 +25,7 @@ from lalib.codes.neighbours import knn
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.files import tensor_digest
 from lalib.strategies.picking import largest, nearest_distance, pick, ranks
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies.view import PoolView, Selection, Strategy
 
 BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
@@ -286,3 +286,11 @@ def _under_prior(view, neighbours):
 
 
 REPRESENTATIVE = {"knn": _near_others, "prior": _under_prior}
+
+DECLARED = (
+    Strategy("least-confidence", least_confidence, needs=("probs",)),
+    Strategy("margin", margin, needs=("probs",)),
+    Strategy("entropy", entropy, needs=("probs",)),
+    Strategy("bald", bald, needs=("mc_probs",)),
+    Strategy("batchbald", batchbald, needs=("mc_probs",), several=False),
+)

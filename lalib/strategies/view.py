@@ -1,31 +1,17 @@
-"""What a strategy may see of the pool, and what it answers."""
+"""What a strategy may see of the pool, what it answers, and how it is declared."""
 
-from collections.abc import Callable, Mapping
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
-from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.data.door import as_tensor, check_codes, check_index
-
-# What a strategy may ask for beyond the codes: its shape, and how a user provides it.
-SOURCES = {
-    "codes": ("(N, L)", "codes=z"),
-    "probs": ("(N, C)", "the task model's class probabilities, probs=p"),
-    "mc_probs": ("(T, N, C)", "class probabilities of T stochastic passes, mc_probs=p"),
-    "features": ("(N, F)", "the task model's last features, features=h"),
-    "errors": ("(N,)", "errors=la.reconstruction_errors(model, images)"),
-    "predicted_losses": ("(N,)", "the losses that a task model expects, predicted_losses=r"),
-    "predicted_losses_with_codes": (
-        "(N,)",
-        "the same from a head that sees the codes, too, as the loop of compare does",
-    ),
-    "latents": ("(N, K)", "the task model's latent codes, latents=z"),
-    "vaal": ("(N,)", "logits of a discriminator on a VAE's codes, as the loop of compare does"),
-    "ta_vaal": ("(N,)", "the same on codes and expected losses, as the loop of compare does"),
-    "m2_vaal": ("(N,)", "the same on the code of M2: choose the task 'm2-vaal'"),
-}
+from lalib.data.checks import check_choice, check_int, check_options
+from lalib.data.door import as_tensor, check_codes, check_index, check_labels, plain
+from lalib.strategies.sources import SOURCES, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +21,8 @@ class Selection:
     record: numbers by name that say how the selection came about; the loop keeps them with the round.
     """
 
-    index: torch.Tensor
-    score: torch.Tensor | None = None
+    index: Tensor
+    score: Tensor | None = None
     record: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -45,40 +31,58 @@ class PoolView:
     """The codes of all images, which of them are labelled and as what, and what a task model says of them.
 
     codes (N, L) float, finite, on any device; labeled (M,) distinct int64 indices, or None for none; labels (M,) or
-    (M, C) of 0 and 1 of those, or None; sources: for each further name in SOURCES a tensor of its shape. Codes and
-    sources may be functions without arguments that compute them: each is called at most once, when a strategy asks.
-    size: N, needed if the codes are a function. Where an image may have several classes, probabilities are independent,
-    one per class.
+    (M, C) of 0 and 1 of those, or None; sources: for further names in SOURCES an array of that shape. Codes and
+    sources may be functions that compute them, without arguments or of the source's settings: each is called once for
+    the same settings, when a strategy asks. size: N, needed if the codes are a function. own: sources beside SOURCES.
+    Every source is an attribute, view.codes for example; view.get(name, **settings) asks with other settings. Where an
+    image may have several classes, probabilities are independent, one per class.
     """
 
-    codes: InitVar[torch.Tensor | Callable[[], torch.Tensor]]
-    labeled: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    sources: Mapping[str, torch.Tensor | Callable[[], torch.Tensor]] = field(default_factory=dict)
+    codes: InitVar[Tensor | Callable[[], Tensor]]
+    labeled: Tensor | None = None
+    labels: Tensor | None = None
+    sources: InitVar[Mapping[str, Tensor | Callable[..., Tensor]] | None] = None
     size: int | None = None
+    own: InitVar[Iterable[Source]] = ()
 
-    def __post_init__(self, codes):
+    def __post_init__(self, codes, sources, own):
         size = check_int("size", self.size if callable(codes) else len(check_codes(codes)), low=1)
         if self.size not in (None, size):
             raise ValueError(f"codes must be those of the {self.size} images, got {size} rows")
-        for name in self.sources:
-            check_choice("source", name, SOURCES.keys() - {"codes"})
-        object.__setattr__(self, "size", size)
-        object.__setattr__(
-            self, "labeled", check_index(() if self.labeled is None else self.labeled, size, "labeled", distinct=True)
+        declared, sources = SOURCES | {source.name: source for source in own}, dict(sources or {})
+        for name in sources:
+            check_choice("source", name, [known for known in declared if known != "codes"])
+        labeled = check_index(() if self.labeled is None else self.labeled, size, "labeled", distinct=True)
+        labels = labels_of(self.labels, len(labeled))
+        vars(self).update(size=size, labeled=labeled, labels=labels)
+        vars(self).update(_given={"codes": codes, **sources}, _declared=declared, _found={}, _settings={})
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_") or name not in self._declared:
+            raise AttributeError(f"a view has no {name!r}")
+        return self.get(name)
+
+    def get(self, name: str, **settings) -> Tensor:
+        """The source of that name on its device, computed with these settings. Raises what Source.value raises."""
+        source = self._declared[check_choice("source", name, self._declared)]
+        settings = source.settled(
+            {key: self._settings[key] for key in self._settings if key in source.settings} | settings
         )
-        object.__setattr__(self, "labels", labels_of(self.labels, len(self.labeled)))
-        object.__setattr__(self, "sources", {"codes": codes, **self.sources})
+        key = (name, *settings.items())
+        if key not in self._found:
+            self._found[key] = source.value(self._given.get(name), self.size, settings)
+        return self._found[key]
+
+    def with_settings(self, settings: Mapping) -> "PoolView":
+        """The same view, in which sources that depend on these settings are computed with them."""
+        view = copy.copy(self)
+        vars(view).update(_settings=self._settings | dict(settings))
+        return view
 
     @property
     def n_images(self) -> int:
         """N, labelled or not."""
         return self.size
-
-    @cached_property
-    def codes(self) -> torch.Tensor:
-        """Codes (N, L), checked."""
-        return check_codes(self._source("codes"))
 
     @property
     def multi_label(self) -> bool:
@@ -86,81 +90,111 @@ class PoolView:
         return self.labels is not None and self.labels.ndim == 2
 
     @cached_property
-    def unlabeled(self) -> torch.Tensor:
+    def unlabeled(self) -> Tensor:
         """Indices of the images without a label, ascending, int64 on the CPU."""
         free = torch.ones(self.n_images, dtype=torch.bool)
         free[self.labeled] = False
         return free.nonzero().squeeze(1)
 
-    @cached_property
-    def probs(self) -> torch.Tensor:
-        """Class probabilities (N, C)."""
-        return self._source("probs")
+
+class Copies(PoolView):
+    """A view for a strategy that is not lalib's own: it gives copies and knows which of them were changed.
+
+    own: sources of the strategy's own, which the view may not know yet.
+    """
+
+    def __init__(self, view: PoolView, own: Iterable[Source] = ()):
+        declared = view._declared | {source.name: source for source in own}
+        vars(self).update(vars(view), _declared=declared, _handed={})
+        for name in ("labeled", "labels", "unlabeled"):
+            vars(self)[name] = self._copy(name, getattr(view, name))
+
+    def get(self, name: str, **settings) -> Tensor:
+        return self._copy(name, super().get(name, **settings))
+
+    def _copy(self, name, original):
+        if original is None:
+            return None
+        if id(original) not in self._handed:
+            self._handed[id(original)] = (name, original, original.clone())
+        return self._handed[id(original)][2]
+
+    def changed(self) -> list[str]:
+        """The names of what differs from the original."""
+        return [name for name, original, given in self._handed.values() if not torch.equal(original, given)]
+
+
+@dataclass(frozen=True, eq=False)
+class Strategy:
+    """A strategy as it is declared, once, beside its function. It is called as the function is.
+
+    function: (view, n, *, generator, **its options) -> Selection. needs: what it asks the view for: names in SOURCES, a
+    Source of its own, and "labels" if it cannot do without labelled images; None if that is not known. several: whether
+    images may have several labels. The settings of its sources are options of the strategy, too.
+    """
+
+    name: str
+    function: Callable[..., Selection]
+    needs: tuple[str | Source, ...] | None = None
+    several: bool = True
+
+    def __post_init__(self):
+        if not callable(self.function) or isinstance(self.function, type) or not isinstance(self.name, str):
+            raise TypeError(f"a strategy must be a name and a function, got {self.name!r} and {self.function!r}")
+        for need in self.needs or ():
+            if not isinstance(need, Source):
+                check_choice("need", need, [*SOURCES, "labels"])
+            elif need.name in SOURCES or hasattr(PoolView, need.name) or need.name in ("labeled", "labels"):
+                raise ValueError(f"a source of a strategy's own must have a name of its own, got {need.name!r}")
+        own = inspect.signature(self.function)
+        parts, keyword = list(own.parameters.values()), inspect.Parameter.KEYWORD_ONLY
+        place = len(parts) - bool(parts and parts[-1].kind is inspect.Parameter.VAR_KEYWORD)
+        parts[place:place] = [inspect.Parameter(key, keyword, default=s.default) for key, s in self.settings.items()]
+        vars(self)["__signature__"] = own.replace(parameters=parts)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What it needs of the view."""
+        return tuple(SOURCES.get(need, need) for need in self.needs or () if need != "labels")
+
+    @property
+    def own(self) -> tuple[Source, ...]:
+        """The sources that it brings along."""
+        return tuple(need for need in self.needs or () if isinstance(need, Source))
 
     @cached_property
-    def mc_probs(self) -> torch.Tensor:
-        """Class probabilities (T, N, C) of T stochastic passes."""
-        return self._source("mc_probs")
+    def settings(self) -> dict:
+        """Settings of its sources by name, but those that its function takes itself."""
+        taken = inspect.signature(self.function).parameters
+        every = {name: setting for source in self.sources for name, setting in source.settings.items()}
+        return {name: setting for name, setting in every.items() if name not in taken}
 
-    @cached_property
-    def features(self) -> torch.Tensor:
-        """Features of the task model (N, F)."""
-        return self._source("features")
+    @property
+    def label_free(self) -> bool | None:
+        """Whether it can be asked before there is a label; None if its needs are not known."""
+        if self.needs is None:
+            return None
+        return "labels" not in self.needs and not any(source.model for source in self.sources)
 
-    @cached_property
-    def errors(self) -> torch.Tensor:
-        """Reconstruction error of each image (N,)."""
-        return self._source("errors")
+    def checked(self, options: Mapping) -> dict:
+        """Options with numpy's and torch's scalars made Python numbers; ValueError or TypeError for those it has not.
 
-    @cached_property
-    def predicted_losses(self) -> torch.Tensor:
-        """What the task model expects its loss to be on each image (N,)."""
-        return self._source("predicted_losses")
+        Values of settings are checked, too; the others are left to the function.
+        """
+        check_options(self.name, self, options)
+        known = self.settings.keys() & options.keys()
+        return plain(dict(options)) | {name: self.settings[name].checked(name, options[name]) for name in known}
 
-    @cached_property
-    def predicted_losses_with_codes(self) -> torch.Tensor:
-        """The same from a head that sees the codes beside the task model's features (N,)."""
-        return self._source("predicted_losses_with_codes")
-
-    @cached_property
-    def latents(self) -> torch.Tensor:
-        """Latent codes of the task model (N, K); its last features if it has no others."""
-        return self._source("latents")
-
-    @cached_property
-    def vaal(self) -> torch.Tensor:
-        """Logits (N,) of "this image has a label" by VAAL's discriminator."""
-        return self._source("vaal")
-
-    @cached_property
-    def ta_vaal(self) -> torch.Tensor:
-        """The same by TA-VAAL's (N,)."""
-        return self._source("ta_vaal")
-
-    @cached_property
-    def m2_vaal(self) -> torch.Tensor:
-        """The same by that of M2-VAAL, the task model (N,)."""
-        return self._source("m2_vaal")
-
-    def _source(self, name):
-        shape, how = SOURCES[name]
-        axes = [axis for axis in shape if axis.isalpha()]  # "(T, N, C)" has three
-        given = self.sources.get(name)
-        if given is None:
-            raise LalibError(f"this strategy needs {name} {shape}, which was not given: pass {how}")
-        value = as_tensor(given() if callable(given) else given, name)
-        if value.ndim != len(axes) or value.shape[axes.index("N")] != self.n_images:
-            raise ValueError(f"{name} must have shape {shape} with N = {self.n_images}, got {tuple(value.shape)}")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity")
-        return value
+    def __call__(self, view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
+        settings = {name: options.pop(name) for name in self.settings.keys() & options.keys()}
+        return self.function(view.with_settings(settings) if settings else view, n, generator=generator, **options)
 
 
-def labels_of(labels, count: int) -> torch.Tensor | None:
-    """Labels (count,) or (count, C) of the labelled images on the CPU, None for None."""
+def labels_of(labels, count: int) -> Tensor | None:
+    """Labels (count,) or (count, C) of 0 and 1 of the labelled images, int64 on the CPU; None for None."""
     if labels is None:
         return None
     labels = as_tensor(labels, "labels").cpu()
     if labels.ndim not in (1, 2) or len(labels) != count:
         raise ValueError(f"labels must be those of the {count} labelled images, got shape {tuple(labels.shape)}")
-    return labels
+    return check_labels(labels, several=True) if labels.numel() else labels.long()

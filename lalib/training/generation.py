@@ -77,6 +77,7 @@ class GenerativeAugmentation:
 
     per_label: int = 4
     share: float = 1.0
+    passes: int = 5
     noise: float = 1.0
     latent_dim: int = 20
     preset: str = "dense"
@@ -87,6 +88,7 @@ class GenerativeAugmentation:
     def __post_init__(self):
         for name in ("per_label", "latent_dim", "epochs", "later_epochs"):
             check_int(name, getattr(self, name), low=1)
+        check_int("passes", self.passes, low=2)
         check_number("share", self.share, low=0, high=1)
         for name in ("noise", "learning_rate"):
             check_number(name, getattr(self, name), low=0)

@@ -53,7 +53,7 @@ def sampling_explorer(
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
 
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
-    (N,), which add "reconstruction-error" to the strategies. strategies: the names offered, by default all that need
+    (N,), which add the strategies that need them. strategies: the names offered, by default all that need
     no label; strategy, second (None: only one), n, seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
     of random and others on such a map, with two seeds or more. The sentence then says how many random labels each
@@ -72,7 +72,7 @@ def sampling_explorer(
     for name in errors:
         check_choice("errors", name, codes)
     places = {name: Places(_check_map(name, each, len(images)), errors.get(name)) for name, each in codes.items()}
-    offered = list(strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors])
+    offered = list(strategies or [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs])
     for name in (*offered, strategy):
         check_choice("strategy", name, STRATEGIES)
     check_choice("strategy", strategy, offered)

@@ -1,6 +1,5 @@
 """The controls of one strategy, and what it picks with them from a map."""
 
-import inspect
 from functools import cached_property, lru_cache
 
 import ipywidgets
@@ -8,6 +7,7 @@ import torch
 
 from lalib.codes.clustering import ward
 from lalib.codes.neighbours import median_nn_distance
+from lalib.data.checks import keyword_defaults
 from lalib.strategies.matching import default_threshold
 from lalib.strategies.registry import STRATEGIES, select
 from lalib.widgets.parts import LABEL
@@ -20,10 +20,7 @@ MAX_CLUSTERS, MAX_SEED = 50, 99
 
 def options_of(strategy: str) -> set[str]:
     """The names of a strategy's own options; none for "none"."""
-    if strategy == NONE:
-        return set()
-    parameters = inspect.signature(STRATEGIES[strategy]).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"generator"}
+    return set() if strategy == NONE else set(keyword_defaults(STRATEGIES[strategy]))
 
 
 class Places:

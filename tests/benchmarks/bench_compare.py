@@ -36,6 +36,7 @@ import lalib as la
 from lalib.experiments import loop
 from lalib.experiments.comparison import _pca
 from lalib.experiments.tasks import Task
+from lalib.strategies.sources import PASSES
 
 INITIAL, WHOLE = 20, 10  # labels to start with; seeds of the whole comparison
 
@@ -98,7 +99,7 @@ def asked(strategy, codes, y, model, known, seed):
     if "clf" in parameters:
         return {"clf": model, "fit_clf": False}
     if "ensemble" in parameters:
-        others = [network(known, 1000 * (seed + 1) + member).fit(codes, y) for member in range(1, Task().passes)]
+        others = [network(known, 1000 * (seed + 1) + member).fit(codes, y) for member in range(1, PASSES)]
         return {"ensemble": [model, *others], "fit_ensemble": False}
     return {}
 

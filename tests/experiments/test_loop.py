@@ -111,7 +111,7 @@ def _holds_labels(row):
 def test_a_strategy_reaches_no_hidden_label(model, source):
     """Neither through the view nor through anything it leads to, whatever was asked for."""
     files = [f"{label}/{i}.png" for i, label in enumerate(DIGITS.labels.tolist())]  # as from_folder names them
-    images, task = dataclasses.replace(DIGITS, files=files), Task(model=model, steps=5, passes=2, vae_epochs=1)
+    images, task = dataclasses.replace(DIGITS, files=files), Task(model=model, steps=5)
     data, walks = TaskData(DIGITS.images.flatten(1).float() / 255, images, task), []
 
     def recording(view, n, *, generator):
@@ -150,7 +150,7 @@ def test_options_and_errors_reach_the_strategy(data):
 @pytest.mark.parametrize("task", [{}, {"warm_start": True, "options": {"dropout": 0.2}}, {"model": "cnn"}])
 @pytest.mark.parametrize("strategy", ["margin", "bald"])
 def test_in_lockstep_as_alone(strategy, task, data):
-    data, seeds = TaskData(data.codes, data.images, Task(steps=8, passes=3, **task)), (0, 3, 5)
+    data, seeds = TaskData(data.codes, data.images, Task(steps=8, **task)), (0, 3, 5)
     alone = [_run(data, strategy, seed) for seed in seeds]
     pools = [Pool(DIGITS.labels) for _ in seeds]
     initial = [cold_start("random", data, 10, seed=seed) for seed in seeds]
@@ -194,7 +194,7 @@ def test_refuses(options, message, data):
 def test_refuses_at_once_what_no_round_could_do(data):
     initial = torch.arange(10)
     for pool, strategy, options, message in [
-        (Pool(torch.zeros(299)), "margin", {}, "pool and data must be of the same images, got 299 and 300"),
+        (Pool(torch.zeros(299, dtype=int)), "margin", {}, "pool and data must be of the same images, got 299 and 300"),
         (Pool(DIGITS.labels), "marginal", {}, "strategy must be one of"),
         (Pool(DIGITS.labels), "margin", {"bogus": 1}, "margin has no option 'bogus'"),
     ]:

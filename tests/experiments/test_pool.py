@@ -200,7 +200,7 @@ def test_an_oracle_must_answer_for_every_image():
 
 
 def test_an_oracle_must_answer_in_one_form():
-    pool = Pool(lambda index: torch.zeros(len(index), 3) if 0 in index else torch.zeros(len(index)), size=5)
+    pool = Pool(lambda index: torch.zeros(len(index), 3, dtype=int) if 0 in index else index, size=5)
     pool.buy([0, 1])
     with pytest.raises(
         ValueError, match=r"labels must have the shape of those bought before, \('n', 3\), got \('n',\)"

@@ -145,7 +145,7 @@ def test_labels_are_needed(digits, held_out, tmp_path):
     [
         (
             {"class_names": tuple("abcdefghij")},
-            r"class_names of the test images must be that of the images, \('0', '1'",
+            "classes must be among '0', '1', .* got 'a'",
         ),
         ({"labels": torch.eye(10, dtype=torch.int64).repeat(10, 1)}, "multi_label .* must be .* False, got True"),
         ({"images": torch.zeros(100, 1, 9, 9, dtype=torch.uint8)}, r"image_shape .* \(1, 8, 8\), got \(1, 9, 9\)"),

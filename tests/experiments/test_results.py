@@ -99,7 +99,6 @@ def test_against_another_baseline_by_one_column():
     [
         {"random": [0.5, 0.6, 0.7], "mine": [0.6, 0.6]},
         {"random": [0.5, 0.6], "mine": [0.6, 0.6, 0.9]},
-        {"random": [0.5, float("nan")], "mine": [0.6, 0.6]},
         {"mine": [0.6, 0.6, 0.9]},
     ],
 )
@@ -112,7 +111,7 @@ def test_what_is_not_paired_is_an_error(values):
 
 def test_a_seed_that_is_there_twice_is_an_error():
     table = _table({"random": [0.5, 0.6], "mine": [0.6, 0.6]})
-    with pytest.raises(ValueError, match="duplicate"):
+    with pytest.raises(ValueError, match=r"'random' comes more than once with seed 0 and ratio 1\.0 and labels 100"):
         against_random(pd.concat([table, table]))
 
 
@@ -128,6 +127,11 @@ def test_p_per_number_of_labels_and_holm_within_each():
     assert frame.loc[20].loc[["a", "b"], "p"].tolist() == [1, 1]  # the same initial labels
     assert frame.xs("random", level="strategy")[["p", "p_holm"]].isna().all(axis=None)
     assert (frame["wins"] + frame["ties"] + frame["losses"] == frame["seeds"]).all()
+
+
+def test_by_one_column_given_as_text_or_in_a_list():
+    table = learning({"random": 1, "a": 2}, noise=0.02)
+    pd.testing.assert_frame_equal(against_random(table, by="labels"), against_random(table, by=["labels"]))
 
 
 def test_t_in_place_of_wilcoxon():
@@ -503,7 +507,7 @@ def test_one_seed(function):
 @pytest.mark.parametrize("function", [*PAIRED, results.curve_data, results.fluctuation, results.batch_classes])
 def test_bad_tables(function):
     table = learning({"random": 1, "a": 2})
-    with pytest.raises(ValueError, match="'random' comes more than once with seed 0 and 20 labels"):
+    with pytest.raises(ValueError, match="'random' comes more than once with seed 0 and labels 20"):
         function(pd.concat([table, table]))
     with pytest.raises(ValueError, match=r"table must have rows and the columns .* missing: \['seed'\]"):
         function(table.drop(columns="seed"))
@@ -525,3 +529,93 @@ def test_no_number_of_labels_in_common():
     table = pd.concat([curves({"random": [[0.1], [0.2]]}, (10,)), curves({"a": [[0.1], [0.2]]}, (11,))])
     with pytest.raises(ValueError, match="must share at least one number of labels, they share none"):
         results.summary(table)
+
+
+EVERY = {  # each public function of a table, and the column of values that it needs
+    "against_random": ("accuracy", lambda table: results.against_random(table, by=["labels"])),
+    "batch_classes": ("counts", results.batch_classes),
+    "confusion": ("confusion", lambda table: results.confusion(table, "a")),
+    "critical_difference": ("accuracy", results.critical_difference),
+    "curve_data": ("accuracy", results.curve_data),
+    "fluctuation": ("accuracy", results.fluctuation),
+    "fluctuation_ratio": ("accuracy", results.fluctuation_ratio),
+    "label_saving": ("accuracy", results.label_saving),
+    "penalty_matrix": ("accuracy", results.penalty_matrix),
+    "ranks": ("accuracy", results.ranks),
+    "summary": ("accuracy", results.summary),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_function_says_what_is_wrong_with_a_table(name):
+    column, function = EVERY[name]
+    table = learning({"random": 1, "a": 2, "b": 1.5}, noise=0.02)
+    function(table)
+    holes = table.astype({"labels": float}).assign(**{column: table[column].astype(object)})
+    holes.loc[3, column] = np.nan
+    message = "must hold a list in every row" if column in ("counts", "confusion") else "finite, but 1 of 350 rows"
+    with pytest.raises((ValueError, TypeError), match=f"{column} must (be )?.*{message}|{column} {message}"):
+        function(holes)
+    for gap in ("strategy", "seed", "labels"):
+        with pytest.raises(ValueError, match=f"{gap} must be finite, but 1 of 350 rows hold NaN or infinity"):
+            function(table.assign(**{gap: table[gap].astype(object).where(np.arange(350) != 3)}))
+        with pytest.raises(ValueError, match=rf"table must have rows and the columns .* missing: \['{gap}'\]"):
+            function(table.drop(columns=gap))
+    with pytest.raises(ValueError, match=f"missing: .*'{column}'"):
+        function(table.drop(columns=column))
+    with pytest.raises(TypeError, match=f"{column} must hold (numbers|a list in every row)"):
+        function(table.assign(**{column: "much"}))
+    with pytest.raises(TypeError, match="labels must hold numbers"):
+        function(table.assign(labels=table["labels"].astype(str)))
+    with pytest.raises(ValueError, match="comes more than once with seed 0 and labels 20"):
+        function(pd.concat([table, table]))
+    with pytest.raises(ValueError, match="missing: rows"):
+        function(table.iloc[:0])
+    for other in (None, [1], {"strategy": ["a"]}, "table.csv"):
+        with pytest.raises(TypeError, match=f"table must be a pandas DataFrame, got {type(other).__name__}"):
+            function(other)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda table: results.against_random(table, by=3), ValueError, r"missing: \[3\]"),
+        (lambda table: results.against_random(table, by=[["labels"]]), ValueError, "missing: "),
+        (lambda table: results.summary(table, value=["accuracy"]), ValueError, "missing: "),
+        (lambda table: results.summary(table, confidence="high"), TypeError, "confidence must be a number, got 'high'"),
+        (lambda table: results.label_saving(table, labels=60.5), TypeError, "labels must be a whole number, got 60.5"),
+        (lambda table: results.label_saving(table, seed=-1), ValueError, "seed must be at least 0"),
+        (lambda table: results.confusion(table, "a", "last"), TypeError, "round must be a whole number, got 'last'"),
+        (
+            lambda table: results.batch_classes(table, "xyz"),
+            TypeError,
+            "class_names must be a list of names, got 'xyz'",
+        ),
+        (lambda table: results.batch_classes(table.assign(counts=[[1]] + [[1, 2]] * 299)), ValueError, "one length"),
+        (lambda table: results.batch_classes(table.assign(counts=[["a"]] * 300)), TypeError, "counts must hold "),
+        (lambda table: results.interval(["a", "b"]), TypeError, "values must hold real numbers"),
+        (lambda table: results.interval([1, np.nan]), ValueError, "values must be finite, got NaN or infinity"),
+        (lambda table: results.save([1], "table.csv"), TypeError, "table must be a pandas DataFrame, got list"),
+    ],
+)
+def test_arguments_that_cannot_be(call, error, message):
+    with pytest.raises(error, match=message):
+        call(learning({"random": 1, "a": 2}))
+
+
+def test_numbers_of_any_kind():
+    table = learning({"random": 1, "a": 2}, noise=0.02)
+    pd.testing.assert_frame_equal(
+        results.label_saving(table, labels=np.int64(60), resamples=np.int32(50), seed=np.array(3)),
+        results.label_saving(table, labels=60, resamples=50, seed=3),
+    )
+    assert interval(pd.Series([1, 2, 3], index=[7, 8, 9])) == interval([1, 2, 3])
+    results.confusion(table, "a", np.int64(-1))
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
+def test_a_file_that_is_no_table(name, tmp_path):
+    for content in ("", "counts\n[1,\n"):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name} is not a table that save wrote: "):
+            results.load(tmp_path / name)

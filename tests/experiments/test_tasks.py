@@ -17,7 +17,7 @@ from lalib.models.loss_prediction import LossPredictor
 from lalib.models.losses import pair_loss
 from lalib.models.networks import Batch
 
-QUICK = {"steps": 20, "passes": 3, "vae_epochs": 1}
+QUICK = {"steps": 20}
 FROM_LABELS_ALONE = ("mlp", "cnn", "resnet18")
 
 
@@ -73,7 +73,8 @@ def _refused(model):
 def _asked(state):
     """What the sources say that the task has."""
     refused = _refused(state.data.task.model)
-    return {name: source() for name, source in state.sources().items() if name not in refused}
+    few = {"mc_probs": {"passes": 3}, "vaal": {"vae_epochs": 1}, "ta_vaal": {"vae_epochs": 1}}
+    return {name: give(**few.get(name, {})) for name, give in state.sources().items() if name not in refused}
 
 
 @pytest.mark.parametrize("model", FROM_LABELS_ALONE)
@@ -116,10 +117,14 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
 @pytest.mark.parametrize(
     ("model", "source", "message"),
     [
-        ("mlp", "m2_vaal", "m2-vaal needs the task 'm2-vaal', whose model it asks, got 'mlp'"),
-        ("mlp", "ta_vaal", "ta-vaal needs the task 'cnn' or 'resnet18', got 'mlp'"),
-        ("fixmatch", "ta_vaal", "ta-vaal needs the task 'cnn' or 'resnet18', got 'fixmatch'"),
-        ("m1m2", "predicted_losses", "learning-loss needs a task that learns from labelled images alone, got 'm1m2'"),
+        ("mlp", "m2_vaal", "m2_vaal needs the task 'm2-vaal', whose model it asks, got 'mlp'"),
+        ("mlp", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'mlp'"),
+        ("fixmatch", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'fixmatch'"),
+        (
+            "m1m2",
+            "predicted_losses",
+            "predicted_losses needs a task that learns from labelled images alone, got 'm1m2'",
+        ),
     ],
 )
 def test_sources_that_a_task_does_not_have(model, source, message, digits):
@@ -147,7 +152,7 @@ def test_in_ta_vaal_the_pair_loss_stops_by_the_length_of_its_own_training(digits
             heads.append(predictor)
 
     monkeypatch.setattr(task_models, "TAVAAL", Recorded)
-    _train(_data(digits, model="cnn", steps=4, vae_epochs=2), 40).ta_vaal()
+    _train(_data(digits, model="cnn", steps=4), 40).ta_vaal(vae_epochs=2)
     assert int(heads[0].batches_seen) == 2 * 3  # 260 unlabelled images, 128 at a time
     assert heads[0].detach_after == 3
 
@@ -166,7 +171,7 @@ def test_members_of_an_ensemble_by_hand(model, digits):
     """Three networks of three seeds, whether they train together or one by one."""
     few = digits.subset(range(80))
     data, index = _data(few, model=model, steps=6), torch.arange(40)
-    probs_T_N_C = _train(data, 40, seed=5).mc_probs()
+    probs_T_N_C = _train(data, 40, seed=5).mc_probs(passes=3)
     for seed, probs in zip([5, *(child_seed(5, "member", m) for m in (1, 2))], probs_T_N_C, strict=True):
         member = data.classifier(seed)
         settings = {"epochs": 3, "batch_size": 32, "seed": seed, "device": "cpu", "progress": False}
@@ -185,7 +190,7 @@ def test_an_interruption_ends_the_training(digits, monkeypatch):
 
 def test_dropout_instead_of_an_ensemble(digits):
     data = _data(digits, mc="dropout", options={"dropout": 0.5})
-    probs_T_N_C = _train(data).mc_probs()
+    probs_T_N_C = _train(data).mc_probs(passes=3)
     assert probs_T_N_C.shape == (3, 300, 10)
     assert not torch.equal(probs_T_N_C[0], probs_T_N_C[1])
 
@@ -385,7 +390,7 @@ def test_several_labels_per_image(digits):
     assert result["auc"] == pytest.approx(sum(aucs) / 2, abs=1e-6)
     assert result["accuracy"] == pytest.approx(((probs > 0.5) == labels.bool()).float().mean().item())
     assert "confusion" not in result
-    assert state.mc_probs().shape == (3, 300, 3)
+    assert state.mc_probs(passes=3).shape == (3, 300, 3)
     assert state.predicted_losses().shape == (300,)
 
 
@@ -399,7 +404,10 @@ def test_several_labels_per_image(digits):
         ({"more_epochs": 5}, ValueError, "more_epochs=5 needs epochs, to which it is added every round"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"epochs": 1, "more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
-        ({"passes": 1}, ValueError, "passes must be at least 2, got 1"),
+        ({"passes": 4}, TypeError, "a Task has no 'passes': it is an option of bald, batchbald, such as"),
+        ({"loss_weight": 2.0}, TypeError, "'loss_weight': it is an option of ta-vaal, learning-loss, such as"),
+        ({"vae_epochs": 1}, TypeError, r"'vae_epochs': it is an option of vaal, .* \(\"vaal\", {\"vae_epochs\": 1}\)"),
+        ({"adversarial": 0}, TypeError, "'adversarial': it is an option of vaal, ta-vaal, such as"),
         ({"mc": "dropout"}, ValueError, "mc='dropout' needs a 'mlp' with dropout: give it in options"),
         ({"model": "resnet18", "mc": "dropout"}, ValueError, "mc='dropout' needs a 'resnet18' with dropout"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number, got 2.5"),

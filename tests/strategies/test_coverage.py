@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 
 from lalib.codes.clustering import kmeans
 from lalib.data.seeds import generator
-from lalib.strategies.registry import STRATEGIES, coverage, select
+from lalib.strategies import STRATEGIES, coverage, select
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")

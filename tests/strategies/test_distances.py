@@ -6,7 +6,7 @@ import torch
 
 from lalib.data.checks import LalibError
 from lalib.data.seeds import generator
-from lalib.strategies.registry import STRATEGIES, distances, select
+from lalib.strategies import STRATEGIES, distances, select
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -182,7 +182,11 @@ def test_scaled_runs_from_0_to_1():
     [
         ({"labeled": None, "labels": None}, LalibError, "needs labelled images, .* pass labeled=index, labels=y"),
         ({"labels": None}, LalibError, "needs labelled images, which were not given: pass labeled=index, labels=y"),
-        ({"labels": torch.ones(len(LABELED), CLASSES)}, LalibError, "this strategy needs one label per image, but"),
+        (
+            {"labels": torch.ones(len(LABELED), CLASSES)},
+            LalibError,
+            "distance needs one label per image; these images may have several",
+        ),
         ({"labels": torch.full((len(LABELED),), CLASSES)}, ValueError, "labels must lie in 0 to 3, got 4 to 4"),
         ({"labels": torch.zeros(len(LABELED))}, TypeError, "labels must be whole numbers, got torch.float32"),
         ({"probs": None}, LalibError, r"needs probs \(N, C\)"),

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from lalib.data.checks import LalibError
 from lalib.data.seeds import generator
-from lalib.strategies.registry import STRATEGIES, norms, select
+from lalib.strategies import STRATEGIES, norms, select
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -200,7 +200,11 @@ def test_blocks_of_the_residual_kernel_change_nothing(monkeypatch):
     [
         ({"labeled": None, "labels": None}, LalibError, "needs labelled images, .* pass labeled=index, labels=y"),
         ({"labels": None}, LalibError, "needs labelled images, which were not given: pass labeled=index, labels=y"),
-        ({"labels": torch.ones(len(LABELED), 3)}, LalibError, "needs one label per image, but images may have several"),
+        (
+            {"labels": torch.ones(len(LABELED), 3)},
+            LalibError,
+            "needs one label per image; these images may have several",
+        ),
         ({"labels": torch.zeros(len(LABELED))}, TypeError, "labels must be whole numbers, got torch.float32"),
         ({"space": "features"}, LalibError, r"needs features \(N, F\)"),
         ({"space": "pixels"}, ValueError, "space must be one of 'features', 'latents', 'codes', 'both', got 'pixels'"),

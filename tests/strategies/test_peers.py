@@ -13,9 +13,11 @@ import torch
 
 import lalib as la
 from lalib.data.seeds import generator
+from lalib.experiments.arguments import identity
 from lalib.experiments.task_models import train
 from lalib.experiments.tasks import Task, TaskData
 from lalib.strategies.peers import Peer, peer_label
+from lalib.strategies.registry import as_strategy
 from lalib.strategies.view import PoolView
 
 pool = pytest.importorskip("skactiveml.pool", reason='scikit-activeml: pip install "lalib[peers]"')
@@ -77,7 +79,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def state(digits):
-    data = TaskData(digits.images.flatten(1).float() / 255, digits, Task(steps=20, passes=3))
+    data = TaskData(digits.images.flatten(1).float() / 255, digits, Task(steps=20))
     index = torch.arange(40)
     return train(data, index, digits.labels[index], seed=0, device="cpu")
 
@@ -210,7 +212,7 @@ def test_global_draws_are_seeded_and_leave_no_trace(select):
 
 
 def _compare(digits, out, strategies, **options):
-    defaults = {"task": Task(steps=5, passes=2), "initial": 10, "step": 5, "rounds": 2, "seeds": 2}
+    defaults = {"task": Task(steps=5), "initial": 10, "step": 5, "rounds": 2, "seeds": 2}
     test = la.load("digits", "test").subset(range(50))
     options = {**defaults, **options}
     return la.compare(digits, test, strategies=strategies, out=out, progress=False, device="cpu", **options)
@@ -259,18 +261,22 @@ def plain_distance(x, y=None):
     return np.abs(x[:, None] - (x if y is None else y)).sum(2)
 
 
+def who(strategy, given=None):
+    return identity(as_strategy(strategy, given)[0])
+
+
 def test_identity():
-    identity = Peer(pool.ProbCover(deltas=np.array([1.0, 2.0]), distance_func=plain_distance, random_state=3)).identity
+    identity = who(pool.ProbCover(deltas=np.array([1.0, 2.0]), distance_func=plain_distance, random_state=3))
     parameters = identity["strategy"]["parameters"]
     assert parameters["deltas"] == [1.0, 2.0]
     assert " at 0x" not in json.dumps(identity)
     assert "random_state" not in parameters
-    assert identity == Peer(pool.ProbCover(deltas=[1.0, 2.0], distance_func=plain_distance)).identity
-    assert identity != Peer(pool.ProbCover(deltas=[1.0, 2.1], distance_func=plain_distance)).identity
-    assert identity != Peer(pool.ProbCover(deltas=[1.0, 2.0])).identity
-    one, two = (Peer(pool.DropQuery(), {"clf": SklearnClassifier(LogisticRegression(C=c))}).identity for c in (1, 2))
+    assert identity == who(pool.ProbCover(deltas=[1.0, 2.0], distance_func=plain_distance))
+    assert identity != who(pool.ProbCover(deltas=[1.0, 2.1], distance_func=plain_distance))
+    assert identity != who(pool.ProbCover(deltas=[1.0, 2.0]))
+    one, two = (who(pool.DropQuery(), {"clf": SklearnClassifier(LogisticRegression(C=c))}) for c in (1, 2))
     assert one != two
-    inner = Peer(pool.SubSamplingWrapper(pool.UncertaintySampling(method="entropy"))).identity["strategy"]["parameters"]
+    inner = who(pool.SubSamplingWrapper(pool.UncertaintySampling(method="entropy")))["strategy"]["parameters"]
     assert inner["query_strategy"]["parameters"]["method"] == "entropy"
 
 
@@ -282,9 +288,9 @@ def test_identity_needs_sources():
     nowhere = {}
     exec("def f(x):\n    return x", nowhere)
     with pytest.raises(ValueError, match="the source of f is not to be had, so that its runs could not be told"):
-        _ = Peer(pool.CoreSet(metric=nowhere["f"])).identity
+        _ = who(pool.CoreSet(metric=nowhere["f"]))
     with pytest.raises(TypeError, match="a parameter of a strategy is a object, by which its runs cannot be told"):
-        _ = Peer(pool.CoreSet(metric=object())).identity
+        _ = who(pool.CoreSet(metric=object()))
 
 
 # What cannot be
@@ -350,7 +356,7 @@ def test_several_labels_per_image(digits, tmp_path):
             pool.Badge(),
             {"reg": 1},
             ValueError,
-            "Badge has no option 'reg'; its options are: clf, fit_clf, sample_weight",
+            "Badge has no option 'reg'; its options are: 'clf', 'fit_clf', 'sample_weight'",
         ),
         (pool.Badge(), {"X": 1}, ValueError, "Badge has no option 'X'"),
     ],

@@ -12,8 +12,9 @@ from lalib.codes.clustering import kmeans, ward
 from lalib.codes.neighbours import median_nn_distance
 from lalib.data.checks import LalibError
 from lalib.data.seeds import generator
-from lalib.strategies import SINGLE_LABEL, STRATEGIES, matching, select, spatial
-from lalib.strategies.view import PoolView, Selection
+from lalib.strategies import LABEL_FREE, SINGLE_LABEL, SOURCES, STRATEGIES, matching, run_strategy, select, spatial
+from lalib.strategies.sources import Setting, Source
+from lalib.strategies.view import Copies, PoolView, Selection, Strategy
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -109,6 +110,9 @@ def test_inputs_are_left_as_they_were(name):
     select(name, codes, 20, **given)
     assert all(torch.equal(before[key], value) for key, value in (given | {"codes": codes}).items())
     assert torch.equal(torch.get_rng_state(), state)
+    copies = Copies(PoolView(codes, given.pop("labeled"), given.pop("labels"), given))
+    STRATEGIES[name](copies, 20, generator=generator(0))
+    assert copies.changed() == []
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,202 @@ def test_cuda_gives_the_same_answer(name):
     here = select(name, codes, 50, **given)
     there = select(name, codes.cuda(), 50, **{key: value.cuda() for key, value in given.items()})
     assert torch.equal(here, there)
+
+
+# What a declaration says
+
+
+def test_every_strategy_is_declared_once_beside_its_function():
+    for name, strategy in STRATEGIES.items():
+        assert strategy.name == name
+        home = inspect.getmodule(strategy.function)
+        assert home.__name__.startswith("lalib.strategies.")
+        assert strategy in home.DECLARED
+    assert len({strategy.function for strategy in STRATEGIES.values()}) == len(STRATEGIES)
+    assert set(LABEL_FREE) == {name for name, strategy in STRATEGIES.items() if strategy.label_free}
+    assert set(SINGLE_LABEL) == {name for name, strategy in STRATEGIES.items() if not strategy.several}
+    assert {"random", "typiclust", "reconstruction-error"} < set(LABEL_FREE)
+    assert not {"margin", "core-set", "norm-added", "vaal"} & set(LABEL_FREE)
+
+
+class Asked(PoolView):
+    """A view that keeps what is asked of it."""
+
+    def get(self, name, **settings):
+        vars(self).setdefault("_asked", set()).add(name)
+        return super().get(name, **settings)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_needs_are_what_is_asked(name):
+    codes = blobs(60)
+    labeled = torch.arange(0, 60, 9)
+    view = Asked(codes, labeled, labeled % 3, everything(codes))
+    STRATEGIES[name](view, 5, generator=generator(0))
+    assert vars(view).get("_asked", set()) == {source.name for source in STRATEGIES[name].sources}
+
+
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if "labels" in strategy.needs])
+def test_strategies_that_need_labels_say_so(name):
+    codes = blobs(60)
+    with pytest.raises(LalibError, match="this strategy needs labelled images, which were not given"):
+        select(name, codes, 5, **everything(codes))
+
+
+@pytest.mark.parametrize("name", sorted(LABEL_FREE))
+def test_strategies_without_a_label(name):
+    codes = blobs(60)
+    assert len(select(name, codes, 5, errors=torch.arange(60.0)).unique()) == 5
+
+
+def test_settings_of_sources_are_options():
+    codes, asked = blobs(20), []
+
+    def mc_probs(passes):
+        asked.append(passes)
+        return torch.rand(passes, 20, 3, generator=generator(0)).softmax(dim=2)
+
+    for options in ({}, {"passes": 7}, {"passes": np.int64(3)}):
+        select("bald", codes, 2, mc_probs=mc_probs, **options)
+    assert asked == [5, 7, 3]
+    assert all(type(number) is int for number in asked)
+    signature = inspect.signature(STRATEGIES["ta-vaal"]).parameters
+    assert {name: p.default for name, p in signature.items() if p.default is not p.empty} == {
+        "vae_epochs": 20,
+        "adversarial": 1.0,
+        "loss_weight": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "error", "message"),
+    [
+        ("bald", {"passes": 7}, ValueError, "passes=7 changes nothing where mc_probs is given: leave it out"),
+        ("bald", {"passes": 1}, ValueError, "passes must be at least 2, got 1"),
+        ("bald", {"passes": 2.5}, TypeError, "passes must be a whole number, got 2.5"),
+        ("vaal", {"adversarial": 0.5}, ValueError, "adversarial=0.5 changes nothing where vaal is given"),
+        ("vaal", {"vae_epochs": 0}, ValueError, "vae_epochs must be at least 1, got 0"),
+        (
+            "vaal",
+            {"loss_weight": 1.0},
+            ValueError,
+            "vaal has no option 'loss_weight'; its options are: 'vae_epochs', 'ad",
+        ),
+        ("learning-loss", {"loss_weight": -1}, ValueError, "loss_weight must be at least 0, got -1"),
+    ],
+)
+def test_settings_that_cannot_be(strategy, options, error, message):
+    codes = blobs(20)
+    with pytest.raises(error, match=message):
+        select(strategy, codes, 2, **everything(codes), **options)
+    assert len(select("bald", codes, 2, passes=5, **everything(codes))) == 2  # the default changes nothing
+
+
+HEAT = Source("heat", "(N,)", "heat=values, one per image", settings={"power": Setting(1.0)})
+
+
+def hottest(view, n, *, generator, sign=1):
+    """The unlabelled images of largest heat."""
+    return Selection(view.unlabeled[(sign * view.heat[view.unlabeled]).argsort(descending=True, stable=True)[:n]])
+
+
+HOTTEST = Strategy("hottest", hottest, needs=(HEAT,))
+
+
+def test_a_strategy_with_a_source_of_its_own():
+    heat = np.array([0, 5, 2, 9, 1.0])
+    given = {"labeled": [3], "heat": heat}
+    assert select(HOTTEST, blobs(5), 2, **given).tolist() == [1, 2]
+    assert select(HOTTEST, blobs(5), 2, sign=-1, **given).tolist() == [0, 4]
+    powers = []
+    select(HOTTEST, blobs(5), 2, heat=lambda power: powers.append(power) or heat, power=2)
+    assert powers == [2.0]
+    with pytest.raises(LalibError, match=r"needs heat \(N,\), which was not given: pass heat=values, one per image"):
+        select(HOTTEST, blobs(5), 2)
+    with pytest.raises(LalibError, match=r"needs heat \(N,\), which was not given"):
+        run_strategy(HOTTEST, PoolView(blobs(5)), 2, generator=generator(0))
+    with pytest.raises(ValueError, match=r"heat must have shape \(N,\) with N = 5, got \(4,\)"):
+        select(HOTTEST, blobs(5), 2, heat=heat[:4])
+    with pytest.raises(ValueError, match="hottest has no option 'cold'; its options are: 'sign', 'power'"):
+        select(HOTTEST, blobs(5), 2, heat=heat, cold=1)
+    with pytest.raises(ValueError, match="hottest has no option 'heat'"):
+        select(hottest, blobs(5), 2, heat=heat)
+
+
+@pytest.mark.parametrize(
+    ("declare", "error", "message"),
+    [
+        (lambda: Strategy("a", hottest, needs=("prob",)), ValueError, "need must be one of .* Did you mean 'probs'"),
+        (lambda: Strategy("a", "margin"), TypeError, "a strategy must be a name and a function, got 'a' and 'margin'"),
+        (
+            lambda: Strategy("a", dict),
+            TypeError,
+            "a strategy must be a name and a function, got 'a' and <class 'dict'>",
+        ),
+        (lambda: Strategy(3, hottest), TypeError, "a strategy must be a name and a function, got 3 and <function hott"),
+        (
+            lambda: Source("my heat", "(N,)", "heat=h"),
+            ValueError,
+            "a source's name must be one that Python takes for a",
+        ),
+        (
+            lambda: Source("heat", "(M,)", "heat=h"),
+            ValueError,
+            r"a source's shape must be such as '\(N,\)' .* '\(M,\)'",
+        ),
+        (lambda: Strategy("a", hottest, (Source("probs", "(N, C)", ""),)), ValueError, "must have a name of its own"),
+        (lambda: Strategy("a", hottest, (Source("unlabeled", "(N,)", ""),)), ValueError, "must have a name of its own"),
+    ],
+)
+def test_declarations_that_cannot_be(declare, error, message):
+    with pytest.raises(error, match=message):
+        declare()
+
+
+# What a strategy is given stays what it was
+
+
+def spoil(what, through_numpy):
+    def spoiler(view, n, *, generator):
+        picked, seen = view.unlabeled[:n].clone(), getattr(view, what)
+        if through_numpy:
+            seen.numpy()[0] = 1 - seen.numpy()[0]
+        else:
+            seen[0] = 1 - seen[0]
+        return Selection(picked)
+
+    return spoiler
+
+
+@pytest.mark.parametrize("through_numpy", [False, True])
+@pytest.mark.parametrize("what", ["labeled", "labels", "unlabeled", *SOURCES])
+def test_a_strategy_that_changes_what_it_is_given(what, through_numpy):
+    codes, labeled = blobs(20), torch.tensor([5, 3])
+    given = {"codes": codes, "labeled": labeled, "labels": torch.tensor([1, 0]), **everything(codes)}
+    given["predicted_losses_with_codes"] = torch.rand(20)
+    before = {name: value.clone() for name, value in given.items()}
+    for strategy in (spoil(what, through_numpy), Strategy("mine", spoil(what, through_numpy), needs=())):
+        with pytest.raises(
+            LalibError, match=f"(spoiler|mine) must leave what it is given .* but it changed {what}: let"
+        ):
+            select(strategy, n=3, **given)
+    assert all(torch.equal(value, given[name]) for name, value in before.items())
+
+
+def test_lalibs_own_see_the_tensors_themselves_and_others_one_copy():
+    codes, seen = blobs(20), []
+
+    def keeping(view, n, *, generator):
+        seen.extend((view.codes, view.get("codes"), view))
+        return STRATEGIES["k-medoids"](view, n, generator=generator)
+
+    index = select(keeping, codes, 4)
+    assert torch.equal(index, select("k-medoids", codes, 4))
+    assert seen[0] is seen[1]
+    assert seen[0].data_ptr() != codes.data_ptr()
+    assert isinstance(seen[2], Copies)
+    view = PoolView(codes)
+    assert view.codes.data_ptr() == codes.data_ptr()
 
 
 # Matching draws to points

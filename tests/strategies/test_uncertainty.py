@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal, rankdata
 
 from lalib.data.checks import LalibError
 from lalib.data.seeds import generator
-from lalib.strategies.registry import STRATEGIES, select, uncertainty
+from lalib.strategies import STRATEGIES, select, uncertainty
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -17,7 +17,7 @@ from lalib.strategies.uncertainty import mutual_information
 from lalib.training.generation import GenerativeAugmentation, ImageGenerator
 
 FEW = GenerativeAugmentation(per_label=3, epochs=2, later_epochs=1, latent_dim=4)
-QUICK = {"model": "cnn", "steps": 12, "passes": 3, "vae_epochs": 1}
+QUICK = {"model": "cnn", "steps": 12}
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +108,10 @@ def test_a_task_is_trained_on_labelled_and_generated_images(digits):
 
 
 def test_the_least_known_of_the_labelled_images_by_the_last_rounds_models(digits):
-    data = _data(digits, dataclasses.replace(FEW, share=0.25))
+    data = _data(digits, dataclasses.replace(FEW, share=0.25, passes=3))
     first = _train(data, digits.labels)
     second = _train(data, digits.labels, 60, round=1, last=first)
-    p_T_M_C = first.mc_probs()[:, :60].double().numpy()
+    p_T_M_C = first.mc_probs(passes=3)[:, :60].double().numpy()
     information = entropy(p_T_M_C.mean(0), axis=-1) - entropy(p_T_M_C, axis=-1).mean(0)
     assert len(first.generated.index.unique()) == 40
     assert set(second.generated.index.tolist()) == set(np.argsort(-information)[:15].tolist())

@@ -1,0 +1,144 @@
+"""What the comparisons are given, checked once for all of them; and what tells their runs apart."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from lalib.data.checks import LalibError, check_int
+from lalib.data.door import plain, renumbered
+from lalib.data.files import digest
+from lalib.data.imageset import ImageSet
+from lalib.strategies.peers import OVERWRITTEN, Peer, peer_label
+from lalib.strategies.registry import STRATEGIES, as_strategy
+from lalib.strategies.view import Strategy
+
+
+def matched(images: ImageSet, test: ImageSet) -> ImageSet:
+    """The test images with labels in the classes of `images`, matched by name.
+
+    LalibError unless both have labels; ValueError for images of another size and for a class that `images` has not.
+    """
+    for given in (images, test):
+        if not isinstance(given, ImageSet):
+            raise TypeError(f"a comparison is of two ImageSets, got {type(given).__name__}: la.from_arrays makes one")
+    if images.labels is None or test.labels is None:
+        raise LalibError("a comparison needs labels of the images and of the test images")
+    for what in ("image_shape", "multi_label"):
+        ours, theirs = getattr(images, what), getattr(test, what)
+        if ours != theirs:
+            raise ValueError(f"{what} of the test images must be that of the images, {ours}, got {theirs}")
+    labels = renumbered(test.labels, test.class_names, images.class_names)
+    return replace(test, labels=labels, class_names=images.class_names)
+
+
+def several(name: str, values, check: Callable = check_int, **limits) -> list:
+    """One number or several, distinct and at least one, each checked by `check`, as a list of Python numbers."""
+    values = plain(values)
+    listed = isinstance(values, Iterable) and not isinstance(values, str)
+    numbers = [check(name, value, **limits) for value in (values if listed else [values])]
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"{name}s must be distinct and at least one, got {numbers}")
+    return numbers
+
+
+def seeds_of(seeds: int | Iterable[int]) -> list[int]:
+    """Which seeds: so many from 0 on, or those listed."""
+    if isinstance(plain(seeds), Iterable):
+        return several("seed", seeds, low=0)
+    return list(range(check_int("seeds", seeds, low=1)))
+
+
+def entrants(strategies: Sequence | Mapping) -> dict[str, tuple[str | Strategy, dict]]:
+    """Strategies by label, each lalib's own by name or a Strategy, with the options given, checked.
+
+    strategies: as in compare. In a list a name is its own label, a function's is its name, that of a strategy of
+    scikit-activeml its class and parameters.
+    """
+    if isinstance(strategies, str) or not isinstance(strategies, Iterable):
+        came = "the string " * isinstance(strategies, str) + repr(strategies)
+        raise TypeError(f"strategies must be a list of strategies or a dict, got {came}")
+    if not isinstance(strategies, Mapping):
+        given = list(strategies)
+        labels = [_label(one[0] if isinstance(one, tuple | list) and one else one) for one in given]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"strategies must have labels of their own, got {labels}: give a dict of labels")
+        strategies = dict(zip(labels, given, strict=True))
+    if not strategies:
+        raise ValueError("strategies must be at least one, got none")
+    return {label: _entrant(label, given) for label, given in strategies.items()}
+
+
+def _label(strategy) -> str:
+    if isinstance(strategy, str | Strategy):
+        return getattr(strategy, "name", strategy)
+    return getattr(strategy, "__name__", peer_label(strategy))
+
+
+def _entrant(label, given):
+    strategy, options = given if isinstance(given, tuple | list) and len(given) == 2 else (given, {})
+    if not isinstance(label, str) or not isinstance(options, Mapping):
+        raise TypeError(
+            f"strategies must be {{label: strategy, or a pair of it and its options}}, got {label!r}: {given!r}"
+        )
+    declared, options = as_strategy(strategy, options)
+    return (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
+
+
+def identity(strategy: str | Strategy) -> str | dict:
+    """What identifies a strategy in a run's configuration: its name, a function's source, a peer's parameters.
+
+    Of a peer class, parameters, further arguments and the package's version; seeds are left out, since the run's own
+    takes their place. Raises ValueError or TypeError for what could not be told from others.
+    """
+    if isinstance(strategy, str):
+        return strategy
+    if isinstance(strategy.function, Peer):
+        import skactiveml
+
+        peer = strategy.function
+        found = {"strategy": describe(peer.strategy), "scikit-activeml": skactiveml.__version__}
+        return found | ({"given": describe(peer.given)} if peer.given else {})
+    own = {source.name: source_code(source.model) for source in strategy.own if callable(source.model)}
+    code = source_code(strategy.function)
+    return {"function": code, "sources": own} if own else code
+
+
+def source_code(value: Callable, alone: bool = True) -> str:
+    """The text of a function or class; ValueError where it is not to be had, or does not say all and must (alone)."""
+    name = getattr(value, "__qualname__", repr(value))
+    if alone and (getattr(value, "__closure__", None) or inspect.ismethod(value)):
+        raise ValueError(
+            f"{name} depends on variables around it, by which its runs could not be told from others: "
+            "give what varies as options"
+        )
+    try:
+        return inspect.getsource(value)
+    except (OSError, TypeError) as error:
+        raise ValueError(
+            f"the source of {name} is not to be had, so that its runs could not be told from others: "
+            "define it in a file or a notebook with def, and give what varies as options"
+        ) from error
+
+
+def describe(value):
+    """A value as JSON can hold it: estimators by class and parameters, functions and classes by name and source."""
+    value = plain(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.tolist()
+    if isinstance(value, list | tuple | range):
+        return [describe(item) for item in value]
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
+        return {"class": describe(type(value)), "parameters": describe(kept)}
+    if isinstance(value, type) or inspect.isfunction(value):
+        return f"{value.__module__}.{value.__qualname__} {digest(source_code(value, alone=False))[:16]}"
+    raise TypeError(
+        f"a parameter of a strategy is a {type(value).__name__}, by which its runs cannot be told from others"
+    )
