@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
 
+from lalib.codes.coding import LatentGrid
 from lalib.data.checks import check_int, check_number
-from lalib.data.door import check_index
-from lalib.figures.style import INK, apply_layout, labels_of, pixels, png
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from lalib.codes.coding import LatentGrid
-
+from lalib.data.door import as_tensor, check_index
+from lalib.data.imageset import ImageSet
+from lalib.figures.marks import labels_of, pixels, png
+from lalib.figures.style import INK, apply_layout
 
 TILE = 64  # pixels on the screen
 GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as shares of its height
@@ -23,7 +20,7 @@ GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as sh
 
 def reconstructions(
     images, reconstructed: torch.Tensor | Mapping[str, torch.Tensor], n: int = 8, *, title: str | None = None
-) -> "go.Figure":
+) -> go.Figure:
     """The first `n` images above their reconstructions, with each model's mean absolute error over all that came.
 
     images: ImageSet or (N, C, H, W). reconstructed: the same shape, or name -> such a tensor for several models.
@@ -49,9 +46,11 @@ def reconstructions(
     return fig
 
 
-def latent_grid(grid: "LatentGrid", *, title: str | None = None) -> "go.Figure":
+def latent_grid(grid: LatentGrid, *, title: str | None = None) -> go.Figure:
     """The images decoded from a regular grid of latent points, each at its point. grid: from `la.codes.latent_grid`."""
-    x, y, codes = (np.asarray(torch.as_tensor(a).cpu(), dtype=float) for a in (grid.x, grid.y, grid.codes))
+    if not isinstance(grid, LatentGrid):
+        raise TypeError(f"grid must be what la.codes.latent_grid returns, got {type(grid).__name__}")
+    x, y, codes = (as_tensor(getattr(grid, a), a).cpu().double().numpy() for a in ("x", "y", "codes"))
     x, y = np.sort(x), np.sort(y)[::-1]  # the first row of a picture is its top, the largest y
     tiles = pixels(grid.images, "grid.images")
     if len(tiles) != len(x) * len(y):
@@ -81,16 +80,15 @@ def _place_grid(placed, x, y, title):
 
 def traversal(
     images: torch.Tensor, *, low: float = 0.0, high: float = 1.0, fixed: float | None = None, title: str | None = None
-) -> "go.Figure":
+) -> go.Figure:
     """Row i varies latent coordinate i from `low` to `high` while the others stay at `fixed`.
 
     images: (L, steps, C, H, W), as `la.codes.traversal` returns them; low, high, fixed: what it was called with.
     """
     tiles = pixels(images)
     if tiles.ndim != 5:
-        raise ValueError(f"images must have shape (L, steps, C, H, W), got {tuple(torch.as_tensor(images).shape)}")
-    check_number("low", low)
-    check_number("high", high)
+        raise ValueError(f"images must have shape (L, steps, C, H, W), got {tuple(as_tensor(images, 'images').shape)}")
+    low, high = check_number("low", low), check_number("high", high)
     others = "" if fixed is None else f"the other coordinates stay at {check_number('fixed', fixed):g}"
     fig = _mosaic(tiles, title or "One latent coordinate varied at a time", others, left=64)
     steps = np.linspace(low, high, tiles.shape[1])
@@ -109,7 +107,7 @@ def thumbnails(
     limit: int = 100,
     title: str | None = None,
     subtitle: str = "in the order given, row by row",
-) -> "go.Figure":
+) -> go.Figure:
     """The images in the order of `index`, each above its class name (without labels: above its index).
 
     images: ImageSet, or (N, C, H, W). index: (n,) indices into them, default all. limit: at most so many are drawn.
@@ -131,7 +129,7 @@ def thumbnails(
 
 def captions_of(images, shown: torch.Tensor) -> list[str]:
     """For the images at `shown`: the class name, several with commas, or without labels the index."""
-    labels, names = labels_of(images if hasattr(images, "class_names") else None)
+    labels, names = labels_of(images if isinstance(images, ImageSet) else None)
     if labels is None:
         return [str(i) for i in shown.tolist()]
     if labels.ndim == 1:
@@ -140,8 +138,6 @@ def captions_of(images, shown: torch.Tensor) -> list[str]:
 
 
 def _caption_trace(captions, shown, columns, foot):
-    import plotly.graph_objects as go
-
     place = np.arange(len(shown))
     return go.Scatter(
         x=place % columns,
@@ -170,8 +166,6 @@ def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, le
     gap: white on every side of a tile, caption: white below it, both as shares of its height; square: its width on
     the screen and left: the left margin, in pixels.
     """
-    import plotly.graph_objects as go
-
     rows, columns, height = tiles.shape[:3]
     gap, below, _ = _frame(height, gap, caption)
     picture, tile_h, tile_w = canvas(tiles, gap, below)

@@ -15,6 +15,7 @@ from lalib.data.seeds import child_seed, generator
 from lalib.experiments.statistics import share_interval
 from lalib.experiments.task_models import TaskModel, train
 from lalib.experiments.tasks import Task, TaskData
+from lalib.labelling.answers import check_images, numbered
 from lalib.labelling.store import LabelStore
 from lalib.models.classifiers import Classifier, predict_proba
 from lalib.models.networks import UNKNOWN
@@ -26,9 +27,10 @@ from lalib.strategies.view import PoolView
 class Snapshot:
     """A classifier trained on the first `answers` answers of the pool, `labels` of which named a class.
 
-    probs (N, C): its class probabilities of all images. accuracy: the share that it gets right of the `tested` held-out
-    images that have a class; low, high: Wilson's 95 % interval of that share. doubtful (U,): the images of the pool
-    without an answer, that with the smallest margin between its two most probable classes first.
+    probs (N, C): its class probabilities of all images, columns as in store.class_names. accuracy: the share that it
+    gets right of the `tested` held-out images that have a class; low, high: Wilson's 95 % interval of that share.
+    doubtful (U,): the images of the pool without an answer, that with the smallest margin between its two most probable
+    classes first.
     """
 
     answers: int
@@ -73,7 +75,7 @@ class LabellingLoop:
         seed: int = 0,
         device: str = "auto",
     ):
-        bare = replace(images, labels=None, class_names=store.class_names)
+        bare = replace(check_images(images), labels=None, class_names=store.class_names)
         self.data = TaskData(codes, bare, task or Task())
         self.store, self.seed, self.device = store, seed, device
         self._hashes = images.hashes
@@ -141,9 +143,8 @@ class LabellingLoop:
         """Those images of a part that have an answer (A,), the oldest first, and their classes, UNKNOWN: not sure."""
         place = {self._hashes[index]: index for index in part.tolist()}
         given = [(place[i], a) for i, a in self.store.answers().items() if i in place and a.kind != "skip"]
-        number = {name: position for position, name in enumerate(self.store.class_names)}
-        labels = [number.get(answer.class_name, UNKNOWN) for _, answer in given]
-        return torch.tensor([index for index, _ in given], dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
+        labels = numbered((answer.class_name for _, answer in given), self.store.class_names)
+        return torch.tensor([index for index, _ in given], dtype=torch.int64), labels
 
     def _tested(self) -> tuple[Tensor, Tensor]:
         """The held-out images that have a class, and it."""

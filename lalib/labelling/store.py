@@ -3,7 +3,7 @@
 The file is self-explaining to any SQLite program: `SELECT * FROM answers`.
 """
 
-import unicodedata
+import csv
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.data.door import check_name
+from lalib.data.door import check_index, check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import KINDS, Answer, check_answer, check_hash, check_store_classes, now
+from lalib.labelling.answers import KINDS, SHOWN, Answer, check_answer, check_images, composed, listed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-SHOWN = 5  # images or lines named in a message
 
 
 class Progress(NamedTuple):
@@ -81,7 +78,7 @@ class LabelStore:
         self.labeller = check_name("labeller", labeller)
         if not self.path.parent.is_dir():
             raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
-        self.class_names = check_file(self.path, None if class_names is None else check_store_classes(class_names))
+        self.class_names = check_file(self.path, class_names)
 
     def __repr__(self) -> str:
         return f"LabelStore({str(self.path)!r}, {len(self.class_names)} classes, labeller={self.labeller!r})"
@@ -97,7 +94,7 @@ class LabelStore:
     def put(self, image: str, label: str | int) -> None:
         """Label an image: `image` is its hash, `label` a class name or number. It replaces an earlier answer."""
         if isinstance(label, str):
-            label = check_choice("label", unicodedata.normalize("NFC", label), self.class_names)
+            label = check_choice("label", composed(label), self.class_names)
         else:
             label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
         self._say(image, "class", label)
@@ -111,7 +108,7 @@ class LabelStore:
         self._say(image, "skip")
 
     def _say(self, image, kind, class_name=None):
-        answer = Answer(self.labeller, now(), check_hash(image), kind, class_name)
+        answer = check_answer(Answer(self.labeller, None, image, kind, class_name), self.class_names)
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
             _insert(connection, answer._replace(time=max(answer.time, last or "")))  # a clock that was set back
@@ -142,6 +139,8 @@ class LabelStore:
         last. Known, and not added, is one that says what counts already, or that was here at that very time (and may
         have been undone). Raises ValueError for an answer that the store could not have given.
         """
+        if not isinstance(answers, Iterable):
+            raise TypeError(f"answers must be a list of Answer, got {answers!r}")
         answers = [check_answer(answer, self.class_names) for answer in answers]
         added = older = 0
         with transaction(self.path, write=True) as connection:
@@ -162,6 +161,21 @@ class LabelStore:
                 older += stands is not None and stands[2] > answer.time
         return Imported(added, len(answers) - added, older)
 
+    def add_read(self, said: Iterable[tuple[str, Callable[[], Answer | None]]]) -> Imported:
+        """Add what the lines of a file say. said: the name of each line, and a function that gives its answer.
+
+        None is unanswered; a line whose function raises TypeError, ValueError or csv.Error is bad. An answer that
+        comes twice is one.
+        """
+        answers, bad = [], []
+        for name, read in said:
+            try:
+                answers.append(read())
+            except (TypeError, ValueError, csv.Error) as error:
+                bad.append(f"{name}: {error}")
+        done = self.add(dict.fromkeys(answer for answer in answers if answer is not None))
+        return replace(done, unanswered=answers.count(None), bad=tuple(bad))
+
     # Reading
 
     def answers(self, labeller: str | None = None) -> dict[str, Answer]:
@@ -169,7 +183,7 @@ class LabelStore:
 
         labeller: whose; by default this store's own.
         """
-        labeller = self._known(labeller)
+        labeller = self.check_labeller(labeller)
         with transaction(self.path) as connection:
             rows = connection.execute(
                 "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id",
@@ -177,44 +191,50 @@ class LabelStore:
             )
             return {answer.image: answer for answer in map(Answer._make, rows)}
 
+    def classes(self, labeller: str | None = None) -> dict[str, str]:
+        """{image's hash: class name} of the images to which the labeller gave a class."""
+        return {image: answer.class_name for image, answer in self.answers(labeller).items() if answer.kind == "class"}
+
     def labels(self, images: ImageSet, labeller: str | None = None) -> torch.Tensor:
         """(N,) int64 class numbers of all images, -1 where the labeller gave no class: what la.M2 and others take.
 
-        Warns if there are answers, but to none of these images: they may have been loaded in another size.
+        Classes are matched by name: the numbers are those of images.class_names; without class names those of the
+        store. Warns if there are answers, but to none of these images: they may have been loaded in another size.
+        Raises ValueError for a class that the images' class names lack; `labelled` keeps the store's classes.
         """
         answers = self.answers(labeller)
-        if answers and answers.keys().isdisjoint(images.hashes):
+        if answers and answers.keys().isdisjoint(check_images(images).hashes):
             warnings.warn(
                 f"{self.path} holds answers to {len(answers)} images, but to none of these {len(images)} of shape "
                 f"{images.image_shape}: were they loaded with another size?",
                 stacklevel=2,
             )
-        number = {name: position for position, name in enumerate(self.class_names)}
-        given = (answers.get(image) for image in images.hashes)
-        return torch.tensor([number.get(a.class_name, UNKNOWN) if a else UNKNOWN for a in given], dtype=torch.int64)
+        given = (answers[image].class_name if image in answers else None for image in check_images(images).hashes)
+        return numbered(given, images.class_names or self.class_names)
 
     def labelled(self, images: ImageSet, labeller: str | None = None) -> ImageSet:
-        """Those of the images that have a class, with it. Raises LalibError if none has."""
-        labels = self.labels(images, labeller)
+        """Those of the images that have a class, with it and the store's class names. LalibError if none has."""
+        bare = replace(check_images(images), labels=None, class_names=self.class_names)
+        labels = self.labels(bare, labeller)
         index = torch.nonzero(labels != UNKNOWN)[:, 0]
         if not len(index):
             raise LalibError(f"none of the {len(images)} images is labelled in {self.path}")
-        bare = replace(images, labels=None, class_names=self.class_names)
         return replace(bare.subset(index), labels=labels[index])
 
     def oracle(self, images: ImageSet, labeller: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
         """The person behind a pool: Pool(store.oracle(images), size=len(images)) buys labels that were put here.
 
-        It reads the file when it is asked, and raises LalibError for images that have no class yet, naming them.
+        It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError for images that have
+        no class yet, naming them.
         """
+        size = len(check_images(images))
 
         def ask(index: torch.Tensor) -> torch.Tensor:
+            index = check_index(index, size)
             labels = self.labels(images, labeller)[index]
             missing = index[labels == UNKNOWN].tolist()
             if missing:
-                more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-                listed = ", ".join(map(str, missing[:SHOWN]))
-                raise LalibError(f"{len(missing)} of {len(index)} images have no label yet: {listed}{more}")
+                raise LalibError(f"{len(missing)} of {len(index)} images have no label yet: {listed(missing)}")
             return labels
 
         return ask
@@ -222,14 +242,14 @@ class LabelStore:
     def progress(self, images: ImageSet) -> Progress:
         """How far this labeller is with these images; copies count once."""
         answers = self.answers()
-        kinds = [answers[image].kind if image in answers else None for image in set(images.hashes)]
+        kinds = [answers[image].kind if image in answers else None for image in set(check_images(images).hashes)]
         return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
 
     def remaining(self, images: ImageSet) -> torch.Tensor:
         """Indices (M,) of the images that this labeller should still see, copies once: the unanswered ones, in order,
         then those skipped."""
         answers = self.answers()
-        first = {image: index for index, image in reversed(list(enumerate(images.hashes)))}
+        first = {image: index for index, image in reversed(list(enumerate(check_images(images).hashes)))}
         unanswered = sorted(index for image, index in first.items() if image not in answers)
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
         return torch.tensor(unanswered + skipped, dtype=torch.int64)
@@ -247,10 +267,19 @@ class LabelStore:
         columns = ["labeller", "time", "image", "kind", "class", "undone"]
         return pd.DataFrame(rows, columns=columns).astype({"undone": bool})
 
-    def _known(self, labeller):
-        return (
-            self.labeller if labeller in (None, self.labeller) else check_choice("labeller", labeller, self.labellers)
-        )
+    def check_labeller(self, labeller: str | None) -> str:
+        """The name of a labeller of the file, default this store's own; ValueError for one who is not known."""
+        if composed(labeller) in (None, self.labeller):
+            return self.labeller
+        return check_choice("labeller", composed(labeller), self.labellers)
+
+
+def check_path(path: str | Path, what: str) -> Path:
+    """`path` as a Path if a file is there; ValueError otherwise. what: the kind of file, for the message."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"path must be a {what} file, got {str(path)!r}, which is not there")
+    return path
 
 
 def _insert(connection, answer):

@@ -10,7 +10,7 @@ import traitlets
 from lalib.data.checks import LalibError, check_choice
 from lalib.data.door import check_index
 from lalib.data.imageset import ImageSet
-from lalib.figures.style import pixels, png
+from lalib.figures.marks import pixels, png
 from lalib.labelling import Answer, LabelStore
 
 NONE, UNSURE, SKIP = -1, -2, -3  # as in labeller.js; classes are 0, 1, ...

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import traitlets
 
-from lalib.figures.style import pixels, png
+from lalib.figures.marks import pixels, png
 
 LABEL = {"description_width": "118px"}
 SWATCH = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"

@@ -18,7 +18,7 @@ from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
-from lalib.figures.style import pixels, png
+from lalib.figures.marks import pixels, png
 from lalib.labelling import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
 from lalib.widgets.exchange import Exchange

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import torch
 
 from lalib.data.imageset import ImageSet
-from lalib.figures.maps import MANY_POINTS
+from lalib.figures.marks import MANY_POINTS
 from lalib.figures.style import COLOURS, INK, apply_layout
 from lalib.widgets.plot import Plot
 
