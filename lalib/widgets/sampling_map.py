@@ -7,13 +7,14 @@ import plotly.graph_objects as go
 import torch
 
 from lalib.data.imageset import ImageSet
-from lalib.figures.marks import MANY_POINTS
-from lalib.figures.style import COLOURS, INK, apply_layout
+from lalib.figures.marks import points
+from lalib.figures.style import COLOURS, GREY, INK, apply_layout
 from lalib.widgets.plot import Plot
 
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
 MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other
 LINE = {"color": INK, "line": {"width": 1.6}}
+HOVER = {"hovertemplate": "image %{customdata}<extra></extra>"}
 
 
 class SamplingMap(Plot):
@@ -40,20 +41,14 @@ class SamplingMap(Plot):
         union = torch.cat([torch.empty(0, dtype=torch.int64), *picked.values()]).unique()
         fig.add_trace(self._coloured(union, showscale=False))
         for (name, index), mark in zip(picked.items(), MARKS, strict=False):
-            fig.add_trace(self._points(index, name=name, marker=mark | LINE, showlegend=True))
+            fig.add_trace(points(self.codes, index, **HOVER, name=name, marker=mark | LINE, showlegend=True))
         fig.update_layout(title_text=title, uirevision=title)  # a reader's zoom stays while the map does
         self.show(fig)
-
-    def _points(self, index, **look):
-        kind = go.Scattergl if len(self.codes) > MANY_POINTS else go.Scatter
-        x, y = self.codes[index].T.numpy()
-        words = {"customdata": index.numpy(), "hovertemplate": "image %{customdata}<extra></extra>"}
-        return kind(x=x, y=y, mode="markers", **words, **look)
 
     def _coloured(self, index, **marker):
         color, shape = _look(self.images, index)
         marker = _scale(self.images) | {"size": 6, "color": color, "symbol": shape} | marker
-        return self._points(index, marker=marker, showlegend=False)
+        return points(self.codes, index, **HOVER, marker=marker, showlegend=False)
 
 
 def _look(images, index):
@@ -67,7 +62,7 @@ def _look(images, index):
 def _scale(images):
     """A stepped colour scale with one step per class, and its bar as the legend."""
     if images.labels is None or images.multi_label:
-        return {"colorscale": [[0, "#777777"], [1, "#777777"]], "cmin": 0, "cmax": 1, "showscale": False}
+        return {"colorscale": [[0, GREY], [1, GREY]], "cmin": 0, "cmax": 1, "showscale": False}
     n = images.n_classes
     steps = [[(c + side) / n, COLOURS[c % len(COLOURS)]] for c in range(n) for side in (0, 1)]
     bar = {"tickvals": list(range(n)), "ticktext": list(images.class_names), "title": {"text": "class"}}

@@ -12,7 +12,7 @@ from lalib.labelling import LabelStore
 from lalib.models.autoencoders import Autoencoder
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import latent_explorer
-from lalib.widgets.parts import LABEL, Sentence, counted
+from lalib.widgets.parts import Sentence, button, control, counted
 from lalib.widgets.sampling_explorer import sampling_explorer
 
 N = 100  # images picked at first
@@ -40,12 +40,10 @@ class Workbench(ipywidgets.VBox):
     ):
         self.images, self.codes, self.store, self.model = images, codes, store, model
         self.labeller, self._explorers = None, {}
-        self.who = ipywidgets.Dropdown(options=[STRATEGY, HAND], description="who chooses", style=LABEL)
-        self.place, self.sentence = ipywidgets.VBox(), Sentence()
-        self.button = ipywidgets.Button(icon="tags", button_style="primary", layout={"width": "240px"})
-        self.bench = ipywidgets.VBox()
+        self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
+        self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
+        self.button = button("", self.label, icon="tags", button_style="primary", layout={"width": "240px"})
         super().__init__([self.who, self.place, self.button, self.sentence, self.bench])
-        self.button.on_click(lambda _: self.label())
         self.who.observe(self._turn, names="value")
         self._turn()
         others = store.answers()

@@ -11,7 +11,7 @@ from PIL import Image
 
 import lalib as la
 from lalib.widgets import groups
-from lalib.widgets.latent_explorer import counts_in_words, indices_of, rectangle_of
+from lalib.widgets.words import counts_in_words, indices_of, rectangle_of
 
 
 @pytest.fixture(scope="module")
