@@ -1,6 +1,6 @@
 """Counts, curves and comparisons: class histogram, history, differences to a baseline, confusion, relation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from lalib.codes.measures import class_balance
 from lalib.data.checks import check_number
 from lalib.data.door import as_tensor, check_index, check_labels
-from lalib.figures.marks import check_frame, check_numbers, class_labels, dots, labels_of, points, verdicts
+from lalib.figures.marks import check_frame, check_numbers, check_text, class_labels, dots, labels_of, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, apply_layout, colour, symbol
 from lalib.training.fitting import History
 
@@ -149,6 +149,8 @@ def comparison(
     accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
+    if not isinstance(facets, Iterable) or not all(isinstance(facet, str) for facet in facets):
+        raise TypeError(f"facets must be names of columns, got {facets!r}")
     facets = [facets] if isinstance(facets, str) else list(facets)
     frame = _check_comparison(frame, facets, check_number("scale", scale))
     across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
@@ -260,8 +262,8 @@ def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, ti
     marker = {"color": BLUE, "size": 5, "opacity": 0.4, "symbol": symbol(0)}
     hover = "image %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
     fig = go.Figure(points(torch.stack([x, y], 1), torch.arange(len(x)), marker=marker, hovertemplate=hover))
-    fig.update_xaxes(title_text=x_title)
-    fig.update_yaxes(title_text=y_title)
+    fig.update_xaxes(title_text=check_text("x_title", x_title))
+    fig.update_yaxes(title_text=check_text("y_title", y_title))
     rho = float(spearmanr(x, y).statistic)
     subtitle = f"Spearman's rank correlation {rho:.2f}, {len(x):,} images"
     return apply_layout(fig, title or f"{y_title} against {x_title}", subtitle, width=640, height=520)

@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from lalib.data.checks import check_choice, check_int
-from lalib.data.door import check_index
+from lalib.data.checks import check_int
+from lalib.data.door import check_class_names, check_index
 from lalib.experiments.results import batch_classes, curve_data
 from lalib.figures.maps import check_map, equal_axes
-from lalib.figures.marks import check_frame, dots, points, verdicts
+from lalib.figures.marks import check_chosen, check_frame, check_text, dots, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, SYMBOLS, apply_layout, heading
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
@@ -55,7 +55,7 @@ def learning_curves(
     log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
     """
     fig = go.Figure()
-    axis, _ = VALUES.get(value, (value, 1))
+    axis, _ = VALUES.get(check_text("value", value), (value, 1))
     fig.update_yaxes(title_text=axis, zeroline=False)
     ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
     fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
@@ -77,9 +77,11 @@ def update_learning_curves(
 
     Pass the same options as there. Curves keep their looks, new strategies are added, none is taken away.
     """
-    frame = curve_data(table, value, confidence)
+    if not isinstance(fig, go.Figure):
+        raise TypeError(f"fig must be a figure of learning_curves, got {type(fig).__name__}")
+    frame = curve_data(table, check_text("value", value), confidence)
     if strategies is not None:
-        strategies = _chosen(strategies, frame)
+        strategies = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
         frame = frame[frame["strategy"].isin(strategies)]
     drawn = {trace.legendgroup: None for trace in fig.data}
     order = list(dict.fromkeys([*drawn, *(strategies or frame["strategy"])]))
@@ -100,12 +102,6 @@ def update_learning_curves(
         first_line = fig.layout.title.text.split("<br><span")[0]
         fig.layout.title.text = heading(first_line, seeds_in_words(frame["seeds"], confidence))
     return fig
-
-
-def _chosen(strategies, frame):
-    """The strategies, by default all in the table, each of which must be there."""
-    known = frame["strategy"].unique().tolist()
-    return known if strategies is None else [check_choice("strategies", s, known) for s in strategies]
 
 
 def seeds_in_words(seeds: pd.Series, confidence: float = 0.95) -> str:
@@ -233,12 +229,12 @@ def class_counts(
 
     table: what `la.compare` returns. class_names: C names, default the numbers. Round 0 is the initial batch.
     """
-    frame = batch_classes(table, class_names)
-    shown = _chosen(strategies, frame)
+    frame = batch_classes(table, None if class_names is None else check_class_names(class_names))
+    shown = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
     columns = min(check_int("columns", columns, low=1), len(shown))
     rows, panel, gap = math.ceil(len(shown) / columns), 40 + 22 * frame["class"].nunique(), 90  # pixels
     inner = rows * panel + (rows - 1) * gap
-    gaps = {"horizontal_spacing": 0.06 / columns, "vertical_spacing": gap / inner}
+    gaps = {"horizontal_spacing": 0.06 / columns, "vertical_spacing": gap / inner if rows > 1 else 0}
     fig = make_subplots(rows=rows, cols=columns, subplot_titles=shown, shared_yaxes=True, **gaps)
     for place, strategy in enumerate(shown):
         cell, batches = {"row": place // columns + 1, "col": place % columns + 1}, frame[frame["strategy"] == strategy]

@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
 
+from lalib.data.checks import check_choice
 from lalib.data.door import as_tensor, check_class_names, check_labels
 from lalib.data.imageset import ImageSet
 
@@ -48,6 +49,25 @@ def check_frame(
     if words:
         raise TypeError(f"{words[0]} must hold numbers, got {frame[words[0]].dtype}")
     return frame
+
+
+def check_text(name: str, value: str) -> str:
+    """`value` if it is text; TypeError otherwise."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {value!r}")
+    return value
+
+
+def check_chosen(name: str, chosen: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The names `chosen` as a list, at least one, each among those known; all of these if it is None."""
+    if chosen is None:
+        return list(known)
+    if isinstance(chosen, str) or not isinstance(chosen, Iterable):
+        raise TypeError(f"{name} must be a list of names, got {chosen!r}")
+    chosen = [check_choice(name, check_text(name, each), known) for each in chosen]
+    if not chosen:
+        raise ValueError(f"{name} must hold at least one name, got none")
+    return chosen
 
 
 def check_numbers(values, name: str, n: int | None = None) -> torch.Tensor:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from lalib.data.checks import LalibError, check_choice
+from lalib.data.door import check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import check_images, composed, numbered
-from lalib.labelling.store import LabelStore
+from lalib.labelling.answers import check_images, numbered
+from lalib.labelling.store import LabelStore, check_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +60,8 @@ def merge(
     """
     import pandas as pd
 
-    labellers = _labellers(store, store.labellers if labellers is None else labellers)
-    prefer = None if prefer is None else check_choice("prefer", composed(prefer), labellers)
+    labellers = _labellers(store, check_store(store).labellers if labellers is None else labellers)
+    prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
     given = {name: store.classes(name) for name in labellers}
     merged, disagreed = [], {}
     for index, image in enumerate(check_images(images).hashes):
@@ -76,6 +77,7 @@ def merge(
 
 
 def _labellers(store, names):
+    check_store(store)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(f"labellers must be a list of names, got {names!r}")
     return [store.check_labeller(name) for name in names]

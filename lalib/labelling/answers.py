@@ -1,9 +1,11 @@
 """What a labeller may say of an image, and the checks of names, hashes and times that come from people and files."""
 
 import datetime
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -49,6 +51,13 @@ def check_images(images: ImageSet) -> ImageSet:
     if not isinstance(images, ImageSet):
         raise TypeError(f"images must be an ImageSet, got {type(images).__name__}; la.from_arrays makes one of arrays")
     return images
+
+
+def as_path(path: str | Path) -> Path:
+    """`path` as a Path; TypeError for what is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be text or a Path, got {path!r}")
+    return Path(path)
 
 
 def check_store_classes(names: Sequence[str]) -> tuple[str, ...]:

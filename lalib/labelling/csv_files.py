@@ -13,8 +13,8 @@ import torch
 from lalib.data.door import check_index
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import Answer, check_answer, check_images, composed
-from lalib.labelling.store import Imported, LabelStore, check_path
+from lalib.labelling.answers import Answer, as_path, check_answer, check_images, composed
+from lalib.labelling.store import Imported, LabelStore, check_path, check_store
 
 
 def write_selection(
@@ -23,7 +23,7 @@ def write_selection(
     """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
     column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
     index = check_index(index, len(check_images(images)))
-    chosen, known = images.subset(index), {} if store is None else store.classes()
+    chosen, known = images.subset(index), {} if store is None else check_store(store).classes()
     classes = [known.get(image, "") for image in chosen.hashes]
     rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
     return _write(path, ("index", "file", "image", "class"), rows)
@@ -32,14 +32,17 @@ def write_selection(
 def write_csv(store: LabelStore, path: str | Path) -> Path:
     """All answers that count, of all labellers: labeller, time, image (the hash), kind ("class", "unsure" or "skip"),
     class. What was replaced or undone stays behind."""
-    answers = [answer for name in store.labellers for answer in store.answers(name).values()]
+    answers = [answer for name in check_store(store).labellers for answer in store.answers(name).values()]
     return _write(path, ("labeller", "time", "image", "kind", "class"), answers)
 
 
 def _write(path: str | Path, header: Sequence[str], rows: Iterable) -> Path:
-    with written_whole(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8-sig") as file:
+    with (
+        written_whole(path := as_path(path)) as temporary,
+        temporary.open("w", newline="", encoding="utf-8-sig") as file,
+    ):
         csv.writer(file).writerows([header, *rows])
-    return Path(path)
+    return path
 
 
 def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None) -> Imported:
@@ -70,7 +73,7 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
         return said
 
     lines = _lines(check_path(path, "CSV"))
-    return store.add_read((f"line {line}", partial(answer, line, cells)) for line, cells in lines)
+    return check_store(store).add_read((f"line {line}", partial(answer, line, cells)) for line, cells in lines)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Callable[[], dict[str, str]]]]:

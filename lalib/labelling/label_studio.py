@@ -23,13 +23,14 @@ from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import (
     UNSURE_CHOICE,
     Answer,
+    as_path,
     check_answer,
     check_images,
     check_store_classes,
     composed,
     listed,
 )
-from lalib.labelling.store import Imported, LabelStore, check_path
+from lalib.labelling.store import Imported, LabelStore, check_path, check_store
 
 
 def label_studio_config(class_names: Sequence[str]) -> str:
@@ -63,9 +64,9 @@ def write_label_studio(
     where = [url + quote(file) for file in chosen.files] if url is not None else map(_data_uri, chosen.images)
     rows = zip(where, chosen.hashes, index.tolist(), chosen.files or [""] * len(chosen), strict=True)
     tasks = [{"data": dict(zip(("image", "sha256", "index", "file"), row, strict=True))} for row in rows]
-    with written_whole(Path(path)) as temporary:
+    with written_whole(path := as_path(path)) as temporary:
         temporary.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
-    return Path(path)
+    return path
 
 
 def _data_uri(image: torch.Tensor) -> str:
@@ -94,7 +95,7 @@ def read_label_studio(
     names = {composed(str(key)): name for key, name in (labellers or {}).items()}
     path = check_path(path, "JSON")
     tasks = _tasks(path)
-    _check_project(path, tasks, check_images(images), store)
+    _check_project(path, tasks, check_images(images), check_store(store))
     return store.add_read(
         (name, partial(_answer, annotation, task["data"]["sha256"], names, store.class_names))
         for name, task in tasks

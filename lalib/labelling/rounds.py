@@ -16,7 +16,7 @@ from lalib.experiments.statistics import share_interval
 from lalib.experiments.task_models import TaskModel, train
 from lalib.experiments.tasks import Task, TaskData
 from lalib.labelling.answers import check_images, numbered
-from lalib.labelling.store import LabelStore
+from lalib.labelling.store import LabelStore, check_store
 from lalib.models.classifiers import Classifier, predict_proba
 from lalib.models.networks import UNKNOWN
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES, Strategy, run_strategy
@@ -75,7 +75,9 @@ class LabellingLoop:
         seed: int = 0,
         device: str = "auto",
     ):
-        bare = replace(check_images(images), labels=None, class_names=store.class_names)
+        if not isinstance(task, Task | None):
+            raise TypeError(f"task must be a Task, got {task!r}")
+        bare = replace(check_images(images), labels=None, class_names=check_store(store).class_names)
         self.data = TaskData(codes, bare, task or Task())
         self.store, self.seed, self.device = store, seed, device
         self._hashes = images.hashes

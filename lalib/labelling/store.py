@@ -15,7 +15,18 @@ import torch
 from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.data.door import check_index, check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import KINDS, SHOWN, Answer, check_answer, check_images, composed, listed, now, numbered
+from lalib.labelling.answers import (
+    KINDS,
+    SHOWN,
+    Answer,
+    as_path,
+    check_answer,
+    check_images,
+    composed,
+    listed,
+    now,
+    numbered,
+)
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
@@ -74,7 +85,7 @@ class LabelStore:
     """
 
     def __init__(self, path: str | Path, class_names: Sequence[str] | None = None, *, labeller: str):
-        self.path = Path(path).absolute()
+        self.path = as_path(path).absolute()
         self.labeller = check_name("labeller", labeller)
         if not self.path.parent.is_dir():
             raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
@@ -269,14 +280,20 @@ class LabelStore:
 
     def check_labeller(self, labeller: str | None) -> str:
         """The name of a labeller of the file, default this store's own; ValueError for one who is not known."""
-        if composed(labeller) in (None, self.labeller):
-            return self.labeller
-        return check_choice("labeller", composed(labeller), self.labellers)
+        labeller = self.labeller if labeller is None else check_name("labeller", labeller)
+        return labeller if labeller == self.labeller else check_choice("labeller", labeller, self.labellers)
+
+
+def check_store(store: LabelStore) -> LabelStore:
+    """`store` if it is one; TypeError otherwise."""
+    if not isinstance(store, LabelStore):
+        raise TypeError(f"store must be a LabelStore, got {type(store).__name__}")
+    return store
 
 
 def check_path(path: str | Path, what: str) -> Path:
     """`path` as a Path if a file is there; ValueError otherwise. what: the kind of file, for the message."""
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise ValueError(f"path must be a {what} file, got {str(path)!r}, which is not there")
     return path

@@ -13,6 +13,7 @@ from lalib.data.imageset import ImageSet
 from lalib.figures.marks import pixels, png
 from lalib.labelling import Answer, LabelStore
 from lalib.labelling.answers import check_images
+from lalib.labelling.store import check_store
 
 NONE, UNSURE, SKIP = -1, -2, -3  # as in labeller.js; classes are 0, 1, ...
 OTHERS = {"unsure": UNSURE, "skip": SKIP}
@@ -58,7 +59,7 @@ class Labeller(anywidget.AnyWidget):
         focused: bool = False,
         on_answer: Callable[[int, Answer | None], None] | None = None,
     ):
-        self.images, self.store = check_images(images), store
+        self.images, self.store = check_images(images), check_store(store)
         self.probs = probs if probs is None or callable(probs) else self._check_probs(probs, len(images))
         self.on_answer = on_answer or (lambda image, answer: None)
         index = _distinct(images, check_index(index, len(images), "index"))

@@ -8,7 +8,7 @@ from lalib.codes.coding import decode, draws_classes
 from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import check_images
-from lalib.labelling.store import LabelStore
+from lalib.labelling.store import LabelStore, check_store
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
@@ -60,7 +60,7 @@ def latent_explorer(
     codes, n = check_codes(codes).cpu().float(), len(check_images(images))
     if len(codes) != n:
         raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
-    names = images.class_names or (() if store is None else store.class_names)
+    names = images.class_names or (() if store is None else check_store(store).class_names)
     labels = known_labels(images, names, labels)
     groups = {
         "class": by_class(labels, names),

@@ -15,7 +15,7 @@ from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
-from lalib.figures.marks import check_numbers, pixels, png
+from lalib.figures.marks import check_chosen, check_numbers, pixels, png
 from lalib.labelling.answers import check_images
 from lalib.labelling.store import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
@@ -59,7 +59,8 @@ def sampling_explorer(
     Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
     without random, without others, of several ratios, or with fewer than two seeds.
     """
-    count, errors, comparison = len(check_images(images)), errors or {}, comparison or {}
+    count = len(check_images(images))
+    errors, comparison = ({} if each is None else each for each in (errors, comparison))
     if not all(isinstance(each, Mapping) for each in (codes, errors, comparison)):
         raise TypeError("codes, errors and comparison must be mappings from autoencoders' names")
     if not codes:
@@ -68,8 +69,8 @@ def sampling_explorer(
         check_choice("errors", name, codes): check_numbers(e, f"errors[{name!r}]", count) for name, e in errors.items()
     }
     places = {name: Places(_check_map(name, each, count), errors.get(name)) for name, each in codes.items()}
-    offered = [*strategies] if strategies is not None and len(strategies) else []
-    offered = offered or [s for s in LABEL_FREE if s != "reconstruction-error" or errors]
+    strategies = None if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
+    offered = list(strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors])
     for name in (*offered, strategy):
         check_choice("strategy", name, STRATEGIES)
     check_choice("strategy", strategy, offered)

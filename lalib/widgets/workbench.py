@@ -8,7 +8,8 @@ import torch
 
 from lalib.data.checks import LalibError
 from lalib.data.imageset import ImageSet
-from lalib.labelling import LabelStore
+from lalib.labelling.answers import check_images
+from lalib.labelling.store import LabelStore, check_store
 from lalib.models.autoencoders import Autoencoder
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import latent_explorer
@@ -38,7 +39,7 @@ class Workbench(ipywidgets.VBox):
         store: LabelStore,
         model: Autoencoder | None = None,
     ):
-        self.images, self.codes, self.store, self.model = images, codes, store, model
+        self.images, self.codes, self.store, self.model = check_images(images), codes, check_store(store), model
         self.labeller, self._explorers = None, {}
         self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
         self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
