@@ -9,20 +9,16 @@ import torch
 from plotly.subplots import make_subplots
 
 from lalib.codes.measures import class_balance
-from lalib.data.checks import check_number
-from lalib.data.door import as_tensor, check_index, check_labels
-from lalib.figures.marks import check_frame, check_numbers, check_text, class_labels, dots, labels_of, points, verdicts
+from lalib.data.checks import check_number, check_type
+from lalib.data.door import as_tensor, check_class_names, check_index, check_labels
+from lalib.figures.marks import check_frame, check_numbers, class_labels, dots, labels_of, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, apply_layout, colour, symbol
 from lalib.training.fitting import History
 
 BLUE, ORANGE = COLOURS[:2]
 NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
-UNITS = {
-    "tsne": "nats",
-    "saturated": "share of outputs",
-    "accuracy": "share of images",
-    "told_apart": "balanced accuracy",
-}
+UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
+UNITS |= {"told_apart": "balanced accuracy"}
 # Words (of the baseline), colour and shape of a difference whose interval lies above, around, below zero.
 VERDICTS = {
     1: ("better than {}", BLUE, "circle"),
@@ -76,12 +72,11 @@ def _bars(picked, expected, names):
     place = np.arange(len(names))
     fill = {"color": [colour(c) for c in place]}
     outline = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
-    hover, reference = "%{customdata}: %{y} picked<extra></extra>", "the pool's proportions"
-    more = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
-    return [
-        go.Bar(x=place, y=picked, marker=fill, customdata=list(names), hovertemplate=hover, showlegend=False),
-        go.Bar(x=place, y=expected, marker=outline, customdata=list(names), hovertemplate=more, name=reference),
-    ]
+    bars = go.Bar(x=place, y=picked, marker=fill, customdata=list(names), showlegend=False)
+    open_bars = go.Bar(x=place, y=expected, marker=outline, customdata=list(names), name="the pool's proportions")
+    bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
+    open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
+    return [bars, open_bars]
 
 
 def history(history: History | pd.DataFrame, *, unit: str = "nats per image", title: str | None = None) -> go.Figure:
@@ -116,19 +111,11 @@ def _terms(frame):
 
 def _curves(frame, term):
     looks = [(term, "training", BLUE, "circle", "solid"), (f"val_{term}", "validation", ORANGE, "diamond", "dash")]
-    return [
-        go.Scatter(
-            x=frame["epoch"],
-            y=frame[column],
-            mode="lines+markers",
-            line={"color": shade, "dash": dash, "width": 2},
-            marker={"symbol": shape, "size": 6},
-            name=name,
-            legendgroup=name,
-        )
-        for column, name, shade, shape, dash in looks
-        if column in frame
-    ]
+    for column, name, shade, shape, dash in looks:
+        if column in frame:
+            look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
+            names = {"name": name, "legendgroup": name}
+            yield go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look, **names)
 
 
 def comparison(
@@ -149,9 +136,9 @@ def comparison(
     accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
-    if not isinstance(facets, Iterable) or not all(isinstance(facet, str) for facet in facets):
-        raise TypeError(f"facets must be names of columns, got {facets!r}")
-    facets = [facets] if isinstance(facets, str) else list(facets)
+    facets = [facets] if isinstance(facets, str) else list(check_type("facets", facets, Iterable))
+    for facet in facets:
+        check_type("facets", facet, str)
     frame = _check_comparison(frame, facets, check_number("scale", scale))
     across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
     fig = make_subplots(
@@ -234,16 +221,13 @@ def confusion_matrix(counts: torch.Tensor | pd.DataFrame, class_names: Sequence[
         raise ValueError(f"counts must have shape (C, C) and not all be 0, got {tuple(counts.shape)}")
     if not ((counts >= 0) & torch.isfinite(counts)).all():
         raise ValueError("counts must be numbers of images, got negative ones, NaN or infinity")
-    names = class_labels(class_names, len(counts))
-    if len(names) != len(counts):
-        raise ValueError(f"class_names must name all {len(counts)} classes, got {len(names)} names")
+    names = check_class_names(class_labels(class_names, len(counts)), len(counts))
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     heat = go.Heatmap(z=share.numpy(), x=names, y=names, colorscale="Blues", zmin=0, zmax=100, texttemplate="%{z:.0f}")
     heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")
-    fig = go.Figure(heat)
-    fig.update_xaxes(title_text="predicted class", type="category", constrain="domain")
-    down = {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
-    fig.update_yaxes(title_text="true class", type="category", **down)
+    fig, names = go.Figure(heat), {"type": "category", "constrain": "domain"}
+    fig.update_xaxes(title_text="predicted class", **names)
+    fig.update_yaxes(title_text="true class", autorange="reversed", scaleanchor="x", **names)
     accuracy = float(counts.trace() / counts.sum())
     subtitle = f"accuracy {100 * accuracy:.1f} % of {int(counts.sum()):,} images"
     return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)
@@ -262,8 +246,8 @@ def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, ti
     marker = {"color": BLUE, "size": 5, "opacity": 0.4, "symbol": symbol(0)}
     hover = "image %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
     fig = go.Figure(points(torch.stack([x, y], 1), torch.arange(len(x)), marker=marker, hovertemplate=hover))
-    fig.update_xaxes(title_text=check_text("x_title", x_title))
-    fig.update_yaxes(title_text=check_text("y_title", y_title))
+    fig.update_xaxes(title_text=check_type("x_title", x_title, str))
+    fig.update_yaxes(title_text=check_type("y_title", y_title, str))
     rho = float(spearmanr(x, y).statistic)
     subtitle = f"Spearman's rank correlation {rho:.2f}, {len(x):,} images"
     return apply_layout(fig, title or f"{y_title} against {x_title}", subtitle, width=640, height=520)

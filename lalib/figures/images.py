@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import torch
 
 from lalib.codes.coding import LatentGrid
-from lalib.data.checks import check_int, check_number
+from lalib.data.checks import check_int, check_number, check_type
 from lalib.data.door import as_tensor, check_index
 from lalib.data.imageset import ImageSet
 from lalib.figures.marks import labels_of, pixels, png
@@ -42,14 +42,12 @@ def reconstructions(
     unit = f"MAE: mean absolute error per pixel over {len(original):,} images, pixels from 0 to 1"
     fig = _mosaic(np.stack(rows), title or "Images and their reconstructions", unit, left=150)
     fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
-    fig.update_xaxes(title_text="image", tickvals=list(range(n)))
-    return fig
+    return fig.update_xaxes(title_text="image", tickvals=list(range(n)))
 
 
 def latent_grid(grid: LatentGrid, *, title: str | None = None) -> go.Figure:
     """The images decoded from a regular grid of latent points, each at its point. grid: from `la.codes.latent_grid`."""
-    if not isinstance(grid, LatentGrid):
-        raise TypeError(f"grid must be what la.codes.latent_grid returns, got {type(grid).__name__}")
+    check_type("grid", grid, LatentGrid)
     x, y, codes = (as_tensor(getattr(grid, a), a).cpu().double().numpy() for a in ("x", "y", "codes"))
     x, y = np.sort(x), np.sort(y)[::-1]  # the first row of a picture is its top, the largest y
     tiles = pixels(grid.images, "grid.images")
@@ -64,18 +62,14 @@ def latent_grid(grid: LatentGrid, *, title: str | None = None) -> go.Figure:
 
 def _place_grid(placed, x, y, title):
     fig = _mosaic(placed, title, f"{len(x)} x {len(y)} decoded images", gap=0, square=36, left=64)
-    step_x, step_y = _step(x), _step(y)
-    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
-    left, top = x.min() - step_x / 2, y.max() + step_y / 2
-    factor_x, factor_y = fig.data[0].dx * placed.shape[3], fig.data[0].dy * placed.shape[2]
-    fig.update_traces(
-        dx=pixel_x * factor_x, dy=-pixel_y * factor_y, x0=left + pixel_x * factor_x / 2, y0=top - pixel_y * factor_y / 2
-    )
+    step_x, step_y, image = _step(x), _step(y), fig.data[0]
+    left, top, dx, dy = x.min() - step_x / 2, y.max() + step_y / 2, step_x * image.dx, step_y * image.dy
+    image.update(dx=dx, dy=-dy, x0=left + dx / 2, y0=top - dy / 2)
     axis = {"tickmode": "auto", "tickvals": None, "showticklabels": True, "ticks": "outside"}
     fig.update_xaxes(title_text="latent coordinate 1", range=[left, left + step_x * len(x)], **axis)
     fig.update_yaxes(title_text="latent coordinate 2", range=[top - step_y * len(y), top], autorange=False, **axis)
-    fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
-    return fig
+    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
+    return fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
 
 
 def traversal(
@@ -92,11 +86,9 @@ def traversal(
     others = "" if fixed is None else f"the other coordinates stay at {check_number('fixed', fixed):g}"
     fig = _mosaic(tiles, title or "One latent coordinate varied at a time", others, left=64)
     steps = np.linspace(low, high, tiles.shape[1])
-    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(steps))))
-    fig.update_xaxes(ticktext=[f"{s:.3g}" for s in steps])
-    fig.update_yaxes(title_text="coordinate", tickvals=list(range(len(tiles))))
-    fig.update_yaxes(ticktext=[str(i + 1) for i in range(len(tiles))])
-    return fig
+    values, rows = [f"{s:.3g}" for s in steps], list(range(len(tiles)))
+    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(steps))), ticktext=values)
+    return fig.update_yaxes(title_text="coordinate", tickvals=rows, ticktext=[str(row + 1) for row in rows])
 
 
 def thumbnails(
@@ -138,18 +130,10 @@ def captions_of(images, shown: torch.Tensor) -> list[str]:
 
 
 def _caption_trace(captions, shown, columns, foot):
-    place = np.arange(len(shown))
-    return go.Scatter(
-        x=place % columns,
-        y=place // columns + foot,
-        text=captions,
-        customdata=shown.numpy(),
-        mode="text",
-        textposition="bottom center",
-        textfont={"size": 12 if max(map(len, captions)) <= 8 else 10, "color": INK},
-        hovertemplate="image %{customdata}: %{text}<extra></extra>",
-        showlegend=False,
-    )
+    place, size = np.arange(len(shown)), 12 if max(map(len, captions)) <= 8 else 10
+    text = {"text": captions, "mode": "text", "textposition": "bottom center", "textfont": {"size": size, "color": INK}}
+    hover = {"customdata": shown.numpy(), "hovertemplate": "image %{customdata}: %{text}<extra></extra>"}
+    return go.Scatter(x=place % columns, y=place // columns + foot, **text, **hover, showlegend=False)
 
 
 def wrap(tiles: np.ndarray, columns: int) -> np.ndarray:
@@ -171,8 +155,7 @@ def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, le
     picture, tile_h, tile_w = canvas(tiles, gap, below)
     repeat, source = png(picture)
     dx, dy = 1 / (tile_w * repeat), 1 / (tile_h * repeat)
-    image = go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip")
-    fig = go.Figure(image)
+    fig = go.Figure(go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip"))
     bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
     fig.update_xaxes(range=[-0.5, columns - 0.5], **bare)
     fig.update_yaxes(range=[rows - 0.5, -0.5], scaleanchor="x", scaleratio=tile_h / tile_w, **bare)

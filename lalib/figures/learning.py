@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from lalib.data.checks import check_int
+from lalib.data.checks import check_int, check_type
 from lalib.data.door import check_class_names, check_index
 from lalib.experiments.results import batch_classes, curve_data
 from lalib.figures.maps import check_map, equal_axes
-from lalib.figures.marks import check_chosen, check_frame, check_text, dots, points, verdicts
+from lalib.figures.marks import check_chosen, check_frame, dots, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, SYMBOLS, apply_layout, heading
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
@@ -55,7 +55,7 @@ def learning_curves(
     log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
     """
     fig = go.Figure()
-    axis, _ = VALUES.get(check_text("value", value), (value, 1))
+    axis, _ = VALUES.get(check_type("value", value, str), (value, 1))
     fig.update_yaxes(title_text=axis, zeroline=False)
     ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
     fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
@@ -77,9 +77,8 @@ def update_learning_curves(
 
     Pass the same options as there. Curves keep their looks, new strategies are added, none is taken away.
     """
-    if not isinstance(fig, go.Figure):
-        raise TypeError(f"fig must be a figure of learning_curves, got {type(fig).__name__}")
-    frame = curve_data(table, check_text("value", value), confidence)
+    check_type("fig", fig, go.Figure)
+    frame = curve_data(table, check_type("value", value, str), confidence)
     if strategies is not None:
         strategies = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
         frame = frame[frame["strategy"].isin(strategies)]

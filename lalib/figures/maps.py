@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from lalib.data.checks import check_choice, check_int
+from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.door import check_codes, check_index
 from lalib.figures.marks import MANY_POINTS, check_numbers, labels_of, points
 from lalib.figures.style import GREY, INK, apply_layout, colour, heading, symbol
@@ -63,10 +63,8 @@ def latent_maps(
 
     codes: name -> (N, 2). images: an ImageSet or labels (N,). selected: name -> (n,) indices.
     """
-    selected = {} if selected is None else selected
-    if not isinstance(codes, Mapping) or not isinstance(selected, Mapping):
-        raise TypeError("codes and selected must be mappings, from names to codes (N, 2) and to indices (n,)")
-    if not codes:
+    selected = {} if selected is None else check_type("selected", selected, Mapping)
+    if not check_type("codes", codes, Mapping):
         raise ValueError("codes must hold at least one name and its codes (N, 2), got none")
     for name in selected:
         check_choice("selected", name, codes)

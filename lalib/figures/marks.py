@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from lalib.data.checks import check_choice
+from lalib.data.checks import check_choice, check_type
 from lalib.data.door import as_tensor, check_class_names, check_labels
 from lalib.data.imageset import ImageSet
 
@@ -40,9 +40,7 @@ def check_frame(
     frame: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] = (), rows: str = "rows", name: str = "frame"
 ) -> pd.DataFrame:
     """`frame` if it is a DataFrame with these columns, those in `numbers` numeric, and at least one row."""
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"{name} must be a pandas DataFrame, got {type(frame).__name__}")
-    missing = [c for c in columns if c not in frame]
+    missing = [c for c in columns if c not in check_type(name, frame, pd.DataFrame)]
     if missing or not len(frame):
         raise ValueError(f"{name} must have {rows} and the columns {', '.join(columns)}; missing: {missing or 'rows'}")
     words = [c for c in numbers if not pd.api.types.is_numeric_dtype(frame[c])]
@@ -51,20 +49,13 @@ def check_frame(
     return frame
 
 
-def check_text(name: str, value: str) -> str:
-    """`value` if it is text; TypeError otherwise."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {value!r}")
-    return value
-
-
 def check_chosen(name: str, chosen: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     """The names `chosen` as a list, at least one, each among those known; all of these if it is None."""
     if chosen is None:
         return list(known)
     if isinstance(chosen, str) or not isinstance(chosen, Iterable):
         raise TypeError(f"{name} must be a list of names, got {chosen!r}")
-    chosen = [check_choice(name, check_text(name, each), known) for each in chosen]
+    chosen = [check_choice(name, check_type(name, each, str), known) for each in chosen]
     if not chosen:
         raise ValueError(f"{name} must hold at least one name, got none")
     return chosen

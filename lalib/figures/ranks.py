@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from lalib.data.checks import check_type
 from lalib.experiments.results import CriticalDifference
 from lalib.figures.style import COLOURS, INK, apply_layout
 
@@ -12,9 +13,7 @@ def penalty_matrix(frame: pd.DataFrame, *, title: str = "Pairwise penalty matrix
 
     frame: what `la.results.penalty_matrix` returns, with the last row "mean".
     """
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"frame must be what la.results.penalty_matrix returns, got {type(frame).__name__}")
-    names = list(frame.columns)
+    names = list(check_type("frame", frame, pd.DataFrame).columns)
     if list(frame.index) != [*names, "mean"]:
         raise ValueError(f"frame must have a row per column and a last row 'mean', got rows {list(frame.index)}")
     names = frame.loc["mean"].sort_values(kind="stable").index.tolist()
@@ -39,8 +38,7 @@ def critical_difference(result: CriticalDifference, *, title: str = "Critical-di
 
     result: what `la.results.critical_difference` returns.
     """
-    if not isinstance(result, CriticalDifference):
-        raise TypeError(f"result must be what la.results.critical_difference returns, got {type(result).__name__}")
+    check_type("result", result, CriticalDifference)
     k, bars = len(result.strategies), 0.4 * len(result.groups)
     ends = _ends(result)
     fig = go.Figure()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from lalib.data.checks import LalibError, check_choice
+from lalib.data.checks import LalibError, check_choice, check_type
 from lalib.data.door import check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import check_images, numbered
-from lalib.labelling.store import LabelStore, check_store
+from lalib.labelling.answers import numbered
+from lalib.labelling.store import LabelStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,11 +60,11 @@ def merge(
     """
     import pandas as pd
 
-    labellers = _labellers(store, check_store(store).labellers if labellers is None else labellers)
+    labellers = _labellers(store, check_type("store", store, LabelStore).labellers if labellers is None else labellers)
     prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
     given = {name: store.classes(name) for name in labellers}
     merged, disagreed = [], {}
-    for index, image in enumerate(check_images(images).hashes):
+    for index, image in enumerate(check_type("images", images, ImageSet).hashes):
         said = [given[name].get(image) for name in labellers]
         distinct = set(said) - {None}
         if len(distinct) > 1:
@@ -77,7 +77,7 @@ def merge(
 
 
 def _labellers(store, names):
-    check_store(store)
+    check_type("store", store, LabelStore)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(f"labellers must be a list of names, got {names!r}")
     return [store.check_labeller(name) for name in names]

@@ -1,18 +1,15 @@
 """What a labeller may say of an image, and the checks of names, hashes and times that come from people and files."""
 
 import datetime
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from lalib.data.checks import check_choice
+from lalib.data.checks import check_choice, check_type
 from lalib.data.door import check_class_names, check_name
-from lalib.data.imageset import ImageSet
 from lalib.models.networks import UNKNOWN
 
 KINDS = ("class", "unsure", "skip")
@@ -44,20 +41,6 @@ def listed(names: Sequence) -> str:
     """The first five names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(str, names[:SHOWN])) + more
-
-
-def check_images(images: ImageSet) -> ImageSet:
-    """`images` if it is an ImageSet; TypeError otherwise."""
-    if not isinstance(images, ImageSet):
-        raise TypeError(f"images must be an ImageSet, got {type(images).__name__}; la.from_arrays makes one of arrays")
-    return images
-
-
-def as_path(path: str | Path) -> Path:
-    """`path` as a Path; TypeError for what is none."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be text or a Path, got {path!r}")
-    return Path(path)
 
 
 def check_store_classes(names: Sequence[str]) -> tuple[str, ...]:
@@ -104,8 +87,7 @@ def check_answer(answer: Answer, class_names: tuple[str, ...]) -> Answer:
 
     Raises TypeError and ValueError unless the store could have given it.
     """
-    if not isinstance(answer, Answer):
-        raise TypeError(f"answers must be a list of Answer, got {answer!r}")
+    check_type("answers", answer, Answer)
     labeller, class_name = check_name("labeller", answer.labeller), composed(answer.class_name)
     _check_hash(answer.image)
     check_choice("kind", answer.kind, KINDS)

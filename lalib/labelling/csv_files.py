@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
+from lalib.data.checks import check_type
 from lalib.data.door import check_index
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import Answer, as_path, check_answer, check_images, composed
-from lalib.labelling.store import Imported, LabelStore, check_path, check_store
+from lalib.labelling.answers import Answer, check_answer, composed
+from lalib.labelling.store import Imported, LabelStore, check_path
 
 
 def write_selection(
@@ -22,8 +23,8 @@ def write_selection(
 ) -> Path:
     """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
     column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
-    index = check_index(index, len(check_images(images)))
-    chosen, known = images.subset(index), {} if store is None else check_store(store).classes()
+    index = check_index(index, len(check_type("images", images, ImageSet)))
+    chosen, known = images.subset(index), {} if store is None else check_type("store", store, LabelStore).classes()
     classes = [known.get(image, "") for image in chosen.hashes]
     rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
     return _write(path, ("index", "file", "image", "class"), rows)
@@ -32,13 +33,14 @@ def write_selection(
 def write_csv(store: LabelStore, path: str | Path) -> Path:
     """All answers that count, of all labellers: labeller, time, image (the hash), kind ("class", "unsure" or "skip"),
     class. What was replaced or undone stays behind."""
-    answers = [answer for name in check_store(store).labellers for answer in store.answers(name).values()]
+    labellers = check_type("store", store, LabelStore).labellers
+    answers = [answer for name in labellers for answer in store.answers(name).values()]
     return _write(path, ("labeller", "time", "image", "kind", "class"), answers)
 
 
 def _write(path: str | Path, header: Sequence[str], rows: Iterable) -> Path:
     with (
-        written_whole(path := as_path(path)) as temporary,
+        written_whole(path := Path(check_type("path", path, str | Path))) as temporary,
         temporary.open("w", newline="", encoding="utf-8-sig") as file,
     ):
         csv.writer(file).writerows([header, *rows])
@@ -55,7 +57,8 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
     is bad. images: if given, lines of other images are bad.
     Raises ValueError for a file that is not there or lacks these columns, LalibError where the store does.
     """
-    known = None if images is None else set(check_images(images).hashes)
+    path, store = check_path(path, "CSV"), check_type("store", store, LabelStore)
+    known = None if images is None else set(check_type("images", images, ImageSet).hashes)
     firsts: dict[tuple[str, str], tuple[int, Answer]] = {}  # the line and what it says, by labeller and image
 
     def answer(line: int, cells: Callable[[], dict[str, str]]) -> Answer | None:
@@ -72,8 +75,7 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
             raise ValueError(f"line {first} has another answer of {given.labeller!r} to this image")
         return said
 
-    lines = _lines(check_path(path, "CSV"))
-    return check_store(store).add_read((f"line {line}", partial(answer, line, cells)) for line, cells in lines)
+    return store.add_read((f"line {line}", partial(answer, line, cells)) for line, cells in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Callable[[], dict[str, str]]]]:

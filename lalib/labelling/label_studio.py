@@ -16,21 +16,12 @@ from xml.sax.saxutils import quoteattr
 
 import torch
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, check_type
 from lalib.data.door import check_index
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import (
-    UNSURE_CHOICE,
-    Answer,
-    as_path,
-    check_answer,
-    check_images,
-    check_store_classes,
-    composed,
-    listed,
-)
-from lalib.labelling.store import Imported, LabelStore, check_path, check_store
+from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, composed, listed
+from lalib.labelling.store import Imported, LabelStore, check_path
 
 
 def label_studio_config(class_names: Sequence[str]) -> str:
@@ -55,16 +46,14 @@ def write_label_studio(
     needs no server but suits small images only.
     Raises ValueError for `url` if the images have no file names.
     """
-    index = check_index(index, len(check_images(images)))
+    index = check_index(index, len(check_type("images", images, ImageSet)))
     chosen = images.subset(index)
-    if not isinstance(url, str | None):
-        raise TypeError(f"url must be text or None, got {url!r}")
-    if url is not None and not chosen.files:
+    if check_type("url", url, str | None) is not None and not chosen.files:
         raise ValueError("url needs images with file names, as from_folder gives them; url=None puts the images inside")
     where = [url + quote(file) for file in chosen.files] if url is not None else map(_data_uri, chosen.images)
     rows = zip(where, chosen.hashes, index.tolist(), chosen.files or [""] * len(chosen), strict=True)
     tasks = [{"data": dict(zip(("image", "sha256", "index", "file"), row, strict=True))} for row in rows]
-    with written_whole(path := as_path(path)) as temporary:
+    with written_whole(path := Path(check_type("path", path, str | Path))) as temporary:
         temporary.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
     return path
 
@@ -90,12 +79,11 @@ def read_label_studio(
     Raises ValueError for a file that is not there, LalibError for one that is no such export, or that of another
     project: tasks without a hash or with that of other images, choices that are no class here. Nothing is added then.
     """
-    if not isinstance(labellers, Mapping | None):
-        raise TypeError(f"labellers must be a mapping of e-mails or numbers to names, got {labellers!r}")
-    names = {composed(str(key)): name for key, name in (labellers or {}).items()}
+    labellers = check_type("labellers", labellers, Mapping | None) or {}
+    names = {composed(str(key)): name for key, name in labellers.items()}
     path = check_path(path, "JSON")
     tasks = _tasks(path)
-    _check_project(path, tasks, check_images(images), check_store(store))
+    _check_project(path, tasks, check_type("images", images, ImageSet), check_type("store", store, LabelStore))
     return store.add_read(
         (name, partial(_answer, annotation, task["data"]["sha256"], names, store.class_names))
         for name, task in tasks
@@ -115,15 +103,11 @@ def _tasks(path: Path) -> list[tuple[str, dict]]:
 
 
 def _is_task(task) -> bool:
-    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+    try:
+        results = [result for annotation in task["annotations"] for result in annotation["result"]]
+        return all(isinstance(part, dict) for part in (task["data"], *results))
+    except (TypeError, KeyError, IndexError):
         return False
-    annotations = task.get("annotations")
-    return isinstance(annotations, list) and all(
-        isinstance(annotation, dict)
-        and isinstance(annotation.get("result"), list)
-        and all(isinstance(result, dict) for result in annotation["result"])
-        for annotation in annotations
-    )
 
 
 def _check_project(path: Path, tasks: list[tuple[str, dict]], images: ImageSet, store: LabelStore) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lalib.data.checks import LalibError, check_int
+from lalib.data.checks import LalibError, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed, generator
 from lalib.experiments.statistics import share_interval
 from lalib.experiments.task_models import TaskModel, train
 from lalib.experiments.tasks import Task, TaskData
-from lalib.labelling.answers import check_images, numbered
-from lalib.labelling.store import LabelStore, check_store
+from lalib.labelling.answers import numbered
+from lalib.labelling.store import LabelStore, first_places
 from lalib.models.classifiers import Classifier, predict_proba
 from lalib.models.networks import UNKNOWN
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES, Strategy, run_strategy
@@ -75,13 +75,12 @@ class LabellingLoop:
         seed: int = 0,
         device: str = "auto",
     ):
-        if not isinstance(task, Task | None):
-            raise TypeError(f"task must be a Task, got {task!r}")
-        bare = replace(check_images(images), labels=None, class_names=check_store(store).class_names)
-        self.data = TaskData(codes, bare, task or Task())
+        check_type("store", store, LabelStore)
+        bare = replace(check_type("images", images, ImageSet), labels=None, class_names=store.class_names)
+        self.data = TaskData(codes, bare, check_type("task", task, Task | None) or Task())
         self.store, self.seed, self.device = store, seed, device
         self._hashes = images.hashes
-        first = {image: index for index, image in reversed(list(enumerate(self._hashes)))}
+        first = first_places(images)
         drawn = sorted(first, key=lambda image: child_seed(seed, "held out", image))
         count = check_int("held_out", held_out, low=1, high=len(drawn) - 1)
         self.held_out = torch.tensor([first[image] for image in drawn[:count]])

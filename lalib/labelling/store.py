@@ -12,21 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.checks import LalibError, check_choice, check_int, check_type
 from lalib.data.door import check_index, check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import (
-    KINDS,
-    SHOWN,
-    Answer,
-    as_path,
-    check_answer,
-    check_images,
-    composed,
-    listed,
-    now,
-    numbered,
-)
+from lalib.labelling.answers import KINDS, SHOWN, Answer, check_answer, composed, listed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
@@ -85,7 +74,7 @@ class LabelStore:
     """
 
     def __init__(self, path: str | Path, class_names: Sequence[str] | None = None, *, labeller: str):
-        self.path = as_path(path).absolute()
+        self.path = Path(check_type("path", path, str | Path)).absolute()
         self.labeller = check_name("labeller", labeller)
         if not self.path.parent.is_dir():
             raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
@@ -150,9 +139,7 @@ class LabelStore:
         last. Known, and not added, is one that says what counts already, or that was here at that very time (and may
         have been undone). Raises ValueError for an answer that the store could not have given.
         """
-        if not isinstance(answers, Iterable):
-            raise TypeError(f"answers must be a list of Answer, got {answers!r}")
-        answers = [check_answer(answer, self.class_names) for answer in answers]
+        answers = [check_answer(answer, self.class_names) for answer in check_type("answers", answers, Iterable)]
         added = older = 0
         with transaction(self.path, write=True) as connection:
             for answer in sorted(answers, key=lambda answer: answer.time):
@@ -213,19 +200,20 @@ class LabelStore:
         store. Warns if there are answers, but to none of these images: they may have been loaded in another size.
         Raises ValueError for a class that the images' class names lack; `labelled` keeps the store's classes.
         """
+        check_type("images", images, ImageSet)
         answers = self.answers(labeller)
-        if answers and answers.keys().isdisjoint(check_images(images).hashes):
+        if answers and answers.keys().isdisjoint(images.hashes):
             warnings.warn(
                 f"{self.path} holds answers to {len(answers)} images, but to none of these {len(images)} of shape "
                 f"{images.image_shape}: were they loaded with another size?",
                 stacklevel=2,
             )
-        given = (answers[image].class_name if image in answers else None for image in check_images(images).hashes)
+        given = (answers[image].class_name if image in answers else None for image in images.hashes)
         return numbered(given, images.class_names or self.class_names)
 
     def labelled(self, images: ImageSet, labeller: str | None = None) -> ImageSet:
         """Those of the images that have a class, with it and the store's class names. LalibError if none has."""
-        bare = replace(check_images(images), labels=None, class_names=self.class_names)
+        bare = replace(check_type("images", images, ImageSet), labels=None, class_names=self.class_names)
         labels = self.labels(bare, labeller)
         index = torch.nonzero(labels != UNKNOWN)[:, 0]
         if not len(index):
@@ -238,7 +226,7 @@ class LabelStore:
         It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError for images that have
         no class yet, naming them.
         """
-        size = len(check_images(images))
+        size = len(check_type("images", images, ImageSet))
 
         def ask(index: torch.Tensor) -> torch.Tensor:
             index = check_index(index, size)
@@ -252,15 +240,14 @@ class LabelStore:
 
     def progress(self, images: ImageSet) -> Progress:
         """How far this labeller is with these images; copies count once."""
-        answers = self.answers()
-        kinds = [answers[image].kind if image in answers else None for image in set(check_images(images).hashes)]
+        images, answers = check_type("images", images, ImageSet), self.answers()
+        kinds = [answers[image].kind if image in answers else None for image in set(images.hashes)]
         return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
 
     def remaining(self, images: ImageSet) -> torch.Tensor:
         """Indices (M,) of the images that this labeller should still see, copies once: the unanswered ones, in order,
         then those skipped."""
-        answers = self.answers()
-        first = {image: index for index, image in reversed(list(enumerate(check_images(images).hashes)))}
+        first, answers = first_places(images), self.answers()
         unanswered = sorted(index for image, index in first.items() if image not in answers)
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
         return torch.tensor(unanswered + skipped, dtype=torch.int64)
@@ -284,16 +271,15 @@ class LabelStore:
         return labeller if labeller == self.labeller else check_choice("labeller", labeller, self.labellers)
 
 
-def check_store(store: LabelStore) -> LabelStore:
-    """`store` if it is one; TypeError otherwise."""
-    if not isinstance(store, LabelStore):
-        raise TypeError(f"store must be a LabelStore, got {type(store).__name__}")
-    return store
+def first_places(images: ImageSet) -> dict[str, int]:
+    """{hash: index} of all images; of copies the first one's index."""
+    hashes = check_type("images", images, ImageSet).hashes
+    return {image: index for index, image in reversed(list(enumerate(hashes)))}
 
 
 def check_path(path: str | Path, what: str) -> Path:
     """`path` as a Path if a file is there; ValueError otherwise. what: the kind of file, for the message."""
-    path = as_path(path)
+    path = Path(check_type("path", path, str | Path))
     if not path.is_file():
         raise ValueError(f"path must be a {what} file, got {str(path)!r}, which is not there")
     return path

@@ -8,11 +8,12 @@ from pathlib import Path
 import ipywidgets
 import torch
 
+from lalib.data.checks import check_type
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
 from lalib.labelling.csv_files import read_csv, write_selection
 from lalib.labelling.label_studio import label_studio_config, read_label_studio, write_label_studio
-from lalib.labelling.store import LabelStore, check_store
+from lalib.labelling.store import LabelStore
 from lalib.widgets.parts import Panel, Sentence, button, control, counted, row
 
 WRITE = {".csv": "write CSV", ".json": "write Label Studio tasks"}
@@ -28,8 +29,7 @@ class Exchange(Panel):
     """
 
     def __init__(self, images: ImageSet, selection: Callable[[], torch.Tensor], store: LabelStore | None = None):
-        self.images, self.selection = images, selection
-        self.store = None if store is None else check_store(store)
+        self.images, self.selection, self.store = images, selection, check_type("store", store, LabelStore | None)
         self.folder = Path.cwd() if store is None else store.path.parent
         self.sentence = Sentence()
         write = {"file": control(ipywidgets.Text, "file", value="query")}

@@ -7,13 +7,11 @@ import anywidget
 import torch
 import traitlets
 
-from lalib.data.checks import LalibError, check_choice
+from lalib.data.checks import LalibError, check_choice, check_type
 from lalib.data.door import as_tensor, check_index
 from lalib.data.imageset import ImageSet
 from lalib.figures.marks import pixels, png
 from lalib.labelling import Answer, LabelStore
-from lalib.labelling.answers import check_images
-from lalib.labelling.store import check_store
 
 NONE, UNSURE, SKIP = -1, -2, -3  # as in labeller.js; classes are 0, 1, ...
 OTHERS = {"unsure": UNSURE, "skip": SKIP}
@@ -59,7 +57,7 @@ class Labeller(anywidget.AnyWidget):
         focused: bool = False,
         on_answer: Callable[[int, Answer | None], None] | None = None,
     ):
-        self.images, self.store = check_images(images), check_store(store)
+        self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
         self.probs = probs if probs is None or callable(probs) else self._check_probs(probs, len(images))
         self.on_answer = on_answer or (lambda image, answer: None)
         index = _distinct(images, check_index(index, len(images), "index"))

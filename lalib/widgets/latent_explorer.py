@@ -5,10 +5,10 @@ import numpy as np
 import torch
 
 from lalib.codes.coding import decode, draws_classes
+from lalib.data.checks import check_type
 from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import check_images
-from lalib.labelling.store import LabelStore, check_store
+from lalib.labelling.store import LabelStore
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
@@ -57,10 +57,10 @@ def latent_explorer(
     the class that it is drawn as, or None; and `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
     """
-    codes, n = check_codes(codes).cpu().float(), len(check_images(images))
+    codes, n = check_codes(codes).cpu().float(), len(check_type("images", images, ImageSet))
     if len(codes) != n:
         raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
-    names = images.class_names or (() if store is None else check_store(store).class_names)
+    names = images.class_names or (() if store is None else check_type("store", store, LabelStore).class_names)
     labels = known_labels(images, names, labels)
     groups = {
         "class": by_class(labels, names),

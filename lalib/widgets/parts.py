@@ -1,11 +1,13 @@
 """What the widgets share: controls with names, a sentence that screen readers announce, sliders of coordinates."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import anywidget
 import ipywidgets
 import traitlets
 
+STYLE = Path(__file__).with_name("widgets.css")
 LABEL = {"description_width": "118px"}
 WRAP = {"flex_flow": "row wrap"}
 
@@ -55,9 +57,7 @@ class Sentence(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = """
-    .lalib-sentence { font-size: 14px; line-height: 1.5; padding: 6px 4px; max-width: 70em; white-space: pre-line; }
-    """
+    _css = STYLE
 
 
 class Coordinates(anywidget.AnyWidget):
@@ -106,14 +106,7 @@ class Coordinates(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = """
-    .lalib-coordinates { max-height: 260px; overflow-y: auto; padding: 4px; }
-    .lalib-coordinates label { display: flex; align-items: center; gap: 8px; font-size: 13px; }
-    .lalib-coordinates span { flex: none; width: 7em; }
-    .lalib-coordinates input { flex: auto; min-width: 60px; }
-    .lalib-coordinates input:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
-    .lalib-coordinates output { flex: none; width: 4.5em; font-variant-numeric: tabular-nums; }
-    """
+    _css = STYLE
 
 
 def counted(n: int, what: str) -> str:

@@ -9,14 +9,13 @@ import plotly.graph_objects as go
 import torch
 
 from lalib import figures
-from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.checks import LalibError, check_choice, check_int, check_type
 from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
 from lalib.figures.marks import check_chosen, check_numbers, pixels, png
-from lalib.labelling.answers import check_images
 from lalib.labelling.store import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
 from lalib.widgets.exchange import Exchange
@@ -59,10 +58,10 @@ def sampling_explorer(
     Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
     without random, without others, of several ratios, or with fewer than two seeds.
     """
-    count = len(check_images(images))
+    count = len(check_type("images", images, ImageSet))
     errors, comparison = ({} if each is None else each for each in (errors, comparison))
-    if not all(isinstance(each, Mapping) for each in (codes, errors, comparison)):
-        raise TypeError("codes, errors and comparison must be mappings from autoencoders' names")
+    for name, each in (("codes", codes), ("errors", errors), ("comparison", comparison)):
+        check_type(name, each, Mapping)
     if not codes:
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
     errors = {

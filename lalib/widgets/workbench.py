@@ -6,10 +6,9 @@ from collections.abc import Mapping
 import ipywidgets
 import torch
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import check_images
-from lalib.labelling.store import LabelStore, check_store
+from lalib.labelling.store import LabelStore
 from lalib.models.autoencoders import Autoencoder
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import latent_explorer
@@ -39,7 +38,8 @@ class Workbench(ipywidgets.VBox):
         store: LabelStore,
         model: Autoencoder | None = None,
     ):
-        self.images, self.codes, self.store, self.model = check_images(images), codes, check_store(store), model
+        check_type("images", images, ImageSet)
+        self.images, self.codes, self.store, self.model = images, codes, check_type("store", store, LabelStore), model
         self.labeller, self._explorers = None, {}
         self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
         self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
