@@ -103,13 +103,13 @@ def difficulty(codes: torch.Tensor, values: torch.Tensor, *, name: str = "diffic
     return latent_map(codes, color=check_numbers(values, "values").float(), **options)
 
 
-def check_map(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
-    """`codes` as a finite tensor (N, 2) on the CPU; ValueError otherwise."""
+def check_map(codes: torch.Tensor, name: str = "codes", n: int | None = None) -> torch.Tensor:
+    """`codes` as a finite tensor (N, 2) on the CPU; ValueError otherwise. n: how many there must be, one per image."""
     codes = check_codes(codes, name).cpu()
-    if codes.shape[1] != 2:
+    if codes.shape != (len(codes) if n is None else n, 2):
         raise ValueError(
-            f"a map needs {name} of shape (N, 2), got {tuple(codes.shape)}: "
-            "make them two-dimensional with la.project(codes) first"
+            f"a map needs {name} of shape ({'N' if n is None else n}, 2), got {tuple(codes.shape)}: one row per image, "
+            "which la.project(codes) makes two-dimensional"
         )
     return codes
 

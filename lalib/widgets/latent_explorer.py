@@ -8,6 +8,7 @@ from lalib.codes.coding import decode, draws_classes
 from lalib.data.checks import check_type
 from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
+from lalib.figures.maps import check_map
 from lalib.labelling.store import LabelStore
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder
@@ -26,7 +27,6 @@ SIDE = 132  # pixels of the pictures beside the map
 ONE = "nothing"  # to colour by, where nothing is known
 POINTER = [("moves the map", "panZoom"), ("draws a lasso", "lasso")]
 TYPED = {"images": "numbers: 3, 17, 100-120", "rectangle": "left, right, bottom, top"}
-BUTTONS = ("select shown", "select none", "whole map")
 NOTHING = "No image is selected. Draw a lasso around points, click one, or type image numbers or a rectangle."
 
 
@@ -60,6 +60,10 @@ def latent_explorer(
     codes, n = check_codes(codes).cpu().float(), len(check_type("images", images, ImageSet))
     if len(codes) != n:
         raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
+    if view is not None:
+        view = check_map(view, "view", n).float()
+    elif codes.shape[1] < 2:
+        raise ValueError("codes of one coordinate make no map: give a view (N, 2)")
     names = images.class_names or (() if store is None else check_type("store", store, LabelStore).class_names)
     labels = known_labels(images, names, labels)
     groups = {
@@ -70,8 +74,7 @@ def latent_explorer(
     }
     groups = {name: each for name, each in groups.items() if each is not None} or {ONE: Groups.one(n)}
     model = _check_model(model, images, codes)
-    classes = _classes(model, names)
-    return LatentExplorer(images, codes, model, _check_view(view, codes), groups, labels, classes, store)
+    return LatentExplorer(images, codes, model, view, groups, labels, _classes(model, names), store)
 
 
 class LatentExplorer(Panel):
@@ -83,9 +86,15 @@ class LatentExplorer(Panel):
         self.known, self.classes = (self.labels != UNKNOWN).nonzero()[:, 0], classes
         offered = [("nearest image's", NEAREST)] if classes and len(self.known) else []
         offered += [(name, c) for c, name in enumerate(classes)]
-        self.controls = _controls(list(groups), codes.shape[1] if view is None else 2, offered)
-        for name, act in zip(BUTTONS, (self._select_shown, self._select_none, self._whole_map), strict=True):
-            self.controls[name] = button(name, act, layout={"flex": "1 0 auto", "width": "auto"})
+        choices = _controls(list(groups), codes.shape[1] if view is None else 2, offered)
+        acts = {
+            "select shown": lambda: self.map.select(self.shown),
+            "select none": lambda: self.map.select(self.selection[:0]),
+            "whole map": lambda: self.map.plot.reset_view(),
+        }
+        stretched = {"flex": "1 0 auto", "width": "auto"}
+        buttons = {name: button(name, act, layout=stretched) for name, act in acts.items()}
+        self.controls = choices | buttons
         self.sentence, self.cursor_sentence = Sentence(), Sentence()
         self.exchange = Exchange(images, lambda: self.selection, store)
         self.table, self.sheet, self.pictures = (ipywidgets.HTML() for _ in range(3))
@@ -93,7 +102,7 @@ class LatentExplorer(Panel):
         self.code, self.place = codes[_nearest(codes, codes.median(dim=0).values)], None
         low, high = np.quantile(codes, [0.005, 0.995], axis=0).tolist()
         self.sliders = Coordinates(values=self.code.tolist(), low=low, high=high)
-        super().__init__(self._arranged())
+        super().__init__(self._arranged(choices.values(), buttons.values()))
         self._observe()
         self._recolour()
         self._put(self.code, self._place_of(self.code))
@@ -124,10 +133,8 @@ class LatentExplorer(Panel):
             return self.value("draw as")
         return int(self.labels[self.known[_nearest(self.codes[self.known], self.code)]])
 
-    def _arranged(self):
-        controls = list(self.controls.values())
-        choices, buttons = controls[: -len(BUTTONS)], ipywidgets.HBox(controls[-len(BUTTONS) :])
-        panel = ipywidgets.VBox([*choices, buttons, self.table], layout={"flex": "0 0 310px"})
+    def _arranged(self, choices, buttons):
+        panel = ipywidgets.VBox([*choices, ipywidgets.HBox([*buttons]), self.table], layout={"flex": "0 0 310px"})
         beside = [self.pictures, self.cursor_sentence] + [self.sliders] * (self.model is not None)
         self.map.layout = {"flex": "1 1 400px"}
         top = row(panel, self.map, ipywidgets.VBox(beside, layout={"flex": "0 0 290px"}))
@@ -187,15 +194,6 @@ class LatentExplorer(Panel):
         return source(self.images.images[image], 84), "\n".join([f"image {image}", *known])
 
     # what is selected
-
-    def _select_shown(self):
-        self.map.select(self.shown)
-
-    def _select_none(self):
-        self.map.select(self.selection[:0])
-
-    def _whole_map(self):
-        self.map.plot.reset_view()
 
     def _inside(self, left, right, bottom, top):
         x, y = self.points[self.shown].T
@@ -340,14 +338,3 @@ def _classes(model, names):
     if len(names) != model.n_classes:
         raise ValueError(f"the model draws {model.n_classes} classes, the images have {len(names)}")
     return names
-
-
-def _check_view(view, codes):
-    if view is None and codes.shape[1] < 2:
-        raise ValueError("codes of one coordinate make no map: give a view (N, 2)")
-    if view is None:
-        return None
-    view = check_codes(view, "view").cpu().float()
-    if view.shape != (len(codes), 2):
-        raise ValueError(f"view must have shape ({len(codes)}, 2), one row per image, got {tuple(view.shape)}")
-    return view

@@ -10,11 +10,11 @@ import torch
 
 from lalib import figures
 from lalib.data.checks import LalibError, check_choice, check_int, check_type
-from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
+from lalib.figures.maps import check_map
 from lalib.figures.marks import check_chosen, check_numbers, pixels, png
 from lalib.labelling.store import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
@@ -64,10 +64,12 @@ def sampling_explorer(
         check_type(name, each, Mapping)
     if not codes:
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
-    errors = {
-        check_choice("errors", name, codes): check_numbers(e, f"errors[{name!r}]", count) for name, e in errors.items()
-    }
-    places = {name: Places(_check_map(name, each, count), errors.get(name)) for name, each in codes.items()}
+    for name in errors:
+        check_choice("errors", name, codes)
+    places = {}
+    for name, each in codes.items():
+        known = None if name not in errors else check_numbers(errors[name], f"errors[{name!r}]", count)
+        places[name] = Places(check_map(each, f"codes[{name!r}]", count), known)
     strategies = None if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
     offered = list(strategies or [s for s in LABEL_FREE if s != "reconstruction-error" or errors])
     for name in (*offered, strategy):
@@ -225,16 +227,6 @@ class Sheet(ipywidgets.HBox):
         self.thumbnails.value = _thumbnails(self.images, index)
         if self.histogram is not None:
             self.histogram.show(histogram)
-
-
-def _check_map(name, codes, n):
-    codes = check_codes(codes, f"codes[{name!r}]").cpu()
-    if codes.shape != (n, 2):
-        raise ValueError(
-            f"codes[{name!r}] must have shape ({n}, 2), one row per image, got {tuple(codes.shape)}: "
-            "la.project(codes) makes wider ones two-dimensional"
-        )
-    return codes
 
 
 def _controls(names, n, n_images, first, second):

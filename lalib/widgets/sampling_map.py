@@ -25,7 +25,13 @@ class SamplingMap(Plot):
     """
 
     def __init__(self, images: ImageSet, codes: torch.Tensor):
-        self.images, self.codes = images, codes
+        single = images.labels is not None and not images.multi_label
+        names, colours = (images.class_names, COLOURS) if single else (("",), (GREY,))
+        numbers = images.labels.numpy() if single else np.zeros(len(images))
+        self.codes, self.numbers, n = codes, numbers.astype(np.int16), len(names)
+        steps = [[(c + side) / n, colours[c % len(colours)]] for c in range(n) for side in (0, 1)]  # one per class
+        bar = {"tickvals": list(range(n)), "ticktext": list(names), "title": {"text": "class"}, "thickness": 16}
+        self.scale = {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": single, "colorbar": bar}
         fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
         fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
         fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
@@ -46,24 +52,8 @@ class SamplingMap(Plot):
         self.show(fig)
 
     def _coloured(self, index, **marker):
-        color, shape = _look(self.images, index)
-        marker = _scale(self.images) | {"size": 6, "color": color, "symbol": shape} | marker
+        """The images at `index`, in the colours and shapes of their classes."""
+        numbers = self.numbers[index.numpy()]
+        shapes = np.array(PLOTLY_SYMBOLS, dtype=np.int16)[numbers % len(PLOTLY_SYMBOLS)]
+        marker = self.scale | {"size": 6, "color": numbers, "symbol": shapes} | marker
         return points(self.codes, index, **HOVER, marker=marker, showlegend=False)
-
-
-def _look(images, index):
-    """Colour numbers and marker shapes of the images at `index`, int16; all alike where images have no single class."""
-    if images.labels is None or images.multi_label:
-        return np.zeros(len(index), dtype=np.int16), 0
-    labels = images.labels[index].numpy().astype(np.int16)
-    return labels, np.array(PLOTLY_SYMBOLS, dtype=np.int16)[labels % len(PLOTLY_SYMBOLS)]
-
-
-def _scale(images):
-    """A stepped colour scale with one step per class, and its bar as the legend."""
-    if images.labels is None or images.multi_label:
-        return {"colorscale": [[0, GREY], [1, GREY]], "cmin": 0, "cmax": 1, "showscale": False}
-    n = images.n_classes
-    steps = [[(c + side) / n, COLOURS[c % len(COLOURS)]] for c in range(n) for side in (0, 1)]
-    bar = {"tickvals": list(range(n)), "ticktext": list(images.class_names), "title": {"text": "class"}}
-    return {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": True, "colorbar": bar | {"thickness": 16}}
