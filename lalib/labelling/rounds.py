@@ -57,11 +57,11 @@ class LabellingLoop:
         print(loop.train())
         Labeller(images, store, loop.ask("uncertainty-herding", 40))
 
-    held_out: so many images are set aside at random to measure accuracy; the person labels them, too. Which, is drawn
-    for each image from the seed and its pixels: neither renaming nor sorting files changes it, and copies of an image
-    are never on both sides. `pool` (P,) are the other images, `held_out` (H,) those, copies once.
+    held_out: so many images are set aside at random to measure accuracy; the person labels them, too. The seed and the
+    pixels decide which: renaming or sorting files changes nothing, and copies of an image are never on both sides.
+    `held_out` (H,) are these images, `pool` (P,) the others, copies once. Classes are those of the store.
     task: what is trained, default Task(); each training starts from the weights of `seed`, so that it depends on the
-    answers alone. Images answered with "not sure" are neither learnt from nor asked again, skipped ones may be.
+    answers alone. Images answered with "not sure" are not learnt from and not asked again; skipped ones may be.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class LabellingLoop:
         return self._answered(self.pool)
 
     def ask(self, strategy: str | Strategy, answers: int, **options) -> Tensor:
-        """Indices (n,) of the images to label next: so many that `answers` of the pool will have been answered, "not
-        sure" counted; none if they have. options: those of the strategy.
+        """Indices (n,) of the images to label next. With them `answers` images of the pool will have an answer ("not
+        sure" is one); none if so many have one already. options: those of the strategy.
 
         Raises ValueError for more answers than the pool has images, and for a strategy or option that is none;
         LalibError for a strategy that needs labels as long as there are none.

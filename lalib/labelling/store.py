@@ -39,7 +39,7 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Imported:
-    """What became of the answers in a file: added; known, here already; unanswered in the file; bad, and why.
+    """How many answers of a file were added and known here already, and how many images have none in it; bad: why not.
 
     older: how many of those added do not count, because the labeller has answered here since.
     """
@@ -58,7 +58,7 @@ class Imported:
 
 
 class LabelStore:
-    """Labels of images in the SQLite file `path`, given by `labeller`; made if it is not there, else gone on with.
+    """The labels that `labeller` gives to images, in the SQLite file `path`, which is made if it is not there.
 
         store = LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
         store.put(images.hashes[17], "dog")
@@ -114,10 +114,9 @@ class LabelStore:
             _insert(connection, answer._replace(time=max(answer.time, last or "")))  # a clock that was set back
 
     def undo(self) -> Answer:
-        """Take back this labeller's last answer that stands, and return it; the answer before it to that image counts
-        again, if there was one. Repeat it to go further back, into earlier sessions as well.
+        """Take back this labeller's last answer that stands, and return it; LalibError if there is none.
 
-        Raises LalibError if there is nothing to take back.
+        An earlier answer to that image counts again. Repeat it to go further back, also into earlier sessions.
         """
         with transaction(self.path, write=True) as connection:
             last = connection.execute(
@@ -133,11 +132,11 @@ class LabelStore:
         return answer
 
     def add(self, answers: Iterable[Answer]) -> Imported:
-        """Answers from elsewhere, of any labeller, all at once or (if the disk is full, say) none.
+        """Add answers from elsewhere, of any labeller: all of them, or none if the store is in trouble.
 
-        Of two answers of a labeller to an image the one with the later time counts, and of equal times the one added
-        last. Known, and not added, is one that says what counts already, or that was here at that very time (and may
-        have been undone). Raises ValueError for an answer that the store could not have given.
+        Of a labeller's two answers to an image the later one counts; of equal times the one added last. An answer is
+        known, and not added, if it says what counts already, or if the file has it with this time (it may have been
+        undone). Raises TypeError and ValueError for an answer that the store could not have given.
         """
         answers = [check_answer(answer, self.class_names) for answer in check_type("answers", answers, Iterable)]
         added = older = 0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lalib.data.door import as_tensor, check_labels
+from lalib.data.door import check_labels
 from lalib.data.imageset import ImageSet
+from lalib.figures.marks import check_numbers
 from lalib.figures.style import colour
 from lalib.models.networks import UNKNOWN
 
@@ -40,7 +41,7 @@ def by_class(labels: torch.Tensor | None, names: Sequence[str]) -> Groups | None
     if labels is None:
         return None
     names = names or [str(c) for c in range(int(labels.max()) + 1)]
-    return _numbered(labels, list(names), [colour(c) for c in range(len(names))], "no label")
+    return _numbered(labels, list(names), map(colour, range(len(names))), "no label")
 
 
 def known_labels(images: ImageSet, names: Sequence[str], labels: torch.Tensor | None = None) -> torch.Tensor | None:
@@ -56,8 +57,8 @@ def known_labels(images: ImageSet, names: Sequence[str], labels: torch.Tensor | 
 def by_cluster(clusters: torch.Tensor, n: int) -> Groups:
     """One group per cluster of clusters (n,), the last for images in none (-1)."""
     clusters = _numbers("clusters", clusters, n)
-    numbers = range(int(clusters.max()) + 1)
-    return _numbered(clusters, [f"cluster {c}" for c in numbers], [colour(c) for c in numbers], "no cluster")
+    names = [f"cluster {c}" for c in range(int(clusters.max()) + 1)]
+    return _numbered(clusters, names, map(colour, range(len(names))), "no cluster")
 
 
 def by_round(rounds: torch.Tensor, n: int) -> Groups:
@@ -69,11 +70,7 @@ def by_round(rounds: torch.Tensor, n: int) -> Groups:
 
 def by_error(errors: torch.Tensor, n: int) -> Groups:
     """Up to eight groups of equal size, from the smallest to the largest of errors (n,), from dark to light."""
-    errors = as_tensor(errors, "errors").cpu()
-    if errors.shape != (n,) or not errors.is_floating_point() or not torch.isfinite(errors).all():
-        what = f"{errors.dtype} of shape {tuple(errors.shape)}"
-        raise ValueError(f"errors must be {n} finite floating-point numbers, one per image, got {what}")
-    errors = errors.double().numpy()
+    errors = check_numbers(errors, "errors", n).double().numpy()
     edges = np.unique(np.quantile(errors, np.linspace(0, 1, ERROR_STEPS + 1)))
     steps = np.searchsorted(edges[1:-1], errors, side="right")
     edges = [f"{edge:.3g}" for edge in edges]

@@ -63,11 +63,11 @@ class Labeller(anywidget.AnyWidget):
         index = _distinct(images, check_index(index, len(images), "index"))
         self.index, self._hashes = index, [images.hashes[image] for image in index]
         self._place = {image: place for place, image in enumerate(self._hashes)}
+        names = images.files or [f"number {i} of the pool" for i in range(len(images))]
+        captions = [Path(names[i]).name for i in index.tolist()]
         super().__init__(
             pictures=[png(picture, side=1)[1] for picture in pixels(images.images[index])],
-            captions=[
-                Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in index.tolist()
-            ],
+            captions=captions,
             classes=list(store.class_names),
             shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
             answers=self._answers(),
@@ -94,7 +94,7 @@ class Labeller(anywidget.AnyWidget):
     def _number(self, answer: Answer | None) -> int:
         if answer is None:
             return NONE
-        return self.store.class_names.index(answer.class_name) if answer.class_name else OTHERS[answer.kind]
+        return OTHERS[answer.kind] if answer.kind in OTHERS else self.store.class_names.index(answer.class_name)
 
     def _check_probs(self, probs: torch.Tensor, rows: int) -> torch.Tensor:
         probs, shape = as_tensor(probs, "probs"), (rows, len(self.store.class_names))
@@ -118,13 +118,8 @@ class Labeller(anywidget.AnyWidget):
 
     def _answer(self, message: dict) -> dict:
         place, number = message["image"], message["answer"]
-        image = self._hashes[place]
-        if number == UNSURE:
-            self.store.unsure(image)
-        elif number == SKIP:
-            self.store.skip(image)
-        else:
-            self.store.put(image, number)
+        others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
+        others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
         self._set(place, number)
         return {"kind": "saved", "image": place}
 

@@ -45,8 +45,8 @@ def latent_explorer(
     """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
 
     codes: (N, L), one row per image. model: the autoencoder that made them; a model without a decoder, or none, leaves
-    the cursor with the nearest image. One that draws classes (ConditionalVAE, M2) draws the code as what the menu "draw
-    as" says: the class of the nearest image whose class is known, or any other.
+    the cursor with the nearest image. One that draws classes (ConditionalVAE, M2) draws the code as the class that the
+    menu "draw as" says: that of the nearest labelled image, or any other.
     view (N, 2): places on the map, as from la.project(codes); by default the map shows two coordinates of the codes, to
     be chosen if L > 2. On a view the cursor takes the nearest image's code.
     Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);

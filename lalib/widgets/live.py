@@ -41,11 +41,9 @@ class LiveCurves(ipywidgets.VBox):
         self.sentence.value = f"{self.runs} runs are finished; seeds: {_listed(seeds)}. {self._ends(table)}."
 
     def _draw(self, table) -> None:
-        options = dict(self.options)
-        if options.get("strategies") is not None:
-            options["strategies"] = [
-                strategy for strategy in options["strategies"] if (table["strategy"] == strategy).any()
-            ]
+        options, wanted = dict(self.options), self.options.get("strategies")
+        if wanted is not None:
+            options["strategies"] = [strategy for strategy in wanted if (table["strategy"] == strategy).any()]
             if not options["strategies"]:
                 return
         if self.plot is None:

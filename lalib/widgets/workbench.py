@@ -88,7 +88,7 @@ class Workbench(ipywidgets.VBox):
         )
 
     def _turn(self, _=None):
-        """Show the explorer that was chosen; it is made when that is first so, as a map in no place has no size."""
+        """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
         if self.who.value not in self._explorers:
             made = self._explorers[self.who.value] = self._explore()
             made.sentence.observe(self._count, names="value")
