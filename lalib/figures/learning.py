@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from lalib.data.checks import check_int, check_type
+from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.door import check_class_names, check_index
 from lalib.experiments.results import batch_classes, curve_data
 from lalib.figures.maps import check_map, equal_axes
@@ -29,11 +29,7 @@ VALUES = {
     "discriminator_loss": ("discriminator's loss (nats)", 1),
 }
 # Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
-SAVINGS = {
-    1: ("fewer labels than {}", COLOURS[0]),
-    0: ("interval holds 1", GREY),
-    -1: ("more labels", COLOURS[3]),
-}
+SAVINGS = {1: ("fewer labels than {}", COLOURS[0]), 0: ("interval holds 1", GREY), -1: ("more labels", COLOURS[3])}
 SHAPES = {"": "circle", "at least": "triangle-right-open", "at most": "triangle-left-open"}
 SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
@@ -172,9 +168,13 @@ def label_saving(
     if frame["strategy"].duplicated().any():
         got = f"{len(frame)} rows of {frame['strategy'].nunique()} strategies"
         raise ValueError(f"frame must have one row per strategy (one number of labels), got {got}")
+    for bound in frame["bound"]:
+        check_choice("bound", bound, SHAPES)
     frame = frame.sort_values("saving", kind="stable")
     ends = frame[["saving", "low", "high"]].to_numpy()
     ends = ends[np.isfinite(ends) & (ends > 0)]
+    if not len(ends):
+        raise ValueError("saving, low and high must hold finite numbers above 0, got none")
     edges = min(ends.min(), 1) / 1.2, max(ends.max(), 1) * 1.2
     fig = go.Figure([_savings(frame, baseline, sign, *edges) for sign in SAVINGS])
     fig.add_traces([_open_end(frame[np.isinf(frame["high"])], edges[1], "triangle-right")])
@@ -206,9 +206,8 @@ def _savings(frame, baseline, sign, left, right):
 def _open_end(rows, edge, shape):
     """Arrows where intervals leave the figure."""
     marker = {"symbol": shape, "color": INK, "size": 9}
-    x = np.full(len(rows), edge)
     options = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
-    return go.Scatter(x=x, y=rows["strategy"], **options)
+    return go.Scatter(x=np.full(len(rows), edge), y=rows["strategy"], **options)
 
 
 def _saving_in_words(row):
@@ -245,8 +244,7 @@ def class_counts(
     bar = {"title": {"text": "% of batch", "side": "right"}, "thickness": 16}
     scale = {"colorscale": "Blues", "cmin": 0, "cmax": top, "colorbar": bar}
     seeds = table["seed"].nunique()
-    subtitle = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
-    subtitle = f"{subtitle}; round 0: the initial labels"
+    subtitle = f"{f'mean over {seeds} seeds' if seeds > 1 else 'one seed'}; round 0: the initial labels"
     size = {"width": max(560, 190 + 290 * columns), "height": inner + 170}
     return apply_layout(fig, title, subtitle, **size, coloraxis=scale, margin_t=104, margin_l=100, margin_b=66)
 

@@ -37,13 +37,13 @@ def verdicts(frame: pd.DataFrame, middle: float) -> np.ndarray:
 
 
 def check_frame(
-    frame: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] = (), rows: str = "rows", name: str = "frame"
+    frame: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] | None = None, rows="rows", name="frame"
 ) -> pd.DataFrame:
-    """`frame` if it is a DataFrame with these columns, those in `numbers` numeric, and at least one row."""
+    """`frame` if it is a DataFrame with these columns and a row; those in `numbers`, all if None, hold numbers."""
     missing = [c for c in columns if c not in check_type(name, frame, pd.DataFrame)]
     if missing or not len(frame):
         raise ValueError(f"{name} must have {rows} and the columns {', '.join(columns)}; missing: {missing or 'rows'}")
-    words = [c for c in numbers if not pd.api.types.is_numeric_dtype(frame[c])]
+    words = [c for c in (frame if numbers is None else numbers) if not pd.api.types.is_numeric_dtype(frame[c])]
     if words:
         raise TypeError(f"{words[0]} must hold numbers, got {frame[words[0]].dtype}")
     return frame

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from lalib.data.checks import check_type
 from lalib.experiments.results import CriticalDifference
+from lalib.figures.marks import check_frame
 from lalib.figures.style import COLOURS, INK, apply_layout
 
 
@@ -16,6 +17,7 @@ def penalty_matrix(frame: pd.DataFrame, *, title: str = "Pairwise penalty matrix
     names = list(check_type("frame", frame, pd.DataFrame).columns)
     if list(frame.index) != [*names, "mean"]:
         raise ValueError(f"frame must have a row per column and a last row 'mean', got rows {list(frame.index)}")
+    check_frame(frame, names)
     names = frame.loc["mean"].sort_values(kind="stable").index.tolist()
     frame = frame.loc[[*names, "mean"], names]
     text = frame.map("{:.2f}".format).to_numpy()

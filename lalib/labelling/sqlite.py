@@ -87,11 +87,9 @@ def check_file(path: Path, class_names: Sequence[str] | None) -> tuple[str, ...]
     new = not path.exists() or (path.is_file() and path.stat().st_size == 0)  # SQLite fills a file when it commits
     if new and class_names is None:
         raise LalibError(f"{path} is not there, or empty: a new file of labels needs class_names")
+    sources = "pragma_application_id, pragma_user_version, (SELECT count(*) FROM sqlite_master)"
     with transaction(path, create=new) as connection:
-        application, version, tables = (
-            connection.execute(f"SELECT * FROM {source}").fetchone()[0]
-            for source in ("pragma_application_id", "pragma_user_version", "(SELECT count(*) FROM sqlite_master)")
-        )
+        application, version, tables = connection.execute(f"SELECT * FROM {sources}").fetchone()
         if new and application == tables == 0:  # another kernel may have been faster
             _create(connection, class_names)
         elif application != APPLICATION:

@@ -86,8 +86,7 @@ class LabelStore:
     @property
     def labellers(self) -> tuple[str, ...]:
         """All who have a standing answer in the file, in alphabetical order."""
-        with transaction(self.path) as connection:
-            return tuple(row[0] for row in connection.execute("SELECT DISTINCT labeller FROM answers ORDER BY 1"))
+        return tuple(name for (name,) in self._rows("SELECT DISTINCT labeller FROM answers ORDER BY 1"))
 
     # Answering
 
@@ -180,13 +179,9 @@ class LabelStore:
 
         labeller: whose; by default this store's own.
         """
-        labeller = self.check_labeller(labeller)
-        with transaction(self.path) as connection:
-            rows = connection.execute(
-                "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id",
-                (labeller,),
-            )
-            return {answer.image: answer for answer in map(Answer._make, rows)}
+        query = "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id"
+        rows = self._rows(query, self.check_labeller(labeller))
+        return {answer.image: answer for answer in map(Answer._make, rows)}
 
     def classes(self, labeller: str | None = None) -> dict[str, str]:
         """{image's hash: class name} of the images to which the labeller gave a class."""
@@ -256,13 +251,16 @@ class LabelStore:
         class, undone (whether it was taken back later)."""
         import pandas as pd
 
+        columns, undone = (
+            ["labeller", "time", "image", "kind", "class"],
+            "SELECT undone FROM events WHERE kind = 'undo'",
+        )
+        rows = self._rows(f"SELECT {', '.join(columns)}, id IN ({undone}) FROM events ORDER BY time, id")
+        return pd.DataFrame(rows, columns=[*columns, "undone"]).astype({"undone": bool})
+
+    def _rows(self, query, *values):
         with transaction(self.path) as connection:
-            rows = connection.execute(
-                "SELECT labeller, time, image, kind, class, id IN (SELECT undone FROM events WHERE kind = 'undo')"
-                " FROM events ORDER BY time, id"
-            ).fetchall()
-        columns = ["labeller", "time", "image", "kind", "class", "undone"]
-        return pd.DataFrame(rows, columns=columns).astype({"undone": bool})
+            return connection.execute(query, values).fetchall()
 
     def check_labeller(self, labeller: str | None) -> str:
         """The name of a labeller of the file, default this store's own; ValueError for one who is not known."""

@@ -161,3 +161,39 @@ def test_wrong_things_are_refused_by_lalib_and_nobody_else(name):
 
 def test_every_figure_is_attacked():
     assert set(GOOD) == set(la.figures.__all__)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: la.figures.label_saving(saving(bound="some")), ValueError, "bound must be one of .* got 'some'"),
+        (
+            lambda: la.figures.label_saving(saving(saving=np.nan, low=np.nan, high=np.nan)),
+            ValueError,
+            "above 0, got none",
+        ),
+        (lambda: la.figures.label_saving(saving(low="x")), TypeError, "low must hold numbers, got"),
+        (lambda: la.figures.history(pd.DataFrame({"epoch": [1], "loss": ["x"]})), TypeError, "loss must hold numbers"),
+        (
+            lambda: la.figures.penalty_matrix(results.penalty_matrix(table()).astype(str)),
+            TypeError,
+            "must hold numbers",
+        ),
+        (lambda: la.figures.class_histogram([0, -1], [0]), ValueError, "labels must lie in 0 to 0, got -1 to 0"),
+        (lambda: la.figures.confusion([0, -1], [0, 1]), ValueError, "labels must lie in 0 to 1, got -1 to 0"),
+        (lambda: la.figures.confusion_matrix([[1, -1], [0, 1]]), ValueError, "counts must be numbers of images"),
+        (lambda: la.figures.latent_maps({"a": CODES}, selected={"b": [0]}), ValueError, "selected must be one of 'a'"),
+        (lambda: la.figures.learning_curves(table(), strategies=[]), ValueError, "at least one name, got none"),
+    ],
+)
+def test_what_a_table_or_labels_must_hold(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def saving(**changed):
+    return results.label_saving(table()).assign(**changed)
+
+
+def test_batches_of_two_classes_in_one_row_of_panels():
+    assert len(la.figures.class_counts(table(), np.array(["a", "b"]), columns=1, strategies=["random"]).data) == 1
