@@ -18,6 +18,7 @@ IDLE = 600  # seconds after which a kernel that has neither a page nor anything 
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; base-uri 'self'; form-action 'self'"
 POLICY += "; frame-ancestors 'none'"
 TORNADO = {"allow_remote_access": False, "headers": {"Content-Security-Policy": POLICY}}
+ALONE = {"open_browser": False, "log_level": "ERROR", "config_file_paths": [], "tornado_settings": TORNADO}
 CLOSED = "This page needs its token: open the whole address that was printed when it was started.\n"
 ANNOUNCED = "\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    {}\n"
 
@@ -67,16 +68,6 @@ def server(notebook: Path, port: int, token: str) -> Server:
         MappingKernelManager={"cull_idle_timeout": IDLE, "cull_interval": 60},
         KernelManager={"transport": "ipc"},  # not TCP, whose output channel every user of the machine may read
     )
-    made = Server(
-        ip=ADDRESS,
-        port=port,
-        token=token,
-        notebook_path=str(notebook),
-        open_browser=False,
-        log_level="ERROR",
-        config_file_paths=[],
-        tornado_settings=TORNADO,
-        config=config,
-    )
+    made = Server(ip=ADDRESS, port=port, token=token, notebook_path=str(notebook), config=config, **ALONE)
     made.initialize([])
     return made
