@@ -12,23 +12,18 @@ from lalib.app.page import Settings, prepare
 from lalib.app.server import server
 from lalib.data.checks import LalibError
 
-PORT = 8866
-
 
 def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
     made = argparse.ArgumentParser("python -m lalib.app", description="Explore images and label them in a browser.")
-    made.add_argument("--images", default=Settings.images, help="a folder, or a data set's name (%(default)s)")
-    made.add_argument("--classes", default="", help="to label with, such as cat,dog; by default those of the images")
-    made.add_argument("--labels", help="the file that takes the labels (runs/labels-IMAGES.sqlite)")
-    made.add_argument("--labeller", default=Settings.labeller, help="who labels (%(default)s)")
-    made.add_argument(
-        "--size", type=int, default=Settings.size, help="pixels to which photos are brought (%(default)s)"
-    )
-    made.add_argument(
-        "--bad-files", default=Settings.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)"
-    )
-    made.add_argument("--port", type=int, default=PORT, help="the first port to try (%(default)s)")
+    option, usual = made.add_argument, Settings
+    option("--images", default=usual.images, help="a folder, or a data set's name (%(default)s)")
+    option("--classes", default="", help="to label with, such as cat,dog; by default those of the images")
+    option("--labels", help="the file that takes the labels (runs/labels-IMAGES.sqlite)")
+    option("--labeller", default=usual.labeller, help="who labels (%(default)s)")
+    option("--size", type=int, default=usual.size, help="pixels to which photos are brought (%(default)s)")
+    option("--bad-files", default=usual.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    option("--port", type=int, default=8866, help="the first port to try (%(default)s)")
     return made
 
 

@@ -18,7 +18,9 @@ IDLE = 600  # seconds after which a kernel that has neither a page nor anything 
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; base-uri 'self'; form-action 'self'"
 POLICY += "; frame-ancestors 'none'"
 TORNADO = {"allow_remote_access": False, "headers": {"Content-Security-Policy": POLICY}}
+ALONE = {"open_browser": False, "log_level": "ERROR", "config_file_paths": [], "tornado_settings": TORNADO}
 CLOSED = "This page needs its token: open the whole address that was printed when it was started.\n"
+ANNOUNCED = "\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    {}\n"
 
 
 class TokenOnly(JupyterHandler):
@@ -45,26 +47,18 @@ class Server(Voila):
 
     def init_handlers(self) -> list:
         """Voila's routes, those that are added to it in future, too."""
-        return [(pattern, closed(handler), *options) for pattern, handler, *options in super().init_handlers()]
+        routes = super().init_handlers()
+        return [(pattern, type(f"TokenOnly{of.__name__}", (TokenOnly, of), {}), *more) for pattern, of, *more in routes]
 
     def start(self) -> None:
         """Serve until Ctrl-C or a signal to end."""
-        tornado.ioloop.IOLoop.current().add_callback(self.announce)
+        tornado.ioloop.IOLoop.current().add_callback(lambda: print(ANNOUNCED.format(self.address), flush=True))
         super().start()
-
-    def announce(self) -> None:
-        """Print the address."""
-        print(f"\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    {self.address}\n", flush=True)
 
     @property
     def address(self) -> str:
         """Where the page is, with the token."""
         return f"http://{ADDRESS}:{self.port}/?token={self.token}"
-
-
-def closed(handler: type) -> type:
-    """The handler with TokenOnly in front."""
-    return type(f"TokenOnly{handler.__name__}", (TokenOnly, handler), {})
 
 
 def server(notebook: Path, port: int, token: str) -> Server:
@@ -74,16 +68,6 @@ def server(notebook: Path, port: int, token: str) -> Server:
         MappingKernelManager={"cull_idle_timeout": IDLE, "cull_interval": 60},
         KernelManager={"transport": "ipc"},  # not TCP, whose output channel every user of the machine may read
     )
-    made = Server(
-        ip=ADDRESS,
-        port=port,
-        token=token,
-        notebook_path=str(notebook),
-        open_browser=False,
-        log_level="ERROR",
-        config_file_paths=[],
-        tornado_settings=TORNADO,
-        config=config,
-    )
+    made = Server(ip=ADDRESS, port=port, token=token, notebook_path=str(notebook), config=config, **ALONE)
     made.initialize([])
     return made

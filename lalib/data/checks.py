@@ -55,6 +55,13 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+def check_type(name: str, value, kinds):
+    """`value` if it is of the class `kinds`, or of one of several that are joined by |; TypeError otherwise."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {getattr(kinds, '__name__', kinds)}, got {type(value).__name__}")
+    return value
+
+
 def keyword_defaults(function: Callable) -> dict:
     """The defaults of the keyword-only parameters of `function`, by name; those without one are left out."""
     parameters = inspect.signature(function).parameters.values()

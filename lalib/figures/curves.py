@@ -1,31 +1,24 @@
 """Counts, curves and comparisons: class histogram, history, differences to a baseline, confusion, relation."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import torch
+from plotly.subplots import make_subplots
 
 from lalib.codes.measures import class_balance
-from lalib.data.checks import check_number
-from lalib.data.door import check_index
-from lalib.figures.style import COLOURS, INK, apply_layout, colour, labels_of, symbol
+from lalib.data.checks import check_number, check_type
+from lalib.data.door import as_tensor, check_class_names, check_index, check_labels
+from lalib.figures.marks import check_frame, check_numbers, class_labels, dots, labels_of, points, verdicts
+from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, apply_layout, colour, symbol
+from lalib.training.fitting import History
 
-if TYPE_CHECKING:
-    import pandas
-    import plotly.graph_objects as go
-
-    from lalib.training.fitting import History
-
-
-BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#777777"
+BLUE, ORANGE = COLOURS[:2]
 NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
-UNITS = {
-    "tsne": "nats",
-    "saturated": "share of outputs",
-    "accuracy": "share of images",
-    "told_apart": "balanced accuracy",
-}
+UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
+UNITS |= {"told_apart": "balanced accuracy"}
 # Words (of the baseline), colour and shape of a difference whose interval lies above, around, below zero.
 VERDICTS = {
     1: ("better than {}", BLUE, "circle"),
@@ -34,17 +27,16 @@ VERDICTS = {
 }
 
 
-def class_histogram(images, index: torch.Tensor, *, title: str | None = None) -> "go.Figure":
+def class_histogram(images, index: torch.Tensor, *, title: str | None = None) -> go.Figure:
     """How many of each class were picked, against the pool's proportions; the title tells the balance.
 
     images: ImageSet with labels, or labels (N,), or (N, C) of 0 and 1 (then labels are counted, not images).
     index: (n,) indices into them. Balance: entropy of the picked classes over log C; 1 is even, 0 a single class.
     """
-    import plotly.graph_objects as go
-
     labels, names = labels_of(images)
     if labels is None:
         raise ValueError("a class histogram needs labels: pass an ImageSet with labels, or labels (N,); got none")
+    labels = check_labels(labels, n_classes=len(names), several=True)  # -1, no label, cannot be counted
     index = check_index(index, len(labels), "index")
     if not len(index):
         raise ValueError("index must hold at least one image, got none")
@@ -56,8 +48,7 @@ def class_histogram(images, index: torch.Tensor, *, title: str | None = None) ->
     fig.update_yaxes(title_text="images picked", rangemode="tozero")
     title = title or f"Classes of the {len(index)} picked images"
     subtitle = f"{classes_in_words(labels[index], len(names))} (1: even, 0: a single class)"
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}
-    look = {"legend": legend, "margin_t": 104, "margin_b": 76, "bargap": 0.25, "barmode": "overlay"}
+    look = {"legend": HEAD | {"y": 1}, "margin_t": 104, "margin_b": 76, "bargap": 0.25, "barmode": "overlay"}
     return apply_layout(fig, title, subtitle, width=max(720, 100 + 52 * len(names)), height=440, **look)
 
 
@@ -78,30 +69,25 @@ def _class_counts(labels, n_classes):
 
 def _bars(picked, expected, names):
     """Filled bars for what was picked, open ones with a dark outline for the pool's proportions."""
-    import plotly.graph_objects as go
-
     place = np.arange(len(names))
     fill = {"color": [colour(c) for c in place]}
     outline = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
-    hover, reference = "%{customdata}: %{y} picked<extra></extra>", "the pool's proportions"
-    more = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
-    return [
-        go.Bar(x=place, y=picked, marker=fill, customdata=list(names), hovertemplate=hover, showlegend=False),
-        go.Bar(x=place, y=expected, marker=outline, customdata=list(names), hovertemplate=more, name=reference),
-    ]
+    bars = go.Bar(x=place, y=picked, marker=fill, customdata=list(names), showlegend=False)
+    open_bars = go.Bar(x=place, y=expected, marker=outline, customdata=list(names), name="the pool's proportions")
+    bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
+    open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
+    return [bars, open_bars]
 
 
-def history(history: "History", *, unit: str = "nats per image", title: str | None = None) -> "go.Figure":
+def history(history: History | pd.DataFrame, *, unit: str = "nats per image", title: str | None = None) -> go.Figure:
     """Loss and its terms over the epochs, training solid and validation dashed, one panel each.
 
     history: what `la.fit` returns, or its frame(). unit: of loss, reconstruction and kl, which depends on the model's
     reconstruction loss; the default is that of "bce".
     Raises ValueError for a history without epochs.
     """
-    from plotly.subplots import make_subplots
-
-    frame = history.frame() if hasattr(history, "frame") else history
-    terms = _terms(frame)
+    frame = history.frame() if isinstance(history, History) else history
+    terms = _terms(check_frame(frame, ["epoch", "loss"], rows="at least one epoch", name="history"))
     fig = make_subplots(rows=1, cols=len(terms), subplot_titles=terms, horizontal_spacing=0.24 / len(terms))
     for place, term in enumerate(terms, 1):
         for trace in _curves(frame, term):
@@ -113,40 +99,27 @@ def history(history: "History", *, unit: str = "nats per image", title: str | No
     subtitle = "" if best is None or "val_loss" not in frame else f"dotted line: best epoch on validation, {best}"
     if subtitle:
         fig.add_vline(x=best, line={"dash": "dot", "color": GREY, "width": 1.5})
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.12, "yanchor": "bottom"}
     size = {"width": max(520, 110 + 330 * len(terms)), "height": 400}
-    return apply_layout(fig, title or "Training", subtitle, **size, legend=legend, margin_t=104)
+    return apply_layout(fig, title or "Training", subtitle, **size, legend=HEAD | {"y": 1.12}, margin_t=104)
 
 
 def _terms(frame):
     """The loss first, then its terms, without one that repeats it."""
-    if "loss" not in frame or "epoch" not in frame or not len(frame):
-        raise ValueError(f"history must have at least one epoch and the columns epoch and loss, got {list(frame)}")
     others = [c for c in frame if c not in NO_TERM and not c.startswith("val_")]
     return ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]
 
 
 def _curves(frame, term):
-    import plotly.graph_objects as go
-
     looks = [(term, "training", BLUE, "circle", "solid"), (f"val_{term}", "validation", ORANGE, "diamond", "dash")]
-    return [
-        go.Scatter(
-            x=frame["epoch"],
-            y=frame[column],
-            mode="lines+markers",
-            line={"color": shade, "dash": dash, "width": 2},
-            marker={"symbol": shape, "size": 6},
-            name=name,
-            legendgroup=name,
-        )
-        for column, name, shade, shape, dash in looks
-        if column in frame
-    ]
+    for column, name, shade, shape, dash in looks:
+        if column in frame:
+            look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
+            names = {"name": name, "legendgroup": name}
+            yield go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look, **names)
 
 
 def comparison(
-    frame: "pandas.DataFrame",
+    frame: pd.DataFrame,
     *,
     baseline: str = "random",
     facets: str | Sequence[str] = (),
@@ -154,7 +127,7 @@ def comparison(
     label: str | None = None,
     title: str | None = None,
     subtitle: str = "paired difference, mean and 95 % interval over seeds",
-) -> "go.Figure":
+) -> go.Figure:
     """A dot and an interval per strategy: the paired difference to the baseline.
 
     frame: columns strategy, difference, low, high, and those named in `facets`; one row per strategy (and facet).
@@ -163,9 +136,9 @@ def comparison(
     accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
-    from plotly.subplots import make_subplots
-
-    facets = [facets] if isinstance(facets, str) else list(facets)
+    facets = [facets] if isinstance(facets, str) else list(check_type("facets", facets, Iterable))
+    for facet in facets:
+        check_type("facets", facet, str)
     frame = _check_comparison(frame, facets, check_number("scale", scale))
     across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
     fig = make_subplots(
@@ -185,24 +158,22 @@ def comparison(
             _panel(fig, _part(frame, facets, (a, d)), baseline, order, seen, row=r, col=c)
     label = label or f"accuracy minus {baseline}'s (percentage points)"
     fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
-    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
     size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
     title, top = title or f"Strategies against {baseline}", 104 if facets else 84
-    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_t=top, margin_b=96)
+    return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_t=top, margin_b=96)
 
 
 def _check_comparison(frame, facets, scale):
-    needed = ["strategy", "difference", "low", "high", *facets]
-    missing = [c for c in needed if c not in frame]
-    if missing or not len(frame):
-        raise ValueError(f"frame must have rows and the columns {', '.join(needed)}; missing: {missing or 'rows'}")
+    numbers = ["difference", "low", "high"]
+    needed = ["strategy", *numbers, *facets]
+    check_frame(frame, needed, numbers)
     if len(facets) > 2:
         raise ValueError(f"facets must name at most two columns, got {facets}")
     if frame.duplicated(["strategy", *facets]).any():
         rest = [c for c in frame if c not in needed]
         raise ValueError(f"a strategy comes more than once in a panel: name what tells its rows apart in facets={rest}")
     frame = frame[needed].copy()
-    frame[["difference", "low", "high"]] *= scale
+    frame[numbers] *= scale
     return frame
 
 
@@ -213,98 +184,70 @@ def _part(frame, facets, values):
 
 
 def _panel(fig, frame, baseline, order, seen, **cell):
-    import plotly.graph_objects as go
-
-    verdict = np.where(frame["low"] > 0, 1, np.where(frame["high"] < 0, -1, 0))
     for sign, (name, shade, shape) in VERDICTS.items():
-        rows = frame[verdict == sign]
-        if not len(rows):
-            continue
-        error = {
-            "array": rows["high"] - rows["difference"],
-            "arrayminus": rows["difference"] - rows["low"],
-            "symmetric": False,
-            "thickness": 2,
-            "width": 4,
-        }
-        trace = go.Scatter(
-            x=rows["difference"],
-            y=rows["strategy"],
-            error_x=error,
-            mode="markers",
-            marker={"color": shade, "symbol": shape, "size": 10, "line": {"width": 2, "color": shade}},
-            name=name.format(baseline),
-            legendgroup=name,
-            showlegend=sign not in seen,
-            hovertemplate="%{y}: %{x:.2f}<extra></extra>",
-        )
-        seen.add(sign)
-        fig.add_trace(trace, **cell)
+        rows = frame[verdicts(frame, 0) == sign]
+        if len(rows):
+            legend = {"name": name.format(baseline), "legendgroup": name, "showlegend": sign not in seen}
+            hover = {"hovertemplate": "%{y}: %{x:.2f}<extra></extra>"}
+            marker = {"color": shade, "symbol": shape}
+            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], marker, **legend, **hover), **cell)
+            seen.add(sign)
     fig.add_vline(x=0, line={"color": INK, "width": 1.2}, **cell)
     fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], **cell)
     fig.update_xaxes(zeroline=False, **cell)
 
 
-def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequence[str] | None = None) -> "go.Figure":
+def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequence[str] | None = None) -> go.Figure:
     """Share of every true class (row) that is given each class (column), with the accuracy in the title.
 
     labels, predicted: (N,) class numbers. class_names: C names, default the numbers.
     """
-    labels, predicted = torch.as_tensor(labels).cpu(), torch.as_tensor(predicted).cpu()
-    if labels.ndim != 1 or labels.shape != predicted.shape or not len(labels):
-        got = f"{tuple(labels.shape)} and {tuple(predicted.shape)}"
-        raise ValueError(f"labels and predicted must both have shape (N,), got {got}")
+    labels = check_labels(labels).cpu()
+    predicted = check_labels(predicted, len(labels), name="predicted").cpu()
     n = max(int(labels.max()), int(predicted.max())) + 1
-    names = [str(c) for c in range(n)] if class_names is None else list(class_names)
-    if n > len(names):
-        raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
+    for name, numbers in (("labels", labels), ("predicted", predicted)):
+        check_labels(numbers, n_classes=n, name=name)
+    names = class_labels(class_names, n)
     counts = torch.bincount(labels * len(names) + predicted, minlength=len(names) ** 2).view(len(names), -1)
     return confusion_matrix(counts, names)
 
 
-def confusion_matrix(
-    counts: "torch.Tensor | pandas.DataFrame", class_names: Sequence[str] | None = None
-) -> "go.Figure":
+def confusion_matrix(counts: torch.Tensor | pd.DataFrame, class_names: Sequence[str] | None = None) -> go.Figure:
     """The same from counts (C, C), rows true classes, such as those of results.confusion, whose names it takes."""
-    import plotly.graph_objects as go
-
-    if hasattr(counts, "columns"):
-        class_names = list(counts.columns) if class_names is None else class_names
-    counts = counts.cpu() if isinstance(counts, torch.Tensor) else torch.tensor(np.asarray(counts))
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.sum():
+    if isinstance(counts, pd.DataFrame) and class_names is None:
+        class_names = [str(name) for name in counts.columns]
+    counts = as_tensor(counts, "counts").cpu()
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
         raise ValueError(f"counts must have shape (C, C) and not all be 0, got {tuple(counts.shape)}")
-    names = [str(c) for c in range(len(counts))] if class_names is None else list(class_names)
-    if len(names) != len(counts):
-        raise ValueError(f"class_names must name all {len(counts)} classes, got {len(names)} names")
+    if not ((counts >= 0) & torch.isfinite(counts)).all():
+        raise ValueError("counts must be numbers of images, got negative ones, NaN or infinity")
+    names = check_class_names(class_labels(class_names, len(counts)), len(counts))
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     heat = go.Heatmap(z=share.numpy(), x=names, y=names, colorscale="Blues", zmin=0, zmax=100, texttemplate="%{z:.0f}")
     heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")
-    fig = go.Figure(heat)
-    fig.update_xaxes(title_text="predicted class", type="category", constrain="domain")
-    down = {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
-    fig.update_yaxes(title_text="true class", type="category", **down)
+    fig, names = go.Figure(heat), {"type": "category", "constrain": "domain"}
+    fig.update_xaxes(title_text="predicted class", **names)
+    fig.update_yaxes(title_text="true class", autorange="reversed", scaleanchor="x", **names)
     accuracy = float(counts.trace() / counts.sum())
     subtitle = f"accuracy {100 * accuracy:.1f} % of {int(counts.sum()):,} images"
     return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)
 
 
-def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, title: str | None = None) -> "go.Figure":
+def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, title: str | None = None) -> go.Figure:
     """Two numbers per image against each other, with Spearman's rank correlation in the title.
 
     x, y: (N,). x_title, y_title: what they are, with their units.
     """
-    import plotly.graph_objects as go
     from scipy.stats import spearmanr
 
-    x, y = (torch.as_tensor(a).detach().cpu().double().numpy() for a in (x, y))
-    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
-        raise ValueError(f"x and y must both have shape (N,) with N >= 2, got {x.shape} and {y.shape}")
-    points = go.Scattergl if len(x) > 2_000 else go.Scatter
+    x, y = check_numbers(x, "x").double(), check_numbers(y, "y").double()
+    if x.shape != y.shape or len(x) < 2:
+        raise ValueError(f"x and y must both have shape (N,) with N >= 2, got {tuple(x.shape)} and {tuple(y.shape)}")
     marker = {"color": BLUE, "size": 5, "opacity": 0.4, "symbol": symbol(0)}
-    fig = go.Figure(points(x=x, y=y, mode="markers", marker=marker, customdata=np.arange(len(x))))
-    fig.update_traces(hovertemplate="image %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>")
-    fig.update_xaxes(title_text=x_title)
-    fig.update_yaxes(title_text=y_title)
+    hover = "image %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
+    fig = go.Figure(points(torch.stack([x, y], 1), torch.arange(len(x)), marker=marker, hovertemplate=hover))
+    fig.update_xaxes(title_text=check_type("x_title", x_title, str))
+    fig.update_yaxes(title_text=check_type("y_title", y_title, str))
     rho = float(spearmanr(x, y).statistic)
     subtitle = f"Spearman's rank correlation {rho:.2f}, {len(x):,} images"
     return apply_layout(fig, title or f"{y_title} against {x_title}", subtitle, width=640, height=520)

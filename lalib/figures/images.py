@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
 
-from lalib.data.checks import check_int, check_number
-from lalib.data.door import check_index
-from lalib.figures.style import INK, apply_layout, labels_of, pixels, png
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from lalib.codes.coding import LatentGrid
-
+from lalib.codes.coding import LatentGrid
+from lalib.data.checks import check_int, check_number, check_type
+from lalib.data.door import as_tensor, check_index
+from lalib.data.imageset import ImageSet
+from lalib.figures.marks import labels_of, pixels, png
+from lalib.figures.style import INK, apply_layout
 
 TILE = 64  # pixels on the screen
 GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as shares of its height
@@ -23,7 +20,7 @@ GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as sh
 
 def reconstructions(
     images, reconstructed: torch.Tensor | Mapping[str, torch.Tensor], n: int = 8, *, title: str | None = None
-) -> "go.Figure":
+) -> go.Figure:
     """The first `n` images above their reconstructions, with each model's mean absolute error over all that came.
 
     images: ImageSet or (N, C, H, W). reconstructed: the same shape, or name -> such a tensor for several models.
@@ -45,13 +42,13 @@ def reconstructions(
     unit = f"MAE: mean absolute error per pixel over {len(original):,} images, pixels from 0 to 1"
     fig = _mosaic(np.stack(rows), title or "Images and their reconstructions", unit, left=150)
     fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
-    fig.update_xaxes(title_text="image", tickvals=list(range(n)))
-    return fig
+    return fig.update_xaxes(title_text="image", tickvals=list(range(n)))
 
 
-def latent_grid(grid: "LatentGrid", *, title: str | None = None) -> "go.Figure":
+def latent_grid(grid: LatentGrid, *, title: str | None = None) -> go.Figure:
     """The images decoded from a regular grid of latent points, each at its point. grid: from `la.codes.latent_grid`."""
-    x, y, codes = (np.asarray(torch.as_tensor(a).cpu(), dtype=float) for a in (grid.x, grid.y, grid.codes))
+    check_type("grid", grid, LatentGrid)
+    x, y, codes = (as_tensor(getattr(grid, a), a).cpu().double().numpy() for a in ("x", "y", "codes"))
     x, y = np.sort(x), np.sort(y)[::-1]  # the first row of a picture is its top, the largest y
     tiles = pixels(grid.images, "grid.images")
     if len(tiles) != len(x) * len(y):
@@ -65,40 +62,33 @@ def latent_grid(grid: "LatentGrid", *, title: str | None = None) -> "go.Figure":
 
 def _place_grid(placed, x, y, title):
     fig = _mosaic(placed, title, f"{len(x)} x {len(y)} decoded images", gap=0, square=36, left=64)
-    step_x, step_y = _step(x), _step(y)
-    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
-    left, top = x.min() - step_x / 2, y.max() + step_y / 2
-    factor_x, factor_y = fig.data[0].dx * placed.shape[3], fig.data[0].dy * placed.shape[2]
-    fig.update_traces(
-        dx=pixel_x * factor_x, dy=-pixel_y * factor_y, x0=left + pixel_x * factor_x / 2, y0=top - pixel_y * factor_y / 2
-    )
+    step_x, step_y, image = _step(x), _step(y), fig.data[0]
+    left, top, dx, dy = x.min() - step_x / 2, y.max() + step_y / 2, step_x * image.dx, step_y * image.dy
+    image.update(dx=dx, dy=-dy, x0=left + dx / 2, y0=top - dy / 2)
     axis = {"tickmode": "auto", "tickvals": None, "showticklabels": True, "ticks": "outside"}
     fig.update_xaxes(title_text="latent coordinate 1", range=[left, left + step_x * len(x)], **axis)
     fig.update_yaxes(title_text="latent coordinate 2", range=[top - step_y * len(y), top], autorange=False, **axis)
-    fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
-    return fig
+    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
+    return fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
 
 
 def traversal(
     images: torch.Tensor, *, low: float = 0.0, high: float = 1.0, fixed: float | None = None, title: str | None = None
-) -> "go.Figure":
+) -> go.Figure:
     """Row i varies latent coordinate i from `low` to `high` while the others stay at `fixed`.
 
     images: (L, steps, C, H, W), as `la.codes.traversal` returns them; low, high, fixed: what it was called with.
     """
     tiles = pixels(images)
     if tiles.ndim != 5:
-        raise ValueError(f"images must have shape (L, steps, C, H, W), got {tuple(torch.as_tensor(images).shape)}")
-    check_number("low", low)
-    check_number("high", high)
+        raise ValueError(f"images must have shape (L, steps, C, H, W), got {tuple(as_tensor(images, 'images').shape)}")
+    low, high = check_number("low", low), check_number("high", high)
     others = "" if fixed is None else f"the other coordinates stay at {check_number('fixed', fixed):g}"
     fig = _mosaic(tiles, title or "One latent coordinate varied at a time", others, left=64)
     steps = np.linspace(low, high, tiles.shape[1])
-    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(steps))))
-    fig.update_xaxes(ticktext=[f"{s:.3g}" for s in steps])
-    fig.update_yaxes(title_text="coordinate", tickvals=list(range(len(tiles))))
-    fig.update_yaxes(ticktext=[str(i + 1) for i in range(len(tiles))])
-    return fig
+    values, rows = [f"{s:.3g}" for s in steps], list(range(len(tiles)))
+    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(steps))), ticktext=values)
+    return fig.update_yaxes(title_text="coordinate", tickvals=rows, ticktext=[str(row + 1) for row in rows])
 
 
 def thumbnails(
@@ -109,7 +99,7 @@ def thumbnails(
     limit: int = 100,
     title: str | None = None,
     subtitle: str = "in the order given, row by row",
-) -> "go.Figure":
+) -> go.Figure:
     """The images in the order of `index`, each above its class name (without labels: above its index).
 
     images: ImageSet, or (N, C, H, W). index: (n,) indices into them, default all. limit: at most so many are drawn.
@@ -131,7 +121,7 @@ def thumbnails(
 
 def captions_of(images, shown: torch.Tensor) -> list[str]:
     """For the images at `shown`: the class name, several with commas, or without labels the index."""
-    labels, names = labels_of(images if hasattr(images, "class_names") else None)
+    labels, names = labels_of(images if isinstance(images, ImageSet) else None)
     if labels is None:
         return [str(i) for i in shown.tolist()]
     if labels.ndim == 1:
@@ -140,20 +130,10 @@ def captions_of(images, shown: torch.Tensor) -> list[str]:
 
 
 def _caption_trace(captions, shown, columns, foot):
-    import plotly.graph_objects as go
-
-    place = np.arange(len(shown))
-    return go.Scatter(
-        x=place % columns,
-        y=place // columns + foot,
-        text=captions,
-        customdata=shown.numpy(),
-        mode="text",
-        textposition="bottom center",
-        textfont={"size": 12 if max(map(len, captions)) <= 8 else 10, "color": INK},
-        hovertemplate="image %{customdata}: %{text}<extra></extra>",
-        showlegend=False,
-    )
+    place, size = np.arange(len(shown)), 12 if max(map(len, captions)) <= 8 else 10
+    text = {"text": captions, "mode": "text", "textposition": "bottom center", "textfont": {"size": size, "color": INK}}
+    hover = {"customdata": shown.numpy(), "hovertemplate": "image %{customdata}: %{text}<extra></extra>"}
+    return go.Scatter(x=place % columns, y=place // columns + foot, **text, **hover, showlegend=False)
 
 
 def wrap(tiles: np.ndarray, columns: int) -> np.ndarray:
@@ -170,15 +150,12 @@ def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, le
     gap: white on every side of a tile, caption: white below it, both as shares of its height; square: its width on
     the screen and left: the left margin, in pixels.
     """
-    import plotly.graph_objects as go
-
     rows, columns, height = tiles.shape[:3]
     gap, below, _ = _frame(height, gap, caption)
     picture, tile_h, tile_w = canvas(tiles, gap, below)
     repeat, source = png(picture)
     dx, dy = 1 / (tile_w * repeat), 1 / (tile_h * repeat)
-    image = go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip")
-    fig = go.Figure(image)
+    fig = go.Figure(go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip"))
     bare = {"showgrid": False, "zeroline": False, "constrain": "domain"}
     fig.update_xaxes(range=[-0.5, columns - 0.5], **bare)
     fig.update_yaxes(range=[rows - 0.5, -0.5], scaleanchor="x", scaleratio=tile_h / tile_w, **bare)

@@ -2,21 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import torch
+from plotly.subplots import make_subplots
 
-from lalib.data.checks import check_choice, check_int
-from lalib.data.door import check_index
+from lalib.data.checks import check_choice, check_int, check_type
+from lalib.data.door import check_class_names, check_index
 from lalib.experiments.results import batch_classes, curve_data
-from lalib.figures.maps import MANY_POINTS, _check_map, _equal_axes
-from lalib.figures.style import COLOURS, INK, SYMBOLS, apply_layout, heading
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
+from lalib.figures.maps import check_map, equal_axes
+from lalib.figures.marks import check_chosen, check_frame, dots, points, verdicts
+from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, SYMBOLS, apply_layout, heading
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
 DASHES = ("solid", "longdash", "dot", "dashdot", "dash")
@@ -31,17 +29,13 @@ VALUES = {
     "discriminator_loss": ("discriminator's loss (nats)", 1),
 }
 # Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
-SAVINGS = {
-    1: ("fewer labels than {}", COLOURS[0]),
-    0: ("interval holds 1", "#777777"),
-    -1: ("more labels", COLOURS[3]),
-}
+SAVINGS = {1: ("fewer labels than {}", COLOURS[0]), 0: ("interval holds 1", GREY), -1: ("more labels", COLOURS[3])}
 SHAPES = {"": "circle", "at least": "triangle-right-open", "at most": "triangle-left-open"}
 SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
 def learning_curves(
-    table: "pd.DataFrame",
+    table: pd.DataFrame,
     *,
     value: str = "accuracy",
     strategies: Sequence[str] | None = None,
@@ -49,17 +43,15 @@ def learning_curves(
     confidence: float = 0.95,
     log: bool = False,
     title: str = "Learning curves",
-) -> "go.Figure":
+) -> go.Figure:
     """`value` against labels bought: mean and interval band over seeds, a colour, dash and marker per strategy.
 
     table: what `la.compare` returns, finished or not; strategies may have different numbers of rounds, and a curve of
     one seed has no band. strategies: which, in this order; None for all. baseline: drawn dark, if it is there.
     log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
     """
-    import plotly.graph_objects as go
-
     fig = go.Figure()
-    axis, _ = VALUES.get(value, (value, 1))
+    axis, _ = VALUES.get(check_type("value", value, str), (value, 1))
     fig.update_yaxes(title_text=axis, zeroline=False)
     ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
     fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
@@ -69,22 +61,22 @@ def learning_curves(
 
 
 def update_learning_curves(
-    fig: "go.Figure",
-    table: "pd.DataFrame",
+    fig: go.Figure,
+    table: pd.DataFrame,
     *,
     value: str = "accuracy",
     strategies: Sequence[str] | None = None,
     baseline: str = "random",
     confidence: float = 0.95,
-) -> "go.Figure":
+) -> go.Figure:
     """Draw a later state of the table into a figure of learning_curves and return it.
 
     Pass the same options as there. Curves keep their looks, new strategies are added, none is taken away.
     """
-    frame = curve_data(table, value, confidence)
+    check_type("fig", fig, go.Figure)
+    frame = curve_data(table, check_type("value", value, str), confidence)
     if strategies is not None:
-        known = frame["strategy"].unique().tolist()
-        strategies = [check_choice("strategies", s, known) for s in strategies]
+        strategies = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
         frame = frame[frame["strategy"].isin(strategies)]
     drawn = {trace.legendgroup: None for trace in fig.data}
     order = list(dict.fromkeys([*drawn, *(strategies or frame["strategy"])]))
@@ -102,15 +94,12 @@ def update_learning_curves(
         for strategy, shapes in sorted(new, key=lambda pair: order.index(pair[0])):
             fig.add_traces(_traces(strategy, shapes, _look(strategy, order, baseline)))
         fig.layout.height = max(520, 160 + 21 * len(order))  # the legend whole
-        fig.layout.title.text = heading(_first_line(fig), seeds_in_words(frame["seeds"], confidence))
+        first_line = fig.layout.title.text.split("<br><span")[0]
+        fig.layout.title.text = heading(first_line, seeds_in_words(frame["seeds"], confidence))
     return fig
 
 
-def _first_line(fig):
-    return fig.layout.title.text.split("<br><span")[0]
-
-
-def seeds_in_words(seeds: "pd.Series", confidence: float = 0.95) -> str:
+def seeds_in_words(seeds: pd.Series, confidence: float = 0.95) -> str:
     """How many seeds there are: "mean and 95 % interval over 10 seeds"."""
     low, high = int(seeds.min()), int(seeds.max())
     if high == 1:
@@ -150,8 +139,6 @@ def _look(strategy, order, baseline):
 
 
 def _traces(strategy, shapes, look):
-    import plotly.graph_objects as go
-
     band, line = shapes
     group = {"legendgroup": strategy, "name": strategy}
     red, green, blue = (int(look["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
@@ -164,28 +151,30 @@ def _traces(strategy, shapes, look):
 
 
 def label_saving(
-    frame: "pd.DataFrame",
+    frame: pd.DataFrame,
     *,
     baseline: str = "random",
     title: str = "Label saving",
     subtitle: str = "estimate and 95 % interval over seeds",
-) -> "go.Figure":
+) -> go.Figure:
     """A dot and an interval per strategy: labels that the baseline needs for the same accuracy, over the labels used.
 
     frame: what `la.results.label_saving` returns, one row per strategy. baseline: the one given there, for the words.
     Where it never gets so far the estimate is a lower bound: an open triangle that points up the axis, and an interval
     without an end.
     """
-    import plotly.graph_objects as go
-
-    needed = ["strategy", "labels", "saving", "low", "high", "bound"]
-    missing = [c for c in needed if c not in frame]
-    if missing or not len(frame) or frame["strategy"].duplicated().any():
-        got = f"missing: {missing}" if missing else f"got {len(frame)} rows of {frame['strategy'].nunique()} strategies"
-        raise ValueError(f"frame must have one row per strategy and the columns {', '.join(needed)}; {got}")
+    numbers = ["labels", "saving", "low", "high"]
+    check_frame(frame, ["strategy", *numbers, "bound"], numbers, rows="one row per strategy")
+    if frame["strategy"].duplicated().any():
+        got = f"{len(frame)} rows of {frame['strategy'].nunique()} strategies"
+        raise ValueError(f"frame must have one row per strategy (one number of labels), got {got}")
+    for bound in frame["bound"]:
+        check_choice("bound", bound, SHAPES)
     frame = frame.sort_values("saving", kind="stable")
     ends = frame[["saving", "low", "high"]].to_numpy()
     ends = ends[np.isfinite(ends) & (ends > 0)]
+    if not len(ends):
+        raise ValueError("saving, low and high must hold finite numbers above 0, got none")
     edges = min(ends.min(), 1) / 1.2, max(ends.max(), 1) * 1.2
     fig = go.Figure([_savings(frame, baseline, sign, *edges) for sign in SAVINGS])
     fig.add_traces([_open_end(frame[np.isinf(frame["high"])], edges[1], "triangle-right")])
@@ -199,45 +188,26 @@ def label_saving(
     ticks = [v for v in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 50) if edges[0] <= v <= edges[1]]
     log = {"type": "log", "tickvals": ticks, "range": np.log10(edges).tolist(), "zeroline": False}
     fig.update_xaxes(title_text=f"labels that {baseline} needs / labels used", **log)
-    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
     size = {"width": 820, "height": 190 + 30 * len(frame)}
-    return apply_layout(fig, title, subtitle, **size, legend=legend, margin_b=96, margin_r=170)
+    return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_b=96, margin_r=170)
 
 
 def _savings(frame, baseline, sign, left, right):
     """The strategies whose interval lies above (1), around (0) or below (-1) one; open intervals end at the edge."""
-    import plotly.graph_objects as go
-
     name, shade = SAVINGS[sign]
-    rows = frame[np.where(frame["low"] > 1, 1, np.where(frame["high"] < 1, -1, 0)) == sign]
+    rows = frame[verdicts(frame, 1) == sign]
     low, high = rows["low"].clip(lower=left), rows["high"].clip(upper=right)
-    error = {"array": high - rows["saving"], "arrayminus": rows["saving"] - low, "symmetric": False}
-    marker = {
-        "color": shade,
-        "symbol": [SHAPES[b] for b in rows["bound"]],
-        "size": 11,
-        "line": {"width": 2, "color": shade},
-    }
-    return go.Scatter(
-        x=rows["saving"],
-        y=rows["strategy"],
-        error_x=error | {"thickness": 2, "width": 4},
-        mode="markers",
-        marker=marker,
-        name=name.format(baseline),
-        customdata=[f"{_saving_in_words(row)} at {row.labels} labels" for row in rows.itertuples()],
-        hovertemplate="%{y}: %{customdata}<extra></extra>",
-    )
+    marker = {"color": shade, "symbol": [SHAPES[b] for b in rows["bound"]], "size": 11}
+    words = [f"{_saving_in_words(row)} at {row.labels} labels" for row in rows.itertuples()]
+    hover = {"customdata": words, "hovertemplate": "%{y}: %{customdata}<extra></extra>"}
+    return dots(rows, "saving", low, high, marker, name=name.format(baseline), **hover)
 
 
 def _open_end(rows, edge, shape):
     """Arrows where intervals leave the figure."""
-    import plotly.graph_objects as go
-
     marker = {"symbol": shape, "color": INK, "size": 9}
-    x = np.full(len(rows), edge)
     options = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
-    return go.Scatter(x=x, y=rows["strategy"], **options)
+    return go.Scatter(x=np.full(len(rows), edge), y=rows["strategy"], **options)
 
 
 def _saving_in_words(row):
@@ -246,27 +216,23 @@ def _saving_in_words(row):
 
 
 def class_counts(
-    table: "pd.DataFrame",
+    table: pd.DataFrame,
     class_names: Sequence[str] | None = None,
     *,
     strategies: Sequence[str] | None = None,
     columns: int = 3,
     title: str = "Classes of every batch",
-) -> "go.Figure":
+) -> go.Figure:
     """A panel per strategy: colour is a class's share of the batch of a round, the number its count, mean over seeds.
 
     table: what `la.compare` returns. class_names: C names, default the numbers. Round 0 is the initial batch.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    frame = batch_classes(table, class_names)
-    known = frame["strategy"].unique().tolist()
-    shown = known if strategies is None else [check_choice("strategies", s, known) for s in strategies]
+    frame = batch_classes(table, None if class_names is None else check_class_names(class_names))
+    shown = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
     columns = min(check_int("columns", columns, low=1), len(shown))
     rows, panel, gap = math.ceil(len(shown) / columns), 40 + 22 * frame["class"].nunique(), 90  # pixels
     inner = rows * panel + (rows - 1) * gap
-    gaps = {"horizontal_spacing": 0.06 / columns, "vertical_spacing": gap / inner}
+    gaps = {"horizontal_spacing": 0.06 / columns, "vertical_spacing": gap / inner if rows > 1 else 0}
     fig = make_subplots(rows=rows, cols=columns, subplot_titles=shown, shared_yaxes=True, **gaps)
     for place, strategy in enumerate(shown):
         cell, batches = {"row": place // columns + 1, "col": place % columns + 1}, frame[frame["strategy"] == strategy]
@@ -278,8 +244,7 @@ def class_counts(
     bar = {"title": {"text": "% of batch", "side": "right"}, "thickness": 16}
     scale = {"colorscale": "Blues", "cmin": 0, "cmax": top, "colorbar": bar}
     seeds = table["seed"].nunique()
-    subtitle = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
-    subtitle = f"{subtitle}; round 0: the initial labels"
+    subtitle = f"{f'mean over {seeds} seeds' if seeds > 1 else 'one seed'}; round 0: the initial labels"
     size = {"width": max(560, 190 + 290 * columns), "height": inner + 170}
     return apply_layout(fig, title, subtitle, **size, coloraxis=scale, margin_t=104, margin_l=100, margin_b=66)
 
@@ -316,27 +281,27 @@ def picks(
     unlabeled: torch.Tensor | None = None,
     axes: str = "t-SNE coordinate",
     title: str = "What is picked",
-) -> "go.Figure":
+) -> go.Figure:
     """Unlabelled, labelled and picked images on a map; several maps side by side, e.g. with and without VAE features.
 
     view: (N, 2), or {panel title: (N, 2)} (`la.project` makes them). labeled: (M,) indices; picked: (n,) indices, or
     {panel title: (n,)}. unlabeled: (K,) indices of the candidates to draw; None for all that are not labelled.
     """
-    from plotly.subplots import make_subplots
-
     views = view if isinstance(view, Mapping) else {"": view}
     chosen = picked if isinstance(picked, Mapping) else dict.fromkeys(views, picked)
     if not views or set(views) != set(chosen):
         raise ValueError(f"view and picked must name the same panels, got {list(views)} and {list(chosen)}")
     fig = make_subplots(rows=1, cols=len(views), subplot_titles=list(views), horizontal_spacing=0.16 / len(views))
-    for place, (name, points) in enumerate(views.items(), 1):
-        points = _check_map(points, "view")
-        roles = _roles(len(points), labeled, chosen[name], unlabeled)
+    for place, (name, codes) in enumerate(views.items(), 1):
+        codes = check_map(codes, "view")
+        roles = _roles(len(codes), labeled, chosen[name], unlabeled)
         for role, index in roles.items():
-            fig.add_trace(_role(role, points, index).update(showlegend=place == 1), row=1, col=place)
-        _equal_axes(fig, axes, row=1, col=place)
+            look = {"marker": ROLES[role], "name": role, "legendgroup": role, "showlegend": place == 1}
+            hover = f"image %{{customdata}}, {role}<extra></extra>"
+            fig.add_trace(points(codes, index, hovertemplate=hover, **look), row=1, col=place)
+        equal_axes(fig, axes, row=1, col=place)
     words = ", ".join(f"{len(index):,} {role}" for role, index in roles.items())
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.06, "yanchor": "bottom", "itemsizing": "constant"}
+    legend = HEAD | {"y": 1.06, "itemsizing": "constant"}
     return apply_layout(fig, title, words, width=200 + 460 * len(views), height=580, legend=legend, margin_t=120)
 
 
@@ -348,13 +313,3 @@ def _roles(n, labeled, picked, unlabeled):
     pool = torch.arange(n) if unlabeled is None else check_index(unlabeled, n, "unlabeled")
     rest = pool[~torch.isin(pool, torch.cat([labeled, picked]))]
     return {"unlabelled": rest, "labelled": labeled, "picked": picked}
-
-
-def _role(role, points, index):
-    import plotly.graph_objects as go
-
-    kind = go.Scattergl if len(points) > MANY_POINTS else go.Scatter
-    x, y = points[index].T.numpy() if len(index) else ([None], [None])
-    hover = f"image %{{customdata}}, {role}<extra></extra>"
-    options = {"mode": "markers", "marker": ROLES[role], "name": role, "legendgroup": role, "hovertemplate": hover}
-    return kind(x=x, y=y, customdata=index.numpy(), **options)

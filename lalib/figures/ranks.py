@@ -1,26 +1,23 @@
 """Who beats whom: the pairwise penalty matrix and the critical-difference diagram."""
 
-from typing import TYPE_CHECKING
+import pandas as pd
+import plotly.graph_objects as go
 
+from lalib.data.checks import check_type
+from lalib.experiments.results import CriticalDifference
+from lalib.figures.marks import check_frame
 from lalib.figures.style import COLOURS, INK, apply_layout
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
-    from lalib.experiments.results import CriticalDifference
-
-
-def penalty_matrix(frame: "pd.DataFrame", *, title: str = "Pairwise penalty matrix") -> "go.Figure":
+def penalty_matrix(frame: pd.DataFrame, *, title: str = "Pairwise penalty matrix") -> go.Figure:
     """How often the strategy of a row beats that of a column; the best, with the lowest mean, first.
 
     frame: what `la.results.penalty_matrix` returns, with the last row "mean".
     """
-    import plotly.graph_objects as go
-
-    names = list(frame.columns)
+    names = list(check_type("frame", frame, pd.DataFrame).columns)
     if list(frame.index) != [*names, "mean"]:
         raise ValueError(f"frame must have a row per column and a last row 'mean', got rows {list(frame.index)}")
+    check_frame(frame, names)
     names = frame.loc["mean"].sort_values(kind="stable").index.tolist()
     frame = frame.loc[[*names, "mean"], names]
     text = frame.map("{:.2f}".format).to_numpy()
@@ -38,13 +35,12 @@ def penalty_matrix(frame: "pd.DataFrame", *, title: str = "Pairwise penalty matr
     return apply_layout(fig, title, subtitle, **size, margin_l=130, margin_b=110)
 
 
-def critical_difference(result: "CriticalDifference", *, title: str = "Critical-difference diagram") -> "go.Figure":
+def critical_difference(result: CriticalDifference, *, title: str = "Critical-difference diagram") -> go.Figure:
     """Mean ranks on a line, the best on the left; a thick bar joins strategies that are not told apart.
 
     result: what `la.results.critical_difference` returns.
     """
-    import plotly.graph_objects as go
-
+    check_type("result", result, CriticalDifference)
     k, bars = len(result.strategies), 0.4 * len(result.groups)
     ends = _ends(result)
     fig = go.Figure()
@@ -78,8 +74,6 @@ def _ends(result):
 
 def _leader(fig, name, rank, end, depth, left):
     """A line from the rank on the axis down and out to the strategy's name at the side."""
-    import plotly.graph_objects as go
-
     line = {"color": INK, "width": 1.3}
     hover = f"{name}: mean rank {rank:.2f}<extra></extra>"
     path = {"x": [rank, rank, end], "y": [0, depth, depth], "mode": "lines", "line": line}
@@ -90,7 +84,5 @@ def _leader(fig, name, rank, end, depth, left):
 
 
 def _bar(fig, start, end, level, line, hover):
-    import plotly.graph_objects as go
-
     path = {"x": [start, end], "y": [level, level], "mode": "lines", "line": line}
     fig.add_trace(go.Scatter(**path, hovertemplate=f"{hover}<extra></extra>", showlegend=False))

@@ -1,8 +1,8 @@
-"""A person as the oracle: labels that are saved as they are given, learnt from, compared, merged, carried elsewhere.
+"""A person as the oracle: labels are saved as they are given; then they are learnt from, compared, merged, exchanged.
 
-answers.py says what an answer is; store.py holds LabelStore, the file of answers; loop.py learns from them and says
-what to label next; agreement.py compares and merges labellers; csv_files.py and label_studio.py carry selections out
-and answers in. An image has one class, or none yet.
+answers.py says what an answer is. store.py holds LabelStore, the file of answers. rounds.py learns from them and says
+what to label next. agreement.py compares and merges labellers. csv_files.py and label_studio.py write selections and
+read answers. An image has one class, or none yet.
 """
 
 from lalib.labelling.agreement import Agreement, agreement, merge

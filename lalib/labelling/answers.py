@@ -2,15 +2,20 @@
 
 import datetime
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lalib.data.checks import check_choice
+import torch
+
+from lalib.data.checks import check_choice, check_type
 from lalib.data.door import check_class_names, check_name
+from lalib.models.networks import UNKNOWN
 
 KINDS = ("class", "unsure", "skip")
 UNSURE_CHOICE = "(not sure)"  # stands among the classes where a program has no other place for "unsure"
 HASH = re.compile("[0-9a-f]{64}")
+SHOWN = 5  # images, lines or names in a message
 
 
 class Answer(NamedTuple):
@@ -32,6 +37,12 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
+def listed(names: Sequence) -> str:
+    """The first five names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
 def check_store_classes(names: Sequence[str]) -> tuple[str, ...]:
     """The names of the classes of a store, at least two, none of which stands for "not sure"."""
     names = check_class_names(names)
@@ -42,20 +53,25 @@ def check_store_classes(names: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def check_hash(image: str) -> str:
-    """`image` if it has the form of ImageSet.hashes."""
+def composed(text):
+    """`text` with its accents written in one way (NFC), as class names are; what is no text stays as it is."""
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
+
+
+def _check_hash(image):
     if not isinstance(image, str):
         raise TypeError(f"image must be a hash, such as images.hashes[0], got {image!r}")
     if not HASH.fullmatch(image):
         raise ValueError(f"image must be a hash of 64 characters 0-9 and a-f (images.hashes), got {image!r}")
-    return image
 
 
-def check_time(time: str) -> str:
-    """`time`, ISO 8601, in the form in which the file has it: UTC, microseconds; a time without zone is in UTC.
+def _check_time(time):
+    """`time`, ISO 8601, in the file's form: UTC, microseconds. A time without zone is in UTC; None is now.
 
-    Raises ValueError for one that lies more than a day ahead: it would outlast all answers until then.
+    ValueError for one that lies more than a day ahead: it would outlast all answers until then.
     """
+    if time is None:
+        return now()
     try:
         moment = datetime.datetime.fromisoformat(time)
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
@@ -67,12 +83,29 @@ def check_time(time: str) -> str:
 
 
 def check_answer(answer: Answer, class_names: tuple[str, ...]) -> Answer:
-    """`answer` with its time in the file's form; ValueError unless the store could have given it."""
-    check_name("labeller", answer.labeller)
-    check_hash(answer.image)
+    """`answer` as the file has it: names in NFC, the time in UTC, that of now if it is None.
+
+    Raises TypeError and ValueError unless the store could have given it.
+    """
+    check_type("answers", answer, Answer)
+    labeller, class_name = check_name("labeller", answer.labeller), composed(answer.class_name)
+    _check_hash(answer.image)
     check_choice("kind", answer.kind, KINDS)
     if answer.kind == "class":
-        check_choice("class", answer.class_name, class_names)
-    elif answer.class_name is not None:
-        raise ValueError(f"an answer of kind {answer.kind!r} has no class, got {answer.class_name!r}")
-    return answer._replace(time=check_time(answer.time))
+        check_choice("class", class_name, class_names)
+    elif class_name is not None:
+        raise ValueError(f"an answer of kind {answer.kind!r} has no class, got {class_name!r}")
+    return Answer(labeller, _check_time(answer.time), answer.image, answer.kind, class_name)
+
+
+def numbered(given: Iterable[str | None], class_names: Sequence[str]) -> torch.Tensor:
+    """The numbers (n,) int64 of the classes `given` by name, -1 for None; ValueError for a name that is not there."""
+    numbers = {name: number for number, name in enumerate(class_names)} | {None: UNKNOWN}
+    given = list(given)
+    foreign = sorted({name for name in given if name not in numbers})
+    if foreign:
+        raise ValueError(
+            f"answers must be among the images' classes {listed(class_names)}, got {foreign[0]!r}: "
+            "store.labelled(images) gives the images the store's classes"
+        )
+    return torch.tensor([numbers[name] for name in given], dtype=torch.int64)

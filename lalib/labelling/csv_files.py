@@ -3,18 +3,19 @@
 import csv
 import re
 import reprlib
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from lalib.data.checks import check_type
+from lalib.data.door import check_index
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import Answer, check_answer, now
-from lalib.labelling.store import Imported, LabelStore
+from lalib.labelling.answers import Answer, check_answer, composed
+from lalib.labelling.store import Imported, LabelStore, check_path
 
 
 def write_selection(
@@ -22,25 +23,28 @@ def write_selection(
 ) -> Path:
     """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
     column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
-    chosen = images.subset(index)
-    files = chosen.files or [""] * len(chosen)
-    known = {} if store is None else store.answers()
-    classes = [(known[image].class_name or "") if image in known else "" for image in chosen.hashes]
-    rows = zip(torch.as_tensor(index).tolist(), files, chosen.hashes, classes, strict=True)
+    index = check_index(index, len(check_type("images", images, ImageSet)))
+    chosen, known = images.subset(index), {} if store is None else check_type("store", store, LabelStore).classes()
+    classes = [known.get(image, "") for image in chosen.hashes]
+    rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
     return _write(path, ("index", "file", "image", "class"), rows)
 
 
 def write_csv(store: LabelStore, path: str | Path) -> Path:
     """All answers that count, of all labellers: labeller, time, image (the hash), kind ("class", "unsure" or "skip"),
     class. What was replaced or undone stays behind."""
-    answers = [answer for name in store.labellers for answer in store.answers(name).values()]
+    labellers = check_type("store", store, LabelStore).labellers
+    answers = [answer for name in labellers for answer in store.answers(name).values()]
     return _write(path, ("labeller", "time", "image", "kind", "class"), answers)
 
 
 def _write(path: str | Path, header: Sequence[str], rows: Iterable) -> Path:
-    with written_whole(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8-sig") as file:
+    with (
+        written_whole(path := Path(check_type("path", path, str | Path))) as temporary,
+        temporary.open("w", newline="", encoding="utf-8-sig") as file,
+    ):
         csv.writer(file).writerows([header, *rows])
-    return Path(path)
+    return path
 
 
 def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None) -> Imported:
@@ -53,47 +57,39 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
     is bad. images: if given, lines of other images are bad.
     Raises ValueError for a file that is not there or lacks these columns, LalibError where the store does.
     """
-    path, read_at = Path(path), now()
-    if not path.is_file():
-        raise ValueError(f"path must be a CSV file, got {str(path)!r}, which is not there")
-    known = None if images is None else set(images.hashes)
-    answers: dict[tuple[str, str], tuple[int, Answer]] = {}  # the line and what it says, by labeller and image
-    bad, unanswered = [], 0
-    for line, cells in _lines(path):
-        try:
-            row = cells()
-            if not row.get("kind") and not row["class"]:
-                unanswered += 1
-                continue
-            kind = (row.get("kind") or "class").lower()
-            who, when = row.get("labeller") or store.labeller, row.get("time") or read_at
-            answer = check_answer(Answer(who, when, row["image"], kind, row["class"] or None), store.class_names)
-            if known is not None and answer.image not in known:
-                raise ValueError(f"image {answer.image} is none of the {len(images)} images")
-            first, said = answers.setdefault((answer.labeller, answer.image), (line, answer))
-            if said[3:] != answer[3:]:
-                raise ValueError(f"line {first} has another answer of {answer.labeller!r} to this image")
-        except (ValueError, csv.Error) as error:
-            bad.append(f"line {line}: {error}")
-    done = store.add(answer for _, answer in answers.values())
-    return replace(done, unanswered=unanswered, bad=tuple(bad))
+    path, store = check_path(path, "CSV"), check_type("store", store, LabelStore)
+    known = None if images is None else set(check_type("images", images, ImageSet).hashes)
+    firsts: dict[tuple[str, str], tuple[int, Answer]] = {}  # the line and what it says, by labeller and image
+
+    def answer(line: int, cells: Callable[[], dict[str, str]]) -> Answer | None:
+        row = cells()
+        if not row.get("kind") and not row["class"]:
+            return None
+        kind = (row.get("kind") or "class").lower()
+        who, when = row.get("labeller") or store.labeller, row.get("time") or None
+        given = check_answer(Answer(who, when, row["image"], kind, row["class"] or None), store.class_names)
+        if known is not None and given.image not in known:
+            raise ValueError(f"image {given.image} is none of the {len(images)} images")
+        first, said = firsts.setdefault((given.labeller, given.image), (line, given))
+        if said[3:] != given[3:]:
+            raise ValueError(f"line {first} has another answer of {given.labeller!r} to this image")
+        return said
+
+    return store.add_read((f"line {line}", partial(answer, line, cells)) for line, cells in _lines(path))
 
 
-def _lines(path: Path) -> Iterator:
+def _lines(path: Path) -> Iterator[tuple[int, Callable[[], dict[str, str]]]]:
     """(number, a function that gives its cells by column) of each line that is not empty, below the header.
 
     Lines are parsed one by one, so that a quotation mark too many spoils its own line only.
     """
-    text = unicodedata.normalize("NFC", path.read_bytes().decode("utf-8-sig", "replace"))
-    lines = re.split(r"\r\n|\r|\n", text)
+    lines = re.split(r"\r\n|\r|\n", composed(path.read_bytes().decode("utf-8-sig", "replace")))
     top = int(len(lines) > 1 and lines[0].lower().startswith("sep="))
     first = lines[top][:100_000]  # that of a file of another kind may have no end
     delimiter = max(",;\t", key=first.count)
     header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    counts = Counter(header)
-    if any(counts[name] != 1 for name in ("image", "class")) or any(
-        counts[name] > 1 for name in ("labeller", "time", "kind")
-    ):
+    counts = Counter({"labeller": 1, "time": 1, "kind": 1} | Counter(header))  # these three may be missing
+    if any(counts[name] != 1 for name in ("image", "class", "labeller", "time", "kind")):
         raise ValueError(
             f"{path} must have the columns image and class once in its first line, got {reprlib.repr(header)}"
         )
@@ -108,4 +104,4 @@ def _lines(path: Path) -> Iterator:
 
     for number, line in enumerate(lines[top + 1 :], start=top + 2):
         if line.strip(" " + delimiter):
-            yield number, lambda line=line: cells(line)
+            yield number, partial(cells, line)

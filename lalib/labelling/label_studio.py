@@ -9,20 +9,19 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import torch
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, check_type
+from lalib.data.door import check_index
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, now
-from lalib.labelling.store import Imported, LabelStore
-
-SHOWN = 5  # tasks named in a message
+from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, composed, listed
+from lalib.labelling.store import Imported, LabelStore, check_path
 
 
 def label_studio_config(class_names: Sequence[str]) -> str:
@@ -47,15 +46,16 @@ def write_label_studio(
     needs no server but suits small images only.
     Raises ValueError for `url` if the images have no file names.
     """
+    index = check_index(index, len(check_type("images", images, ImageSet)))
     chosen = images.subset(index)
-    if url is not None and not chosen.files:
+    if check_type("url", url, str | None) is not None and not chosen.files:
         raise ValueError("url needs images with file names, as from_folder gives them; url=None puts the images inside")
     where = [url + quote(file) for file in chosen.files] if url is not None else map(_data_uri, chosen.images)
-    rows = zip(where, chosen.hashes, torch.as_tensor(index).tolist(), chosen.files or [""] * len(chosen), strict=True)
+    rows = zip(where, chosen.hashes, index.tolist(), chosen.files or [""] * len(chosen), strict=True)
     tasks = [{"data": dict(zip(("image", "sha256", "index", "file"), row, strict=True))} for row in rows]
-    with written_whole(Path(path)) as temporary:
+    with written_whole(path := Path(check_type("path", path, str | Path))) as temporary:
         temporary.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
-    return Path(path)
+    return path
 
 
 def _data_uri(image: torch.Tensor) -> str:
@@ -79,23 +79,20 @@ def read_label_studio(
     Raises ValueError for a file that is not there, LalibError for one that is no such export, or that of another
     project: tasks without a hash or with that of other images, choices that are no class here. Nothing is added then.
     """
-    tasks = _tasks(Path(path))
-    _check_project(Path(path), tasks, images, store)
-    answers, bad, unanswered = [], [], 0
-    for name, task in tasks:
-        for annotation in task["annotations"]:
-            try:
-                answers.append(_answer(annotation, task["data"]["sha256"], labellers or {}, store.class_names))
-            except (TypeError, ValueError) as error:
-                bad.append(f"{name}: {error}")
-        unanswered += not task["annotations"]
-    return replace(store.add(answers), unanswered=unanswered, bad=tuple(bad))
+    labellers = check_type("labellers", labellers, Mapping | None) or {}
+    names = {composed(str(key)): name for key, name in labellers.items()}
+    path = check_path(path, "JSON")
+    tasks = _tasks(path)
+    _check_project(path, tasks, check_type("images", images, ImageSet), check_type("store", store, LabelStore))
+    return store.add_read(
+        (name, partial(_answer, annotation, task["data"]["sha256"], names, store.class_names))
+        for name, task in tasks
+        for annotation in task["annotations"] or [None]
+    )
 
 
 def _tasks(path: Path) -> list[tuple[str, dict]]:
     """The tasks, each with a name for messages; LalibError unless all have the form of an export."""
-    if not path.is_file():
-        raise ValueError(f"path must be a JSON file, got {str(path)!r}, which is not there")
     try:
         tasks = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -106,15 +103,11 @@ def _tasks(path: Path) -> list[tuple[str, dict]]:
 
 
 def _is_task(task) -> bool:
-    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+    try:
+        results = [result for annotation in task["annotations"] for result in annotation["result"]]
+        return all(isinstance(part, dict) for part in (task["data"], *results))
+    except (TypeError, KeyError, IndexError):
         return False
-    annotations = task.get("annotations")
-    return isinstance(annotations, list) and all(
-        isinstance(annotation, dict)
-        and isinstance(annotation.get("result"), list)
-        and all(isinstance(result, dict) for result in annotation["result"])
-        for annotation in annotations
-    )
 
 
 def _check_project(path: Path, tasks: list[tuple[str, dict]], images: ImageSet, store: LabelStore) -> None:
@@ -124,12 +117,12 @@ def _check_project(path: Path, tasks: list[tuple[str, dict]], images: ImageSet, 
     if strange:
         raise LalibError(
             f"{path} is of another project: {len(strange)} of {len(tasks)} tasks are of none of the {len(images)} "
-            f"images by their data.sha256: {_listed(strange)}"
+            f"images by their data.sha256: {listed(strange)}"
         )
     said = {choice for _, task in tasks for a in task["annotations"] for choice in _choices(a)}
     if said - classes:
         raise LalibError(
-            f"{path} is of another project: it has the choices {_listed(sorted(map(repr, said - classes)))}; "
+            f"{path} is of another project: it has the choices {listed(sorted(map(repr, said - classes)))}; "
             f"allowed are {', '.join(map(repr, store.class_names))}"
         )
 
@@ -137,28 +130,28 @@ def _check_project(path: Path, tasks: list[tuple[str, dict]], images: ImageSet, 
 def _choices(annotation: dict) -> list[str]:
     values = (result.get("value") for result in annotation["result"] if result.get("type") == "choices")
     lists = (value.get("choices") for value in values if isinstance(value, dict))
-    return [str(choice) for choices in lists if isinstance(choices, list) for choice in choices]
+    return [composed(str(choice)) for choices in lists if isinstance(choices, list) for choice in choices]
 
 
-def _answer(annotation: dict, image: str, labellers: Mapping[int | str, str], class_names: tuple[str, ...]) -> Answer:
+def _answer(
+    annotation: dict | None, image: str, labellers: Mapping[str, str], class_names: tuple[str, ...]
+) -> Answer | None:
+    if annotation is None:
+        return None
     choices = _choices(annotation)
     if annotation.get("was_cancelled"):
         kind, class_name = "skip", None
     elif len(choices) != 1:
-        raise ValueError(f"has {len(choices)} choices ({_listed(choices) or 'none'}), one is needed")
+        raise ValueError(f"has {len(choices)} choices ({listed(choices) or 'none'}), one is needed")
     else:
         kind, class_name = ("unsure", None) if choices == [UNSURE_CHOICE] else ("class", choices[0])
-    time = annotation.get("updated_at") or annotation.get("created_at") or now()
+    time = annotation.get("updated_at") or annotation.get("created_at")
     return check_answer(Answer(_labeller(annotation, labellers), time, image, kind, class_name), class_names)
 
 
-def _labeller(annotation: dict, labellers: Mapping[int | str, str]) -> str:
+def _labeller(annotation: dict, labellers: Mapping[str, str]) -> str:
     """The name of who completed the annotation; exports tell a number, or a record of the user."""
     who = annotation.get("completed_by")
     number, email = (who.get("id"), who.get("email")) if isinstance(who, dict) else (who, None)
-    names = {str(key): name for key, name in labellers.items()}
-    return names.get(str(email)) or names.get(str(number)) or email or f"label-studio-{number}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    named = labellers.get(composed(str(email))) or labellers.get(str(number))
+    return named or email or f"label-studio-{number}"

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lalib.data.checks import LalibError, check_int
+from lalib.data.checks import LalibError, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed, generator
 from lalib.experiments.statistics import share_interval
 from lalib.experiments.task_models import TaskModel, train
 from lalib.experiments.tasks import Task, TaskData
-from lalib.labelling.store import LabelStore
+from lalib.labelling.answers import numbered
+from lalib.labelling.store import LabelStore, first_places
 from lalib.models.classifiers import Classifier, predict_proba
 from lalib.models.networks import UNKNOWN
 from lalib.strategies.registry import AnyStrategy, as_strategy, run_strategy
@@ -26,9 +27,10 @@ from lalib.strategies.view import PoolView
 class Snapshot:
     """A classifier trained on the first `answers` answers of the pool, `labels` of which named a class.
 
-    probs (N, C): its class probabilities of all images. accuracy: the share that it gets right of the `tested` held-out
-    images that have a class; low, high: Wilson's 95 % interval of that share. doubtful (U,): the images of the pool
-    without an answer, that with the smallest margin between its two most probable classes first.
+    probs (N, C): its class probabilities of all images, columns as in store.class_names. accuracy: the share that it
+    gets right of the `tested` held-out images that have a class; low, high: Wilson's 95 % interval of that share.
+    doubtful (U,): the images of the pool without an answer, that with the smallest margin between its two most probable
+    classes first.
     """
 
     answers: int
@@ -55,11 +57,11 @@ class LabellingLoop:
         print(loop.train())
         Labeller(images, store, loop.ask("uncertainty-herding", 40))
 
-    held_out: so many images are set aside at random to measure accuracy; the person labels them, too. Which, is drawn
-    for each image from the seed and its pixels: neither renaming nor sorting files changes it, and copies of an image
-    are never on both sides. `pool` (P,) are the other images, `held_out` (H,) those, copies once.
+    held_out: so many images are set aside at random to measure accuracy; the person labels them, too. The seed and the
+    pixels decide which: renaming or sorting files changes nothing, and copies of an image are never on both sides.
+    `held_out` (H,) are these images, `pool` (P,) the others, copies once. Classes are those of the store.
     task: what is trained, default Task(); each training starts from the weights of `seed`, so that it depends on the
-    answers alone. Images answered with "not sure" are neither learnt from nor asked again, skipped ones may be.
+    answers alone. Images answered with "not sure" are not learnt from and not asked again; skipped ones may be.
     """
 
     def __init__(
@@ -73,11 +75,12 @@ class LabellingLoop:
         seed: int = 0,
         device: str = "auto",
     ):
-        bare = replace(images, labels=None, class_names=store.class_names)
-        self.data = TaskData(codes, bare, task or Task())
+        check_type("store", store, LabelStore)
+        bare = replace(check_type("images", images, ImageSet), labels=None, class_names=store.class_names)
+        self.data = TaskData(codes, bare, check_type("task", task, Task | None) or Task())
         self.store, self.seed, self.device = store, seed, device
         self._hashes = images.hashes
-        first = {image: index for index, image in reversed(list(enumerate(self._hashes)))}
+        first = first_places(images)
         drawn = sorted(first, key=lambda image: child_seed(seed, "held out", image))
         count = check_int("held_out", held_out, low=1, high=len(drawn) - 1)
         self.held_out = torch.tensor([first[image] for image in drawn[:count]])
@@ -89,8 +92,8 @@ class LabellingLoop:
         return self._answered(self.pool)
 
     def ask(self, strategy: AnyStrategy, answers: int, **options) -> Tensor:
-        """Indices (n,) of the images to label next: so many that `answers` of the pool will have been answered, "not
-        sure" counted; none if they have. options: those of the strategy.
+        """Indices (n,) of the images to label next. With them `answers` images of the pool will have an answer ("not
+        sure" is one); none if so many have one already. options: those of the strategy.
 
         Raises ValueError for more answers than the pool has images, and for a strategy or option that is none;
         LalibError for a strategy that needs labels as long as there are none.
@@ -142,9 +145,8 @@ class LabellingLoop:
         """Those images of a part that have an answer (A,), the oldest first, and their classes, UNKNOWN: not sure."""
         place = {self._hashes[index]: index for index in part.tolist()}
         given = [(place[i], a) for i, a in self.store.answers().items() if i in place and a.kind != "skip"]
-        number = {name: position for position, name in enumerate(self.store.class_names)}
-        labels = [number.get(answer.class_name, UNKNOWN) for _, answer in given]
-        return torch.tensor([index for index, _ in given], dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
+        labels = numbered((answer.class_name for _, answer in given), self.store.class_names)
+        return torch.tensor([index for index, _ in given], dtype=torch.int64), labels
 
     def _tested(self) -> tuple[Tensor, Tensor]:
         """The held-out images that have a class, and it."""

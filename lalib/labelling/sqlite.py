@@ -8,10 +8,11 @@ committed outlives a killed process and a power cut.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lalib.data.checks import LalibError
+from lalib.labelling.answers import check_store_classes
 
 APPLICATION = 0x6C616C62  # "lalb" in the file's header: this is a file of labels
 VERSION = 1
@@ -76,19 +77,19 @@ def transaction(path: Path, *, write: bool = False, create: bool = False) -> Ite
         raise LalibError(f"{path} {MEANINGS.get(code, 'failed')} ({error})") from error
 
 
-def check_file(path: Path, class_names: tuple[str, ...] | None) -> tuple[str, ...]:
+def check_file(path: Path, class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Make the file if there is none, check it if there is; its class names.
 
-    Raises LalibError for a file that is damaged, not one of labels, or has other class names.
+    Raises TypeError and ValueError for names that make no classes, LalibError for a file that is damaged, not one of
+    labels, or has other class names.
     """
+    class_names = None if class_names is None else check_store_classes(class_names)
     new = not path.exists() or (path.is_file() and path.stat().st_size == 0)  # SQLite fills a file when it commits
     if new and class_names is None:
         raise LalibError(f"{path} is not there, or empty: a new file of labels needs class_names")
+    sources = "pragma_application_id, pragma_user_version, (SELECT count(*) FROM sqlite_master)"
     with transaction(path, create=new) as connection:
-        application, version, tables = (
-            connection.execute(f"SELECT * FROM {source}").fetchone()[0]
-            for source in ("pragma_application_id", "pragma_user_version", "(SELECT count(*) FROM sqlite_master)")
-        )
+        application, version, tables = connection.execute(f"SELECT * FROM {sources}").fetchone()
         if new and application == tables == 0:  # another kernel may have been faster
             _create(connection, class_names)
         elif application != APPLICATION:

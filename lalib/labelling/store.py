@@ -3,7 +3,7 @@
 The file is self-explaining to any SQLite program: `SELECT * FROM answers`.
 """
 
-import unicodedata
+import csv
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.data.door import check_name
+from lalib.data.checks import LalibError, check_choice, check_int, check_type
+from lalib.data.door import check_index, check_name
 from lalib.data.imageset import ImageSet
-from lalib.labelling.answers import KINDS, Answer, check_answer, check_hash, check_store_classes, now
+from lalib.labelling.answers import KINDS, SHOWN, Answer, check_answer, composed, listed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-SHOWN = 5  # images or lines named in a message
 
 
 class Progress(NamedTuple):
@@ -42,7 +39,7 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Imported:
-    """What became of the answers in a file: added; known, here already; unanswered in the file; bad, and why.
+    """How many answers of a file were added and known here already, and how many images have none in it; bad: why not.
 
     older: how many of those added do not count, because the labeller has answered here since.
     """
@@ -61,7 +58,7 @@ class Imported:
 
 
 class LabelStore:
-    """Labels of images in the SQLite file `path`, given by `labeller`; made if it is not there, else gone on with.
+    """The labels that `labeller` gives to images, in the SQLite file `path`, which is made if it is not there.
 
         store = LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
         store.put(images.hashes[17], "dog")
@@ -77,11 +74,11 @@ class LabelStore:
     """
 
     def __init__(self, path: str | Path, class_names: Sequence[str] | None = None, *, labeller: str):
-        self.path = Path(path).absolute()
+        self.path = Path(check_type("path", path, str | Path)).absolute()
         self.labeller = check_name("labeller", labeller)
         if not self.path.parent.is_dir():
             raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
-        self.class_names = check_file(self.path, None if class_names is None else check_store_classes(class_names))
+        self.class_names = check_file(self.path, class_names)
 
     def __repr__(self) -> str:
         return f"LabelStore({str(self.path)!r}, {len(self.class_names)} classes, labeller={self.labeller!r})"
@@ -89,15 +86,14 @@ class LabelStore:
     @property
     def labellers(self) -> tuple[str, ...]:
         """All who have a standing answer in the file, in alphabetical order."""
-        with transaction(self.path) as connection:
-            return tuple(row[0] for row in connection.execute("SELECT DISTINCT labeller FROM answers ORDER BY 1"))
+        return tuple(name for (name,) in self._rows("SELECT DISTINCT labeller FROM answers ORDER BY 1"))
 
     # Answering
 
     def put(self, image: str, label: str | int) -> None:
         """Label an image: `image` is its hash, `label` a class name or number. It replaces an earlier answer."""
         if isinstance(label, str):
-            label = check_choice("label", unicodedata.normalize("NFC", label), self.class_names)
+            label = check_choice("label", composed(label), self.class_names)
         else:
             label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
         self._say(image, "class", label)
@@ -111,16 +107,15 @@ class LabelStore:
         self._say(image, "skip")
 
     def _say(self, image, kind, class_name=None):
-        answer = Answer(self.labeller, now(), check_hash(image), kind, class_name)
+        answer = check_answer(Answer(self.labeller, None, image, kind, class_name), self.class_names)
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
             _insert(connection, answer._replace(time=max(answer.time, last or "")))  # a clock that was set back
 
     def undo(self) -> Answer:
-        """Take back this labeller's last answer that stands, and return it; the answer before it to that image counts
-        again, if there was one. Repeat it to go further back, into earlier sessions as well.
+        """Take back this labeller's last answer that stands, and return it; LalibError if there is none.
 
-        Raises LalibError if there is nothing to take back.
+        An earlier answer to that image counts again. Repeat it to go further back, also into earlier sessions.
         """
         with transaction(self.path, write=True) as connection:
             last = connection.execute(
@@ -136,13 +131,13 @@ class LabelStore:
         return answer
 
     def add(self, answers: Iterable[Answer]) -> Imported:
-        """Answers from elsewhere, of any labeller, all at once or (if the disk is full, say) none.
+        """Add answers from elsewhere, of any labeller: all of them, or none if the store is in trouble.
 
-        Of two answers of a labeller to an image the one with the later time counts, and of equal times the one added
-        last. Known, and not added, is one that says what counts already, or that was here at that very time (and may
-        have been undone). Raises ValueError for an answer that the store could not have given.
+        Of a labeller's two answers to an image the later one counts; of equal times the one added last. An answer is
+        known, and not added, if it says what counts already, or if the file has it with this time (it may have been
+        undone). Raises TypeError and ValueError for an answer that the store could not have given.
         """
-        answers = [check_answer(answer, self.class_names) for answer in answers]
+        answers = [check_answer(answer, self.class_names) for answer in check_type("answers", answers, Iterable)]
         added = older = 0
         with transaction(self.path, write=True) as connection:
             for answer in sorted(answers, key=lambda answer: answer.time):
@@ -162,6 +157,21 @@ class LabelStore:
                 older += stands is not None and stands[2] > answer.time
         return Imported(added, len(answers) - added, older)
 
+    def add_read(self, said: Iterable[tuple[str, Callable[[], Answer | None]]]) -> Imported:
+        """Add what the lines of a file say. said: the name of each line, and a function that gives its answer.
+
+        None is unanswered; a line whose function raises TypeError, ValueError or csv.Error is bad. An answer that
+        comes twice is one.
+        """
+        answers, bad = [], []
+        for name, read in said:
+            try:
+                answers.append(read())
+            except (TypeError, ValueError, csv.Error) as error:
+                bad.append(f"{name}: {error}")
+        done = self.add(dict.fromkeys(answer for answer in answers if answer is not None))
+        return replace(done, unanswered=answers.count(None), bad=tuple(bad))
+
     # Reading
 
     def answers(self, labeller: str | None = None) -> dict[str, Answer]:
@@ -169,19 +179,22 @@ class LabelStore:
 
         labeller: whose; by default this store's own.
         """
-        labeller = self._known(labeller)
-        with transaction(self.path) as connection:
-            rows = connection.execute(
-                "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id",
-                (labeller,),
-            )
-            return {answer.image: answer for answer in map(Answer._make, rows)}
+        query = "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id"
+        rows = self._rows(query, self.check_labeller(labeller))
+        return {answer.image: answer for answer in map(Answer._make, rows)}
+
+    def classes(self, labeller: str | None = None) -> dict[str, str]:
+        """{image's hash: class name} of the images to which the labeller gave a class."""
+        return {image: answer.class_name for image, answer in self.answers(labeller).items() if answer.kind == "class"}
 
     def labels(self, images: ImageSet, labeller: str | None = None) -> torch.Tensor:
         """(N,) int64 class numbers of all images, -1 where the labeller gave no class: what la.M2 and others take.
 
-        Warns if there are answers, but to none of these images: they may have been loaded in another size.
+        Classes are matched by name: the numbers are those of images.class_names; without class names those of the
+        store. Warns if there are answers, but to none of these images: they may have been loaded in another size.
+        Raises ValueError for a class that the images' class names lack; `labelled` keeps the store's classes.
         """
+        check_type("images", images, ImageSet)
         answers = self.answers(labeller)
         if answers and answers.keys().isdisjoint(images.hashes):
             warnings.warn(
@@ -189,47 +202,46 @@ class LabelStore:
                 f"{images.image_shape}: were they loaded with another size?",
                 stacklevel=2,
             )
-        number = {name: position for position, name in enumerate(self.class_names)}
-        given = (answers.get(image) for image in images.hashes)
-        return torch.tensor([number.get(a.class_name, UNKNOWN) if a else UNKNOWN for a in given], dtype=torch.int64)
+        given = (answers[image].class_name if image in answers else None for image in images.hashes)
+        return numbered(given, images.class_names or self.class_names)
 
     def labelled(self, images: ImageSet, labeller: str | None = None) -> ImageSet:
-        """Those of the images that have a class, with it. Raises LalibError if none has."""
-        labels = self.labels(images, labeller)
+        """Those of the images that have a class, with it and the store's class names. LalibError if none has."""
+        bare = replace(check_type("images", images, ImageSet), labels=None, class_names=self.class_names)
+        labels = self.labels(bare, labeller)
         index = torch.nonzero(labels != UNKNOWN)[:, 0]
         if not len(index):
             raise LalibError(f"none of the {len(images)} images is labelled in {self.path}")
-        bare = replace(images, labels=None, class_names=self.class_names)
         return replace(bare.subset(index), labels=labels[index])
 
     def oracle(self, images: ImageSet, labeller: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
         """The person behind a pool: Pool(store.oracle(images), size=len(images)) buys labels that were put here.
 
-        It reads the file when it is asked, and raises LalibError for images that have no class yet, naming them.
+        It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError for images that have
+        no class yet, naming them.
         """
+        size = len(check_type("images", images, ImageSet))
 
         def ask(index: torch.Tensor) -> torch.Tensor:
+            index = check_index(index, size)
             labels = self.labels(images, labeller)[index]
             missing = index[labels == UNKNOWN].tolist()
             if missing:
-                more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-                listed = ", ".join(map(str, missing[:SHOWN]))
-                raise LalibError(f"{len(missing)} of {len(index)} images have no label yet: {listed}{more}")
+                raise LalibError(f"{len(missing)} of {len(index)} images have no label yet: {listed(missing)}")
             return labels
 
         return ask
 
     def progress(self, images: ImageSet) -> Progress:
         """How far this labeller is with these images; copies count once."""
-        answers = self.answers()
+        images, answers = check_type("images", images, ImageSet), self.answers()
         kinds = [answers[image].kind if image in answers else None for image in set(images.hashes)]
         return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
 
     def remaining(self, images: ImageSet) -> torch.Tensor:
         """Indices (M,) of the images that this labeller should still see, copies once: the unanswered ones, in order,
         then those skipped."""
-        answers = self.answers()
-        first = {image: index for index, image in reversed(list(enumerate(images.hashes)))}
+        first, answers = first_places(images), self.answers()
         unanswered = sorted(index for image, index in first.items() if image not in answers)
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
         return torch.tensor(unanswered + skipped, dtype=torch.int64)
@@ -239,18 +251,35 @@ class LabelStore:
         class, undone (whether it was taken back later)."""
         import pandas as pd
 
-        with transaction(self.path) as connection:
-            rows = connection.execute(
-                "SELECT labeller, time, image, kind, class, id IN (SELECT undone FROM events WHERE kind = 'undo')"
-                " FROM events ORDER BY time, id"
-            ).fetchall()
-        columns = ["labeller", "time", "image", "kind", "class", "undone"]
-        return pd.DataFrame(rows, columns=columns).astype({"undone": bool})
-
-    def _known(self, labeller):
-        return (
-            self.labeller if labeller in (None, self.labeller) else check_choice("labeller", labeller, self.labellers)
+        columns, undone = (
+            ["labeller", "time", "image", "kind", "class"],
+            "SELECT undone FROM events WHERE kind = 'undo'",
         )
+        rows = self._rows(f"SELECT {', '.join(columns)}, id IN ({undone}) FROM events ORDER BY time, id")
+        return pd.DataFrame(rows, columns=[*columns, "undone"]).astype({"undone": bool})
+
+    def _rows(self, query, *values):
+        with transaction(self.path) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def check_labeller(self, labeller: str | None) -> str:
+        """The name of a labeller of the file, default this store's own; ValueError for one who is not known."""
+        labeller = self.labeller if labeller is None else check_name("labeller", labeller)
+        return labeller if labeller == self.labeller else check_choice("labeller", labeller, self.labellers)
+
+
+def first_places(images: ImageSet) -> dict[str, int]:
+    """{hash: index} of all images; of copies the first one's index."""
+    hashes = check_type("images", images, ImageSet).hashes
+    return {image: index for index, image in reversed(list(enumerate(hashes)))}
+
+
+def check_path(path: str | Path, what: str) -> Path:
+    """`path` as a Path if a file is there; ValueError otherwise. what: the kind of file, for the message."""
+    path = Path(check_type("path", path, str | Path))
+    if not path.is_file():
+        raise ValueError(f"path must be a {what} file, got {str(path)!r}, which is not there")
+    return path
 
 
 def _insert(connection, answer):

@@ -2,27 +2,24 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ipywidgets
 import torch
 
+from lalib.data.checks import check_type
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling import (
-    LabelStore,
-    label_studio_config,
-    read_csv,
-    read_label_studio,
-    write_label_studio,
-    write_selection,
-)
-from lalib.widgets.parts import LABEL, Sentence, counted
+from lalib.labelling.csv_files import read_csv, write_selection
+from lalib.labelling.label_studio import label_studio_config, read_label_studio, write_label_studio
+from lalib.labelling.store import LabelStore
+from lalib.widgets.parts import Panel, Sentence, button, control, counted, row
 
 WRITE = {".csv": "write CSV", ".json": "write Label Studio tasks"}
 
 
-class Exchange(ipywidgets.VBox):
+class Exchange(Panel):
     """Two buttons that write what is selected, and, with a store, one that reads answers into it.
 
     selection(): the indices (n,) to write. store: where answers go; files lie beside it, else in the working folder.
@@ -32,30 +29,22 @@ class Exchange(ipywidgets.VBox):
     """
 
     def __init__(self, images: ImageSet, selection: Callable[[], torch.Tensor], store: LabelStore | None = None):
-        self.images, self.selection, self.store = images, selection, store
+        self.images, self.selection, self.store = images, selection, check_type("store", store, LabelStore | None)
         self.folder = Path.cwd() if store is None else store.path.parent
         self.sentence = Sentence()
-        self.controls = {"file": ipywidgets.Text(value="query", description="file", style=LABEL)}
-        for suffix, name in WRITE.items():
-            self.controls[name] = self._button(name, lambda suffix=suffix: self._write(suffix))
-        rows = [ipywidgets.HBox(list(self.controls.values()), layout={"flex_flow": "row wrap"})]
-        if store is not None:
-            hint = "query.csv, or Label Studio's export.json"
-            answers = ipywidgets.Text(placeholder=hint, description="answers", style=LABEL)
-            read = {"answers": answers, "read answers": self._button("read answers", self._read)}
-            self.controls |= read
-            rows.append(ipywidgets.HBox(list(read.values()), layout={"flex_flow": "row wrap"}))
-        super().__init__([*rows, self.sentence])
+        write = {"file": control(ipywidgets.Text, "file", value="query")}
+        write |= {name: button(name, partial(self._say, self._write, suffix)) for suffix, name in WRITE.items()}
+        hint = "query.csv, or Label Studio's export.json"
+        read = {"answers": control(ipywidgets.Text, "answers", placeholder=hint)}
+        read["read answers"] = button("read answers", partial(self._say, self._read))
+        rows = [write] if store is None else [write, read]
+        self.controls = {name: each for one in rows for name, each in one.items()}
+        super().__init__([*(row(*one.values()) for one in rows), self.sentence])
 
-    def _button(self, name, act):
-        button = ipywidgets.Button(description=name, layout={"width": "auto"})
-        button.on_click(lambda _: self._say(act))
-        return button
-
-    def _say(self, act):
+    def _say(self, act, *what):
         """Do it, and say what became of it."""
         try:
-            self.sentence.value = act()
+            self.sentence.value = act(*what)
         except OSError as error:  # which may name a temporary file
             self.sentence.value = f"Nothing done: {error.strerror or error}"
         except (RuntimeError, TypeError, ValueError) as error:  # LalibError is a RuntimeError, as "~nobody" is
@@ -63,7 +52,7 @@ class Exchange(ipywidgets.VBox):
 
     def _path(self, name):
         """The file that a control names."""
-        typed = self.controls[name].value.strip()
+        typed = self.value(name).strip()
         path = self.folder / Path(typed).expanduser()
         if not typed or typed.endswith(("/", os.sep)) or path.is_dir():
             raise ValueError(f"{name} must be a file's name, got {typed!r}")
@@ -76,27 +65,23 @@ class Exchange(ipywidgets.VBox):
         path = path if path.suffix == suffix else path.with_name(path.name + suffix)
         if not len(index):
             raise ValueError("no image is selected")
-        written = {path: lambda: write_selection(path, self.images, index, self.store)}
-        take = "Fill in its column class."
-        if suffix == ".json":
-            written = {path: lambda: write_label_studio(path, self.images, index)}
-            take = "In Label Studio: Import."
-            if self.store is not None:
-                interface = path.with_suffix(".xml")
-                written[interface] = lambda: self._write_interface(interface)
-                take = f"In Label Studio: Import, and {interface.name} goes into Settings, Labeling Interface, Code."
-        for file in written:
+        interface = path.with_suffix(".xml") if suffix == ".json" and self.store is not None else None
+        for file in filter(None, (path, interface)):
             if file.exists():
                 raise ValueError(f"{file} is there already and may hold answers, choose another name")
-        for write in written.values():
-            write()
-        if self.store is not None and suffix == ".csv":
-            self.controls["answers"].value = self.controls["answers"].value or path.name
+        if suffix == ".csv":
+            write_selection(path, self.images, index, self.store)
+            take = "Fill in its column class."
+        else:
+            write_label_studio(path, self.images, index)
+            take = "In Label Studio: Import."
+        if interface is not None:
+            with written_whole(interface) as temporary:
+                temporary.write_text(label_studio_config(self.store.class_names), encoding="utf-8")
+            take = f"In Label Studio: Import, and {interface.name} goes into Settings, Labeling Interface, Code."
+        elif self.store is not None:
+            self.controls["answers"].value = self.value("answers") or path.name
         return f"{counted(len(index), 'image')} written to {path}. {take}"
-
-    def _write_interface(self, path):
-        with written_whole(path) as temporary:
-            temporary.write_text(label_studio_config(self.store.class_names), encoding="utf-8")
 
     def _read(self):
         path = self._path("answers")

@@ -1,6 +1,7 @@
 """Images in groups, so that a map can show each in a colour, by a name and alone: classes, errors, clusters, rounds."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from lalib.data.door import check_labels
 from lalib.data.imageset import ImageSet
+from lalib.figures.marks import check_numbers
 from lalib.figures.style import colour
 from lalib.models.networks import UNKNOWN
 
@@ -34,30 +36,29 @@ class Groups:
         return np.bincount(index, minlength=len(self.names))
 
 
-def by_class(images: ImageSet, labels: torch.Tensor | None = None) -> Groups | None:
-    """One group per class, the last for images without a label (-1); None where images have no single class.
-
-    labels (N,): what is known, by default the image set's own.
-    """
-    labels = known_labels(images, labels)
+def by_class(labels: torch.Tensor | None, names: Sequence[str]) -> Groups | None:
+    """One group per class of labels (N,), the last for images without a label (-1); None without labels."""
     if labels is None:
         return None
-    names = images.class_names or [str(c) for c in range(int(labels.max()) + 1)]
-    return _numbered(labels, list(names), [colour(c) for c in range(len(names))], "no label")
+    names = names or [str(c) for c in range(int(labels.max()) + 1)]
+    return _numbered(labels, list(names), map(colour, range(len(names))), "no label")
 
 
-def known_labels(images: ImageSet, labels: torch.Tensor | None = None) -> torch.Tensor | None:
-    """labels (N,) int64, -1 where there is none, by default the images' own; None where images have no single class."""
+def known_labels(images: ImageSet, names: Sequence[str], labels: torch.Tensor | None = None) -> torch.Tensor | None:
+    """labels (N,) int64, -1 where there is none, by default the images' own; None where images have no single class.
+
+    names: of the classes, if these are known.
+    """
     if labels is None:
         labels = None if images.multi_label else images.labels
-    return None if labels is None else _numbers("labels", labels, len(images), images.n_classes)
+    return None if labels is None else _numbers("labels", labels, len(images), len(names))
 
 
 def by_cluster(clusters: torch.Tensor, n: int) -> Groups:
     """One group per cluster of clusters (n,), the last for images in none (-1)."""
     clusters = _numbers("clusters", clusters, n)
-    numbers = range(int(clusters.max()) + 1)
-    return _numbered(clusters, [f"cluster {c}" for c in numbers], [colour(c) for c in numbers], "no cluster")
+    names = [f"cluster {c}" for c in range(int(clusters.max()) + 1)]
+    return _numbered(clusters, names, map(colour, range(len(names))), "no cluster")
 
 
 def by_round(rounds: torch.Tensor, n: int) -> Groups:
@@ -69,11 +70,7 @@ def by_round(rounds: torch.Tensor, n: int) -> Groups:
 
 def by_error(errors: torch.Tensor, n: int) -> Groups:
     """Up to eight groups of equal size, from the smallest to the largest of errors (n,), from dark to light."""
-    errors = torch.as_tensor(errors).detach().cpu()
-    if errors.shape != (n,) or not errors.is_floating_point() or not torch.isfinite(errors).all():
-        what = f"{errors.dtype} of shape {tuple(errors.shape)}"
-        raise ValueError(f"errors must be {n} finite floating-point numbers, one per image, got {what}")
-    errors = errors.double().numpy()
+    errors = check_numbers(errors, "errors", n).double().numpy()
     edges = np.unique(np.quantile(errors, np.linspace(0, 1, ERROR_STEPS + 1)))
     steps = np.searchsorted(edges[1:-1], errors, side="right")
     edges = [f"{edge:.3g}" for edge in edges]
@@ -83,7 +80,7 @@ def by_error(errors: torch.Tensor, n: int) -> Groups:
 
 def _numbers(name, numbers, n, top=0):
     """`numbers` (n,) as int64 on the CPU, from -1 to below `top`, if that is known."""
-    numbers = check_labels(numbers, n, name=name).cpu().long()
+    numbers = check_labels(numbers, n, name=name).cpu()
     return check_labels(numbers, n, top or max(int(numbers.max()) + 1, 1), name=name, low=UNKNOWN)
 
 

@@ -48,18 +48,19 @@ function render({ model, el }) {
   }
 
   const choices = classes.map((name, c) => button(name, keys[c], () => answer(c), `label as ${name}`));
-  const tools = [
-    button("not sure", "u", () => answer(UNSURE)),
-    button("skip", "s", () => answer(SKIP), "skip, show again later"),
-    button("undo", "z", undo),
-    button("previous", "ArrowLeft", () => go(position - 1)),
-    button("next", "ArrowRight", () => go(position + 1)),
-    button("sheet of 25", "v", turn, "show one image or a sheet of 25"),
+  const tools = [ // text, key, what it does, name
+    ["not sure", "u", () => answer(UNSURE)],
+    ["skip", "s", () => answer(SKIP), "skip, show again later"],
+    ["undo", "z", undo],
+    ["previous", "ArrowLeft", () => go(position - 1)],
+    ["next", "ArrowRight", () => go(position + 1)],
+    ["sheet of 25", "v", turn, "show one image or a sheet of 25"],
   ];
-  if (model.get("suggests")) tools.push(button("what does the model say?", "m", ask));
+  if (model.get("suggests")) tools.push(["what does the model say?", "m", () => tell({ kind: "suggest", image: position })]);
+  const others = tools.map((tool) => button(...tool));
   panel.append(
     element("div", { class: "lalib-classes", role: "group", "aria-label": "classes" }, ...choices),
-    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" }, ...tools),
+    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" }, ...others),
   );
   root.append(element("div", { class: "lalib-top" }, stage, panel), bar, status, live, alert);
   el.append(root);
@@ -121,10 +122,6 @@ function render({ model, el }) {
     go(last?.image ?? position);
   }
 
-  function ask() {
-    tell({ kind: "suggest", image: position });
-  }
-
   function go(image) {
     position = Math.min(Math.max(image, 0), count - 1);
     suggestion = "";
@@ -136,10 +133,8 @@ function render({ model, el }) {
     draw();
   }
 
-  const actions = { u: () => answer(UNSURE), s: () => answer(SKIP), z: undo, Backspace: undo, v: turn };
-  Object.assign(actions, { ArrowLeft: () => go(position - 1), ArrowRight: () => go(position + 1) });
-  Object.assign(actions, { ArrowUp: () => go(position - 5), ArrowDown: () => go(position + 5) });
-  if (model.get("suggests")) actions.m = ask;
+  const actions = Object.fromEntries(tools.map(([, key, action]) => [key, action]));
+  Object.assign(actions, { Backspace: undo, ArrowUp: () => go(position - 5), ArrowDown: () => go(position + 5) });
   keys.forEach((key, c) => { if (key) actions[key] = () => answer(c); });
 
   root.addEventListener("keydown", (event) => {

@@ -7,10 +7,10 @@ import anywidget
 import torch
 import traitlets
 
-from lalib.data.checks import LalibError, check_choice
-from lalib.data.door import check_index
+from lalib.data.checks import LalibError, check_choice, check_type
+from lalib.data.door import as_tensor, check_index
 from lalib.data.imageset import ImageSet
-from lalib.figures.style import pixels, png
+from lalib.figures.marks import pixels, png
 from lalib.labelling import Answer, LabelStore
 
 NONE, UNSURE, SKIP = -1, -2, -3  # as in labeller.js; classes are 0, 1, ...
@@ -29,9 +29,9 @@ class Labeller(anywidget.AnyWidget):
     images: the pool; index (M,): the query set, at most 2,000, copies of an image once. It begins at the first image
     that has no answer in the store, so that labelling goes on where it was, after a crash as well. Keys: 1, 2, ... for
     the classes, u not sure, s skip, z undo, the arrows to move, v for a sheet of 25; m tells what the model says, if
-    there is one: probs, class probabilities (N, C) of all images, or a function from an index (1,) to (1, C), is asked
-    for no earlier than that. view: "single" or "sheet". on_answer: called with (image's index, Answer, or None after an
-    undo) when it has been saved. focused: take the keys as soon as it is shown.
+    there is one. probs: class probabilities (N, C) of all images, a column for each of store.class_names, or a function
+    from an index (1,) to (1, C), which is asked no earlier than that. view: "single" or "sheet". on_answer: called with
+    (image's index, Answer, or None after an undo) when it is saved. focused: take the keys as soon as it is shown.
     What the page says is saved is on the disk. What cannot be saved is said in red, and the image shown again.
     """
 
@@ -57,18 +57,17 @@ class Labeller(anywidget.AnyWidget):
         focused: bool = False,
         on_answer: Callable[[int, Answer | None], None] | None = None,
     ):
-        self.images, self.store, self.probs = images, store, probs
+        self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
+        self.probs = probs if probs is None or callable(probs) else self._check_probs(probs, len(images))
         self.on_answer = on_answer or (lambda image, answer: None)
         index = _distinct(images, check_index(index, len(images), "index"))
         self.index, self._hashes = index, [images.hashes[image] for image in index]
         self._place = {image: place for place, image in enumerate(self._hashes)}
-        if isinstance(probs, torch.Tensor):
-            self._check_probs(probs, len(images))
+        names = images.files or [f"number {i} of the pool" for i in range(len(images))]
+        captions = [Path(names[i]).name for i in index.tolist()]
         super().__init__(
             pictures=[png(picture, side=1)[1] for picture in pixels(images.images[index])],
-            captions=[
-                Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in index.tolist()
-            ],
+            captions=captions,
             classes=list(store.class_names),
             shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
             answers=self._answers(),
@@ -95,10 +94,10 @@ class Labeller(anywidget.AnyWidget):
     def _number(self, answer: Answer | None) -> int:
         if answer is None:
             return NONE
-        return self.store.class_names.index(answer.class_name) if answer.class_name else OTHERS[answer.kind]
+        return OTHERS[answer.kind] if answer.kind in OTHERS else self.store.class_names.index(answer.class_name)
 
     def _check_probs(self, probs: torch.Tensor, rows: int) -> torch.Tensor:
-        shape = (rows, len(self.store.class_names))
+        probs, shape = as_tensor(probs, "probs"), (rows, len(self.store.class_names))
         if tuple(probs.shape) != shape:
             raise ValueError(f"probs must have shape {shape}, one column per class, got {tuple(probs.shape)}")
         return probs
@@ -119,13 +118,8 @@ class Labeller(anywidget.AnyWidget):
 
     def _answer(self, message: dict) -> dict:
         place, number = message["image"], message["answer"]
-        image = self._hashes[place]
-        if number == UNSURE:
-            self.store.unsure(image)
-        elif number == SKIP:
-            self.store.skip(image)
-        else:
-            self.store.put(image, number)
+        others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
+        others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
         self._set(place, number)
         return {"kind": "saved", "image": place}
 
@@ -145,12 +139,9 @@ class Labeller(anywidget.AnyWidget):
     def _suggest(self, message: dict) -> dict:
         place = message["image"]
         index = self.index[place][None]
-        row = self.probs[index] if isinstance(self.probs, torch.Tensor) else self._check_probs(self.probs(index), 1)
-        top = row[0].topk(2)
-        first, second = (
-            f"{self.store.class_names[c]} ({p:.0%})"
-            for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        )
+        row = self._check_probs(self.probs(index), 1) if callable(self.probs) else self.probs[index]
+        top = zip(*(part.tolist() for part in row[0].topk(2)), strict=True)
+        first, second = (f"{self.store.class_names[c]} ({p:.0%})" for p, c in top)
         return {"kind": "suggestion", "image": place, "text": f"The model says {first}, then {second}."}
 
 

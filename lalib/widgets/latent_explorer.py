@@ -1,17 +1,15 @@
-"""The latent explorer: a map of codes by class, error, cluster or round; what lies where, and what the decoder draws.
-
-What is selected and how it is put into words are plain functions; LatentExplorer only wires them to controls and
-pictures.
-"""
+"""The latent explorer: a map of codes by class, error, cluster or round; what lies where, what the decoder draws."""
 
 import ipywidgets
 import numpy as np
 import torch
 
 from lalib.codes.coding import decode, draws_classes
+from lalib.data.checks import check_type
 from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
-from lalib.labelling import LabelStore
+from lalib.figures.maps import check_map
+from lalib.labelling.store import LabelStore
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
@@ -19,15 +17,16 @@ from lalib.models.semisupervised import M2
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, known_labels
 from lalib.widgets.latent_map import LatentMap
-from lalib.widgets.parts import LABEL, Coordinates, Sentence, counts_table, picture, source
+from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, row
+from lalib.widgets.words import counts_in_words, counts_table, indices_of, picture, rectangle_of, source
 
 ALL = -1  # in place of a group's number
 NEAREST = -1  # in place of a class's number
 PAGE = 60  # images of a selection that are shown at once
 SIDE = 132  # pixels of the pictures beside the map
-NAMES = 12  # groups that the sentence counts
 ONE = "nothing"  # to colour by, where nothing is known
-BUTTONS = ("select shown", "select none", "whole map")
+POINTER = [("moves the map", "panZoom"), ("draws a lasso", "lasso")]
+TYPED = {"images": "numbers: 3, 17, 100-120", "rectangle": "left, right, bottom, top"}
 NOTHING = "No image is selected. Draw a lasso around points, click one, or type image numbers or a rectangle."
 
 
@@ -46,76 +45,56 @@ def latent_explorer(
     """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
 
     codes: (N, L), one row per image. model: the autoencoder that made them; a model without a decoder, or none, leaves
-    the cursor with the nearest image. One that draws classes (ConditionalVAE, M2) draws the code as what the menu "draw
-    as" says: the class of the nearest image whose class is known, or any other.
+    the cursor with the nearest image. One that draws classes (ConditionalVAE, M2) draws the code as the class that the
+    menu "draw as" says: that of the nearest labelled image, or any other.
     view (N, 2): places on the map, as from la.project(codes); by default the map shows two coordinates of the codes, to
     be chosen if L > 2. On a view the cursor takes the nearest image's code.
     Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);
     clusters (N,), -1 outside of all; rounds (N,), -1 for images that were never picked.
-    store: where answers are put that are read from a file; without it the selection can be written only.
+    store: where answers are put that are read from a file; without it the selection can be written only. Its class
+    names stand for those of images that have none.
     The box tells `selection`, the indices (n,) int64 of the selected images, `code` (L,), the cursor's, and `drawn_as`,
     the class that it is drawn as, or None; and `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
     """
-    codes = check_codes(codes).detach().cpu().float()
-    n = len(images)
+    codes, n = check_codes(codes).cpu().float(), len(check_type("images", images, ImageSet))
     if len(codes) != n:
         raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
-    labels = known_labels(images, labels)
+    if view is not None:
+        view = check_map(view, "view", n).float()
+    elif codes.shape[1] < 2:
+        raise ValueError("codes of one coordinate make no map: give a view (N, 2)")
+    names = images.class_names or (() if store is None else check_type("store", store, LabelStore).class_names)
+    labels = known_labels(images, names, labels)
     groups = {
-        "class": by_class(images, labels),
+        "class": by_class(labels, names),
         "error": None if errors is None else by_error(errors, n),
         "cluster": None if clusters is None else by_cluster(clusters, n),
         "round": None if rounds is None else by_round(rounds, n),
     }
     groups = {name: each for name, each in groups.items() if each is not None} or {ONE: Groups.one(n)}
     model = _check_model(model, images, codes)
-    return LatentExplorer(images, codes, model, _check_view(view, codes), groups, labels, store)
+    return LatentExplorer(images, codes, model, view, groups, labels, _classes(model, names), store)
 
 
-def indices_of(text: str, n: int) -> torch.Tensor:
-    """The numbers in a text such as "3, 17, 100-120", ascending, each once; ValueError if they are no images of n."""
-    chosen = set()
-    for part in text.replace(",", " ").split():
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f'images must be numbers and ranges such as "3, 17, 100-120", got {part!r}')
-        low, high = int(first), int(last or first)
-        if not low <= high < n:
-            raise ValueError(f"images must lie in 0 to {n - 1}, a range's smaller number first, got {part!r}")
-        chosen.update(range(low, high + 1))
-    return torch.tensor(sorted(chosen), dtype=torch.int64)
-
-
-def rectangle_of(text: str) -> tuple[float, ...]:
-    """The four numbers of a text such as "-1, 1, 0, 2.5": left, right, bottom, top; ValueError for anything else."""
-    try:
-        left, right, bottom, top = (float(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        left, right, bottom, top = 1, 0, 0, 0
-    if not (left <= right and bottom <= top):
-        raise ValueError(f'rectangle must be "left, right, bottom, top", such as "-1, 1, 0, 2.5", got {text!r}')
-    return left, right, bottom, top
-
-
-def counts_in_words(names, counts) -> str:
-    """Groups that occur, the largest first: "Bag: 20, Coat: 7"."""
-    order = [g for g in (-counts).argsort(kind="stable") if counts[g]]
-    words = ", ".join(f"{names[g]}: {counts[g]:,}" for g in order[:NAMES])
-    return words if len(order) <= NAMES else f"{words} and {len(order) - NAMES} more groups"
-
-
-class LatentExplorer(ipywidgets.VBox):
+class LatentExplorer(Panel):
     """See latent_explorer, which checks the arguments."""
 
-    def __init__(self, images, codes, model, view, groups, labels, store):
+    def __init__(self, images, codes, model, view, groups, labels, classes, store):
         self.images, self.codes, self.model, self.view, self.groups = images, codes, model, view, groups
         self.labels = torch.full((len(images),), UNKNOWN) if labels is None else labels
-        self.known, self.classes = (self.labels != UNKNOWN).nonzero()[:, 0], _classes(model, images)
-        classes = [(name, c) for c, name in enumerate(self.classes)]
-        if classes and len(self.known):
-            classes.insert(0, ("nearest image's", NEAREST))
-        self.controls = _controls(list(groups), codes.shape[1] if view is None else 2, classes)
+        self.known, self.classes = (self.labels != UNKNOWN).nonzero()[:, 0], classes
+        offered = [("nearest image's", NEAREST)] if classes and len(self.known) else []
+        offered += [(name, c) for c, name in enumerate(classes)]
+        choices = _controls(list(groups), codes.shape[1] if view is None else 2, offered)
+        acts = {
+            "select shown": lambda: self.map.select(self.shown),
+            "select none": lambda: self.map.select(self.selection[:0]),
+            "whole map": lambda: self.map.plot.reset_view(),
+        }
+        stretched = {"flex": "1 0 auto", "width": "auto"}
+        buttons = {name: button(name, act, layout=stretched) for name, act in acts.items()}
+        self.controls = choices | buttons
         self.sentence, self.cursor_sentence = Sentence(), Sentence()
         self.exchange = Exchange(images, lambda: self.selection, store)
         self.table, self.sheet, self.pictures = (ipywidgets.HTML() for _ in range(3))
@@ -123,14 +102,10 @@ class LatentExplorer(ipywidgets.VBox):
         self.code, self.place = codes[_nearest(codes, codes.median(dim=0).values)], None
         low, high = np.quantile(codes, [0.005, 0.995], axis=0).tolist()
         self.sliders = Coordinates(values=self.code.tolist(), low=low, high=high)
-        super().__init__(self._arranged())
+        super().__init__(self._arranged(choices.values(), buttons.values()))
         self._observe()
         self._recolour()
         self._put(self.code, self._place_of(self.code))
-
-    def value(self, name: str):
-        """The value of a control."""
-        return self.controls[name].value
 
     @property
     def selection(self) -> torch.Tensor:
@@ -158,14 +133,11 @@ class LatentExplorer(ipywidgets.VBox):
             return self.value("draw as")
         return int(self.labels[self.known[_nearest(self.codes[self.known], self.code)]])
 
-    def _arranged(self):
-        buttons = ipywidgets.HBox([self.controls[name] for name in BUTTONS])
-        choices = [control for name, control in self.controls.items() if name not in BUTTONS]
-        panel = ipywidgets.VBox([*choices, buttons, self.table], layout={"flex": "0 0 310px"})
+    def _arranged(self, choices, buttons):
+        panel = ipywidgets.VBox([*choices, ipywidgets.HBox([*buttons]), self.table], layout={"flex": "0 0 310px"})
         beside = [self.pictures, self.cursor_sentence] + [self.sliders] * (self.model is not None)
-        beside = ipywidgets.VBox(beside, layout={"flex": "0 0 290px"})
         self.map.layout = {"flex": "1 1 400px"}
-        top = ipywidgets.HBox([panel, self.map, beside], layout={"flex_flow": "row wrap"})
+        top = row(panel, self.map, ipywidgets.VBox(beside, layout={"flex": "0 0 290px"}))
         return [top, self.sentence, self.exchange, self.sheet]
 
     def _observe(self):
@@ -176,15 +148,12 @@ class LatentExplorer(ipywidgets.VBox):
             "upwards": self._turn,
             "draw as": lambda _: self._put(self.code, self.place),
             "pointer": lambda change: setattr(self.map.plot, "mouse_mode", change.new),
-            "images": self._type_images,
-            "rectangle": self._type_rectangle,
+            "images": lambda change: self._type(lambda: indices_of(change.new, len(self.images))),
+            "rectangle": lambda change: self._type(lambda: self._inside(*rectangle_of(change.new))),
             "page": lambda _: self._show_sheet(),
         }
         for name in acts.keys() & self.controls.keys():
             self.controls[name].observe(acts[name], names="value")
-        self.controls["select shown"].on_click(lambda _: self.map.select(self.shown))
-        self.controls["select none"].on_click(lambda _: self.map.select(self.selection[:0]))
-        self.controls["whole map"].on_click(lambda _: self.map.plot.reset_view())
         self.map.plot.observe(self._show_selection, names="selection")
         self.map.observe(self._follow, names="cursor")
         self.sliders.observe(self._slide, names="values")
@@ -226,18 +195,12 @@ class LatentExplorer(ipywidgets.VBox):
 
     # what is selected
 
-    def _type_images(self, change):
-        self._type(lambda: indices_of(change.new, len(self.images)))
-
-    def _type_rectangle(self, change):
-        def inside():
-            left, right, bottom, top = rectangle_of(change.new)
-            x, y = self.points[self.shown].T
-            return self.shown[(left <= x) & (x <= right) & (bottom <= y) & (y <= top)]
-
-        self._type(inside)
+    def _inside(self, left, right, bottom, top):
+        x, y = self.points[self.shown].T
+        return self.shown[(left <= x) & (x <= right) & (bottom <= y) & (y <= top)]
 
     def _type(self, chosen):
+        """Select what was typed, or say why not."""
         try:
             self.map.select(chosen())
         except ValueError as error:
@@ -337,29 +300,16 @@ class LatentExplorer(ipywidgets.VBox):
 
 
 def _controls(groups, dims, classes):
-    """The widgets by name; each has a description, which is also its label for screen readers."""
+    """The choices by name; menus that leave no choice are left out."""
     axes = [(f"coordinate {axis + 1}", axis) for axis in range(dims)]
-    typed = {"continuous_update": False, "style": LABEL}
-    choices = {
-        "colour by": ipywidgets.Dropdown(options=groups, description="colour by", style=LABEL),
-        "show": ipywidgets.Dropdown(options=[("all", ALL)], description="show", style=LABEL),
-        "across": ipywidgets.Dropdown(options=axes, description="across", style=LABEL),
-        "upwards": ipywidgets.Dropdown(options=axes, value=1, description="upwards", style=LABEL),
-        "draw as": ipywidgets.Dropdown(options=classes, description="draw as", style=LABEL),
-        "pointer": ipywidgets.Dropdown(
-            options=[("moves the map", "panZoom"), ("draws a lasso", "lasso")], description="pointer", style=LABEL
-        ),
-        "images": ipywidgets.Text(description="images", placeholder="numbers: 3, 17, 100-120", **typed),
-        "rectangle": ipywidgets.Text(description="rectangle", placeholder="left, right, bottom, top", **typed),
-        "page": ipywidgets.BoundedIntText(value=1, min=1, max=1, description="page", style=LABEL),
-    }
-    if dims == 2:
-        del choices["across"], choices["upwards"]
-    if not classes:
-        del choices["draw as"]
-    return choices | {
-        name: ipywidgets.Button(description=name, layout={"flex": "1 0 auto", "width": "auto"}) for name in BUTTONS
-    }
+    menus = {"colour by": groups, "show": [("all", ALL)]} | ({"across": axes, "upwards": axes} if dims > 2 else {})
+    menus |= ({"draw as": classes} if classes else {}) | {"pointer": POINTER}
+    made = {name: control(ipywidgets.Dropdown, name, options=options) for name, options in menus.items()}
+    if dims > 2:
+        made["upwards"].value = 1
+    for name, hint in TYPED.items():
+        made[name] = control(ipywidgets.Text, name, placeholder=hint, continuous_update=False)
+    return made | {"page": control(ipywidgets.BoundedIntText, "page", value=1, min=1, max=1)}
 
 
 def _nearest(points, point):
@@ -380,22 +330,11 @@ def _check_model(model, images, codes):
     return model
 
 
-def _classes(model, images):
+def _classes(model, names):
     """Names of the classes that the model draws; none if it draws codes alone."""
     if model is None or not draws_classes(model):
         return ()
-    names = images.class_names or tuple(map(str, range(model.n_classes)))
+    names = names or tuple(map(str, range(model.n_classes)))
     if len(names) != model.n_classes:
         raise ValueError(f"the model draws {model.n_classes} classes, the images have {len(names)}")
     return names
-
-
-def _check_view(view, codes):
-    if view is None and codes.shape[1] < 2:
-        raise ValueError("codes of one coordinate make no map: give a view (N, 2)")
-    if view is None:
-        return None
-    view = check_codes(view, "view").detach().cpu().float()
-    if view.shape != (len(codes), 2):
-        raise ValueError(f"view must have shape ({len(codes)}, 2), one row per image, got {tuple(view.shape)}")
-    return view

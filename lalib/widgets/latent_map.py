@@ -8,6 +8,7 @@ import torch
 import traitlets
 
 from lalib.widgets.groups import Groups
+from lalib.widgets.parts import STYLE
 
 HEIGHT = 500  # pixels
 KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
@@ -126,19 +127,7 @@ class LatentMap(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = """
-    .lalib-map { position: relative; padding: 4px; }
-    .lalib-map:focus { outline: 3px solid #0072B2; outline-offset: -3px; }
-    .lalib-tip { position: absolute; margin: 0; padding: 4px; width: 120px; background: #fff; border: 1px solid #555;
-      font-size: 12px; line-height: 1.3; text-align: center; pointer-events: none; white-space: pre-line; }
-    .lalib-tip[hidden] { display: none; }
-    .lalib-tip img { width: 84px; image-rendering: pixelated; }
-    .lalib-cross { position: absolute; width: 0; height: 0; pointer-events: none; }
-    .lalib-cross::before, .lalib-cross::after { content: ""; position: absolute; background: #222;
-      box-shadow: 0 0 0 1px #fff; }
-    .lalib-cross::before { left: -12px; top: -1px; width: 24px; height: 2px; }
-    .lalib-cross::after { left: -1px; top: -12px; width: 2px; height: 24px; }
-    """
+    _css = STYLE
 
     def __init__(
         self,

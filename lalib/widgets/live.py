@@ -1,7 +1,7 @@
 """Learning curves that grow while a comparison runs, and a comparison with buttons to pause and to stop it."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ipywidgets
 
@@ -10,7 +10,7 @@ from lalib.data.checks import LalibError
 from lalib.experiments.comparison import compare
 from lalib.figures.learning import VALUES
 from lalib.widgets.names import Names
-from lalib.widgets.parts import Sentence
+from lalib.widgets.parts import Sentence, button
 from lalib.widgets.plot import Plot
 
 
@@ -41,10 +41,9 @@ class LiveCurves(ipywidgets.VBox):
         self.sentence.value = f"{self.runs} runs are finished; seeds: {_listed(seeds)}. {self._ends(table)}."
 
     def _draw(self, table) -> None:
-        options = dict(self.options)
-        if options.get("strategies"):
-            there = set(table["strategy"])
-            options["strategies"] = [strategy for strategy in options["strategies"] if strategy in there]
+        options, wanted = dict(self.options), self.options.get("strategies")
+        if wanted is not None:
+            options["strategies"] = [strategy for strategy in wanted if (table["strategy"] == strategy).any()]
             if not options["strategies"]:
                 return
         if self.plot is None:
@@ -91,21 +90,19 @@ class Race(ipywidgets.VBox):
         self._changed = threading.Condition()  # of the state, which the buttons and the race both change
         self.sentence = Sentence(value="Nothing has run yet.")
         self.buttons = {
-            "start": self._button("Start", "play", self.start, "start, or go on after a pause or a stop"),
-            "pause": self._button("Pause", "pause", self.pause, "wait once the run in progress is done"),
-            "stop": self._button("Stop", "stop", self.stop, "end once the run in progress is done"),
+            "start": button(
+                "Start", self.start, icon="play", tooltip="start, or go on after a pause or a stop", layout={}
+            ),
+            "pause": button(
+                "Pause", self.pause, icon="pause", tooltip="wait once the run in progress is done", layout={}
+            ),
+            "stop": button("Stop", self.stop, icon="stop", tooltip="end once the run in progress is done", layout={}),
         }
         self.curves = LiveCurves(**self._curve_options)
         super().__init__([ipywidgets.HBox(list(self.buttons.values())), self.sentence, self.curves])
         self._show("ready", "Press Start.")
         if autostart:
             self.start()
-
-    @staticmethod
-    def _button(text: str, icon: str, action: Callable[[], None], tooltip: str) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=text, icon=icon, tooltip=tooltip)
-        button.on_click(lambda _: action())
-        return button
 
     def start(self) -> None:
         """Begin, or go on after pause() or stop(); nothing if it runs already."""
@@ -175,7 +172,6 @@ class Race(ipywidgets.VBox):
     def _show(self, state: str, words: str) -> None:
         self.state = state
         self.sentence.value = f"{state.capitalize()}. {words}"
-        moving = state in ("running", "pausing", "stopping")
         self.buttons["start"].disabled = state in ("running", "stopping", "finished")
         self.buttons["pause"].disabled = state != "running"
-        self.buttons["stop"].disabled = not (moving or state == "paused") or state == "stopping"
+        self.buttons["stop"].disabled = state not in ("running", "pausing", "paused")

@@ -2,6 +2,8 @@
 
 import anywidget
 
+from lalib.widgets.parts import STYLE
+
 
 class Names(anywidget.AnyWidget):
     """Invisible; put into a box, it names the sliders and the plots of the page, and shows where the keyboard is.
@@ -50,9 +52,4 @@ class Names(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = """
-    .jupyter-widgets :is(button, select, input, textarea, [role=slider], [role=textbox]):focus-visible,
-    .jupyter-button:focus-visible, .noUi-handle:focus-visible {
-      outline: 3px solid #0072b2 !important; outline-offset: 1px;
-    }
-    """
+    _css = STYLE

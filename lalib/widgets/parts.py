@@ -1,17 +1,42 @@
-"""What the widgets share: a sentence that screen readers announce, sliders with names, pictures and counts in words."""
+"""What the widgets share: controls with names, a sentence that screen readers announce, sliders of coordinates."""
 
-import html
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import anywidget
-import numpy as np
-import torch
+import ipywidgets
 import traitlets
 
-from lalib.figures.style import pixels, png
-
+STYLE = Path(__file__).with_name("widgets.css")
 LABEL = {"description_width": "118px"}
-SWATCH = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
+WRAP = {"flex_flow": "row wrap"}
+
+
+class Panel(ipywidgets.VBox):
+    """A box of widgets whose settings are in `controls`, by name."""
+
+    controls: Mapping[str, ipywidgets.DOMWidget]
+
+    def value(self, name: str):
+        """The value of a control."""
+        return self.controls[name].value
+
+
+def control(kind: type, name: str, **options) -> ipywidgets.DOMWidget:
+    """A control with a name in front of it, which is its label for screen readers, too."""
+    return kind(description=name, style=LABEL, **options)
+
+
+def button(name: str, act: Callable[[], None], **options) -> ipywidgets.Button:
+    """A button, as wide as its name, that calls act()."""
+    made = ipywidgets.Button(description=name, **{"layout": {"width": "auto"}} | options)
+    made.on_click(lambda _: act())
+    return made
+
+
+def row(*widgets: ipywidgets.DOMWidget, **layout: str) -> ipywidgets.HBox:
+    """The widgets side by side, where there is room for it."""
+    return ipywidgets.HBox(widgets, layout=WRAP | layout)
 
 
 class Sentence(anywidget.AnyWidget):
@@ -32,9 +57,7 @@ class Sentence(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = """
-    .lalib-sentence { font-size: 14px; line-height: 1.5; padding: 6px 4px; max-width: 70em; white-space: pre-line; }
-    """
+    _css = STYLE
 
 
 class Coordinates(anywidget.AnyWidget):
@@ -83,48 +106,9 @@ class Coordinates(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = """
-    .lalib-coordinates { max-height: 260px; overflow-y: auto; padding: 4px; }
-    .lalib-coordinates label { display: flex; align-items: center; gap: 8px; font-size: 13px; }
-    .lalib-coordinates span { flex: none; width: 7em; }
-    .lalib-coordinates input { flex: auto; min-width: 60px; }
-    .lalib-coordinates input:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
-    .lalib-coordinates output { flex: none; width: 4.5em; font-variant-numeric: tabular-nums; }
-    """
+    _css = STYLE
 
 
 def counted(n: int, what: str) -> str:
     """A number of things in words: "1 image", "1,200 images"."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def source(image: torch.Tensor, side: int) -> str:
-    """A data URI of an image (C, H, W), about `side` pixels wide."""
-    return png(pixels(image[None])[0], side)[1]
-
-
-def picture(image: torch.Tensor, caption: str, side: int, words: str | None = None) -> str:
-    """A <figure> of an image (C, H, W), `side` pixels wide, above its caption; words: what stands for it."""
-    caption, words = html.escape(caption), html.escape(words or caption, quote=True)
-    size = f"width:{side}px;image-rendering:pixelated"
-    return (
-        f'<figure style="margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3">'
-        f'<img src="{source(image, side)}" alt="{words}" style="{size}"><figcaption>{caption}</figcaption></figure>'
-    )
-
-
-def counts_table(
-    title: str, names: Sequence[str], colours: Sequence[str], totals: np.ndarray, counts: np.ndarray
-) -> str:
-    """A table that is a legend as well: colour and name of every group, its images, how many of them are selected."""
-    most = max(int(counts.max(initial=0)), 1)
-    left, right = (f'style="text-align:{side};padding:0 6px;white-space:nowrap"' for side in ("left", "right"))
-    head = f"<th></th><th {left}>{html.escape(title)}</th><th {right}>images</th><th {right}>selected</th><th></th>"
-    rows = [
-        f'<tr><td><span style="{SWATCH}{colour}"></span></td><td {left}>{html.escape(name)}</td>'
-        f"<td {right}>{total:,}</td><td {right}>{count:,}</td>"
-        f'<td {left}><div style="height:0.7em;background:#555;width:{50 * count / most:.0f}px"></div></td></tr>'
-        for name, colour, total, count in zip(names, colours, totals.tolist(), counts.tolist(), strict=True)
-    ]
-    style = "font-size:13px;line-height:1.35;max-height:330px;overflow-y:auto;display:block"
-    return f'<table style="{style}"><tr>{head}</tr>{"".join(rows)}</table>'

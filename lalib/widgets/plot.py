@@ -29,8 +29,8 @@ class Plot(anywidget.AnyWidget):
 
     figure: what is shown.
 
-    In place of plotly's FigureWidget, which brings 5 MB of JavaScript each. While a page is still reading those it is
-    deaf, after two seconds for good (anywidget 0.11), and a page that comes late lacks what has changed meanwhile.
+    It stands in place of plotly's FigureWidget. That sends 5 MB of JavaScript with every plot; a page that needs more
+    than two seconds to read them never hears of a change (anywidget 0.11).
     fixed: so many of the first traces are sent only if they differ from those shown.
     """
 

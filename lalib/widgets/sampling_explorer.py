@@ -1,37 +1,29 @@
-"""The sampling explorer: choose an autoencoder and one or two strategies, and see which images they pick.
-
-What is picked and how that is put into words are plain functions; SamplingExplorer only wires them to controls and
-pictures.
-"""
+"""The sampling explorer: choose an autoencoder and one or two strategies, and see which images they pick."""
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import ipywidgets
+import pandas as pd
+import plotly.graph_objects as go
 import torch
 
 from lalib import figures
-from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.data.door import check_codes
+from lalib.data.checks import LalibError, check_choice, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
-from lalib.figures.style import pixels, png
-from lalib.labelling import LabelStore
+from lalib.figures.maps import check_map
+from lalib.figures.marks import check_chosen, check_numbers, pixels, png
+from lalib.labelling.store import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.names import Names
-from lalib.widgets.parts import LABEL, Sentence, counted
+from lalib.widgets.parts import WRAP, Panel, Sentence, control, counted, row
 from lalib.widgets.plot import Plot
 from lalib.widgets.sampling_map import SamplingMap
 from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyControls
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
 
 MAX_N, THUMBNAILS = 1_000, 60
 FIRST, SECOND, BOTH = "the first's picks", "the second's picks", "the picks of both"
@@ -47,7 +39,7 @@ def sampling_explorer(
     second: str | None = None,
     n: int = 100,
     seed: int = 0,
-    comparison: "Mapping[str, pd.DataFrame] | None" = None,
+    comparison: Mapping[str, pd.DataFrame] | None = None,
     store: LabelStore | None = None,
 ) -> "SamplingExplorer":
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
@@ -66,23 +58,29 @@ def sampling_explorer(
     Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
     without random, without others, of several ratios, or with fewer than two seeds.
     """
+    count = len(check_type("images", images, ImageSet))
+    errors, comparison = ({} if each is None else each for each in (errors, comparison))
+    for name, each in (("codes", codes), ("errors", errors), ("comparison", comparison)):
+        check_type(name, each, Mapping)
     if not codes:
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
-    errors = dict(errors or {})
     for name in errors:
         check_choice("errors", name, codes)
-    places = {name: Places(_check_map(name, each, len(images)), errors.get(name)) for name, each in codes.items()}
+    places = {}
+    for name, each in codes.items():
+        known = None if name not in errors else check_numbers(errors[name], f"errors[{name!r}]", count)
+        places[name] = Places(check_map(each, f"codes[{name!r}]", count), known)
+    strategies = None if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
     offered = list(strategies or [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs])
     for name in (*offered, strategy):
         check_choice("strategy", name, STRATEGIES)
     check_choice("strategy", strategy, offered)
     second = NONE if second is None else check_choice("second", second, offered)
-    check_int("n", n, low=1, high=min(MAX_N, len(images)))
-    check_int("seed", seed, low=0, high=MAX_SEED)
-    saving = {check_choice("comparison", name, codes): _saving(table) for name, table in (comparison or {}).items()}
+    n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
+    saving = {check_choice("comparison", name, codes): _saving(table) for name, table in comparison.items()}
     chosen = (
-        StrategyControls(offered, strategy, seed, len(images)),
-        StrategyControls([NONE, *offered], second, seed, len(images), prefix="second "),
+        StrategyControls(offered, strategy, seed, count),
+        StrategyControls([NONE, *offered], second, seed, count, prefix="second "),
     )
     return SamplingExplorer(images, places, chosen, n, saving, store)
 
@@ -112,7 +110,7 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     )
 
 
-def worth_in_words(saving: "pd.DataFrame", strategy: str, n: int) -> str:
+def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
     """How many random labels those of a strategy are worth, by the number measured that is nearest to n.
 
     saving: what results.label_saving(table, labels="all") returns.
@@ -131,7 +129,7 @@ def worth_in_words(saving: "pd.DataFrame", strategy: str, n: int) -> str:
     )
 
 
-class SamplingExplorer(ipywidgets.VBox):
+class SamplingExplorer(Panel):
     """See sampling_explorer, which checks the arguments and builds the strategies' controls."""
 
     def __init__(self, images, places, strategies, n, saving, store):
@@ -140,20 +138,15 @@ class SamplingExplorer(ipywidgets.VBox):
         self.controls = _controls(list(places), n, len(images), *strategies)
         self.sentence = Sentence()
         self.map = SamplingMap(images, self._places().codes)
-        self.pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
+        self.pictures = row()
         self.sheets = [Sheet(images) for _ in strategies]
         self.exchange = Exchange(images, lambda: self.selection, store)
         shared = [self.controls["autoencoder"], self.controls["n"]]
         panel = ipywidgets.VBox([*shared, *strategies, self.controls["to label"]], layout={"width": "360px"})
-        top = ipywidgets.HBox([panel, self.map], layout={"flex_flow": "row wrap"})
-        super().__init__([top, self.sentence, self.exchange, self.pictures, Names()])
-        for name, control in self.controls.items():
-            control.observe(self._say if name == "to label" else self._update, names="value")
+        super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
+        for name, each in self.controls.items():
+            each.observe(self._say if name == "to label" else self._update, names="value")
         self._update()
-
-    def value(self, name: str):
-        """The value of a control."""
-        return self.controls[name].value
 
     @property
     def selection(self) -> torch.Tensor:
@@ -226,9 +219,9 @@ class Sheet(ipywidgets.HBox):
         (first,) = _histograms(images, [torch.arange(len(images))])
         self.histogram = None if first is None else Plot(first)
         pictures = [self.thumbnails] if first is None else [self.histogram, self.thumbnails]
-        super().__init__([self.heading, *pictures], layout={"flex_flow": "row wrap", "flex": "1 1 510px"})
+        super().__init__([self.heading, *pictures], layout=WRAP | {"flex": "1 1 510px"})
 
-    def show(self, name: str, index: torch.Tensor, histogram: "go.Figure | None") -> None:
+    def show(self, name: str, index: torch.Tensor, histogram: go.Figure | None) -> None:
         """Show the images at `index` (n,), and their histogram, if they have classes."""
         self.heading.value = f"<b>{name}</b>"
         self.thumbnails.value = _thumbnails(self.images, index)
@@ -236,25 +229,15 @@ class Sheet(ipywidgets.HBox):
             self.histogram.show(histogram)
 
 
-def _check_map(name, codes, n):
-    codes = check_codes(codes, f"codes[{name!r}]").detach().cpu()
-    if codes.shape != (n, 2):
-        raise ValueError(
-            f"codes[{name!r}] must have shape ({n}, 2), one row per image, got {tuple(codes.shape)}: "
-            "la.project(codes) makes wider ones two-dimensional"
-        )
-    return codes
-
-
 def _controls(names, n, n_images, first, second):
-    """The widgets by name; each has a description, which is also its label for screen readers."""
+    """The widgets by name."""
     count = {"value": n, "min": 1, "max": min(MAX_N, n_images), "continuous_update": False}
     return {
-        "autoencoder": ipywidgets.Dropdown(options=names, description="autoencoder", style=LABEL),
-        "n": ipywidgets.IntSlider(**count, description="n (images)", style=LABEL),
+        "autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=names),
+        "n": control(ipywidgets.IntSlider, "n (images)", **count),
         **first.controls,
         **{f"second {name}": control for name, control in second.controls.items()},
-        "to label": ipywidgets.Dropdown(options=(FIRST,), description="to label", style=LABEL),
+        "to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,)),
     }
 
 

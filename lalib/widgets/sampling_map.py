@@ -7,13 +7,14 @@ import plotly.graph_objects as go
 import torch
 
 from lalib.data.imageset import ImageSet
-from lalib.figures.maps import MANY_POINTS
-from lalib.figures.style import COLOURS, INK, apply_layout
+from lalib.figures.marks import points
+from lalib.figures.style import COLOURS, GREY, INK, apply_layout
 from lalib.widgets.plot import Plot
 
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
 MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other
 LINE = {"color": INK, "line": {"width": 1.6}}
+HOVER = {"hovertemplate": "image %{customdata}<extra></extra>"}
 
 
 class SamplingMap(Plot):
@@ -24,7 +25,13 @@ class SamplingMap(Plot):
     """
 
     def __init__(self, images: ImageSet, codes: torch.Tensor):
-        self.images, self.codes = images, codes
+        single = images.labels is not None and not images.multi_label
+        names, colours = (images.class_names, COLOURS) if single else (("",), (GREY,))
+        numbers = images.labels.numpy() if single else np.zeros(len(images))
+        self.codes, self.numbers, n = codes, numbers.astype(np.int16), len(names)
+        steps = [[(c + side) / n, colours[c % len(colours)]] for c in range(n) for side in (0, 1)]  # one per class
+        bar = {"tickvals": list(range(n)), "ticktext": list(names), "title": {"text": "class"}, "thickness": 16}
+        self.scale = {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": single, "colorbar": bar}
         fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
         fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
         fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
@@ -40,35 +47,13 @@ class SamplingMap(Plot):
         union = torch.cat([torch.empty(0, dtype=torch.int64), *picked.values()]).unique()
         fig.add_trace(self._coloured(union, showscale=False))
         for (name, index), mark in zip(picked.items(), MARKS, strict=False):
-            fig.add_trace(self._points(index, name=name, marker=mark | LINE, showlegend=True))
+            fig.add_trace(points(self.codes, index, **HOVER, name=name, marker=mark | LINE, showlegend=True))
         fig.update_layout(title_text=title, uirevision=title)  # a reader's zoom stays while the map does
         self.show(fig)
 
-    def _points(self, index, **look):
-        kind = go.Scattergl if len(self.codes) > MANY_POINTS else go.Scatter
-        x, y = self.codes[index].T.numpy()
-        words = {"customdata": index.numpy(), "hovertemplate": "image %{customdata}<extra></extra>"}
-        return kind(x=x, y=y, mode="markers", **words, **look)
-
     def _coloured(self, index, **marker):
-        color, shape = _look(self.images, index)
-        marker = _scale(self.images) | {"size": 6, "color": color, "symbol": shape} | marker
-        return self._points(index, marker=marker, showlegend=False)
-
-
-def _look(images, index):
-    """Colour numbers and marker shapes of the images at `index`, int16; all alike where images have no single class."""
-    if images.labels is None or images.multi_label:
-        return np.zeros(len(index), dtype=np.int16), 0
-    labels = images.labels[index].numpy().astype(np.int16)
-    return labels, np.array(PLOTLY_SYMBOLS, dtype=np.int16)[labels % len(PLOTLY_SYMBOLS)]
-
-
-def _scale(images):
-    """A stepped colour scale with one step per class, and its bar as the legend."""
-    if images.labels is None or images.multi_label:
-        return {"colorscale": [[0, "#777777"], [1, "#777777"]], "cmin": 0, "cmax": 1, "showscale": False}
-    n = images.n_classes
-    steps = [[(c + side) / n, COLOURS[c % len(COLOURS)]] for c in range(n) for side in (0, 1)]
-    bar = {"tickvals": list(range(n)), "ticktext": list(images.class_names), "title": {"text": "class"}}
-    return {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": True, "colorbar": bar | {"thickness": 16}}
+        """The images at `index`, in the colours and shapes of their classes."""
+        numbers = self.numbers[index.numpy()]
+        shapes = np.array(PLOTLY_SYMBOLS, dtype=np.int16)[numbers % len(PLOTLY_SYMBOLS)]
+        marker = self.scale | {"size": 6, "color": numbers, "symbol": shapes} | marker
+        return points(self.codes, index, **HOVER, marker=marker, showlegend=False)

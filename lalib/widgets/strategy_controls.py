@@ -10,7 +10,7 @@ from lalib.codes.neighbours import median_nn_distance
 from lalib.data.checks import keyword_defaults
 from lalib.strategies.matching import default_threshold
 from lalib.strategies.registry import STRATEGIES, select
-from lalib.widgets.parts import LABEL
+from lalib.widgets.parts import Panel, control
 
 NONE = "none"  # no strategy, or no threshold; not None, which a SelectionSlider cannot hold
 OPTIONS = ("threshold", "match", "clusters")
@@ -42,7 +42,7 @@ class Places:
         return select(strategy, self.codes, n, seed=seed, errors=self.errors, **options)
 
 
-class StrategyControls(ipywidgets.VBox):
+class StrategyControls(Panel):
     """A strategy and its options; `controls` by name: strategy, threshold, match, clusters, seed.
 
     prefix: stands before the names that a reader sees. The strategy may be "none" if that is among `strategies`.
@@ -52,28 +52,19 @@ class StrategyControls(ipywidgets.VBox):
 
     def __init__(self, strategies: list[str], strategy: str, seed: int, n_images: int, prefix: str = ""):
         multiples = [(NONE, NONE), *((f"{m:g} d", m) for m in THRESHOLDS)]
-        named = {name: {"description": prefix + name, "style": LABEL} for name in ("strategy", *OPTIONS, "seed")}
-        slider = {"continuous_update": False}
-        most = min(MAX_CLUSTERS, n_images)
-        self.controls = {
-            "strategy": ipywidgets.Dropdown(options=strategies, value=strategy, **named["strategy"]),
-            "threshold": ipywidgets.SelectionSlider(
-                options=multiples,
-                value=NONE,
-                tooltip="d: median distance to the nearest neighbour; none: the strategy's default",
-                **named["threshold"] | slider,
-            ),
-            "match": ipywidgets.Dropdown(options=["nearest", "all"], **named["match"]),
-            "clusters": ipywidgets.IntSlider(min(10, most), min=1, max=most, **named["clusters"] | slider),
-            "seed": ipywidgets.IntSlider(seed, min=0, max=MAX_SEED, **named["seed"] | slider),
+        hint = "d: median distance to the nearest neighbour; none: the strategy's default"
+        most, late = min(MAX_CLUSTERS, n_images), {"continuous_update": False}
+        kinds = {
+            "strategy": (ipywidgets.Dropdown, {"options": strategies, "value": strategy}),
+            "threshold": (ipywidgets.SelectionSlider, {"options": multiples, "value": NONE, "tooltip": hint} | late),
+            "match": (ipywidgets.Dropdown, {"options": ["nearest", "all"]}),
+            "clusters": (ipywidgets.IntSlider, {"value": min(10, most), "min": 1, "max": most} | late),
+            "seed": (ipywidgets.IntSlider, {"value": seed, "min": 0, "max": MAX_SEED} | late),
         }
+        self.controls = {name: control(kind, prefix + name, **look) for name, (kind, look) in kinds.items()}
         super().__init__(list(self.controls.values()))
         self.controls["strategy"].observe(self._offer, names="value")
         self._offer()
-
-    def value(self, name: str):
-        """The value of a control."""
-        return self.controls[name].value
 
     def _offer(self, _=None):
         """Only what the strategy takes is there to be set."""
@@ -98,6 +89,6 @@ class StrategyControls(ipywidgets.VBox):
         strategy = self.value("strategy")
         if strategy == NONE:
             return torch.empty(0, dtype=torch.int64)
-        chosen = {"threshold": self.threshold(places), "match": self.value("match"), "clusters": self.value("clusters")}
-        options = {name: chosen[name] for name in chosen if name in options_of(strategy)}
+        chosen = {name: self.value(name) for name in OPTIONS} | {"threshold": self.threshold(places)}
+        options = {name: value for name, value in chosen.items() if name in options_of(strategy)}
         return places.select(strategy, n, self.value("seed"), **options)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import ipywidgets
 import torch
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
-from lalib.labelling import LabelStore
+from lalib.labelling.store import LabelStore
 from lalib.models.autoencoders import Autoencoder
 from lalib.widgets.labeller import Labeller
 from lalib.widgets.latent_explorer import latent_explorer
-from lalib.widgets.parts import LABEL, Sentence, counted
+from lalib.widgets.parts import Sentence, button, control, counted
 from lalib.widgets.sampling_explorer import sampling_explorer
 
 N = 100  # images picked at first
@@ -38,14 +38,13 @@ class Workbench(ipywidgets.VBox):
         store: LabelStore,
         model: Autoencoder | None = None,
     ):
-        self.images, self.codes, self.store, self.model = images, codes, store, model
+        check_type("images", images, ImageSet)
+        self.images, self.codes, self.store, self.model = images, codes, check_type("store", store, LabelStore), model
         self.labeller, self._explorers = None, {}
-        self.who = ipywidgets.Dropdown(options=[STRATEGY, HAND], description="who chooses", style=LABEL)
-        self.place, self.sentence = ipywidgets.VBox(), Sentence()
-        self.button = ipywidgets.Button(icon="tags", button_style="primary", layout={"width": "240px"})
-        self.bench = ipywidgets.VBox()
+        self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
+        self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
+        self.button = button("", self.label, icon="tags", button_style="primary", layout={"width": "240px"})
         super().__init__([self.who, self.place, self.button, self.sentence, self.bench])
-        self.button.on_click(lambda _: self.label())
         self.who.observe(self._turn, names="value")
         self._turn()
         others = store.answers()
@@ -89,7 +88,7 @@ class Workbench(ipywidgets.VBox):
         )
 
     def _turn(self, _=None):
-        """Show the explorer that was chosen; it is made when that is first so, as a map in no place has no size."""
+        """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
         if self.who.value not in self._explorers:
             made = self._explorers[self.who.value] = self._explore()
             made.sentence.observe(self._count, names="value")

@@ -11,7 +11,8 @@ from PIL import Image
 
 import lalib as la
 from lalib.codes.coding import LatentGrid
-from lalib.figures.style import COLOURS, SYMBOLS, pixels
+from lalib.figures.marks import pixels
+from lalib.figures.style import COLOURS, SYMBOLS
 from lalib.training.fitting import History
 
 
@@ -184,9 +185,9 @@ def test_maps_side_by_side_keep_one_legend(digits, codes, picks):
         (lambda c, i: la.figures.latent_map(c, i, selected=[-1]), ValueError, "0 to 1437, got -1"),
         (lambda c, i: la.figures.latent_map(c, i, selected=[0.5]), TypeError, "whole numbers"),
         (lambda c, i: la.figures.latent_map(c, i, selected=[[1]]), ValueError, r"shape \(n,\)"),
-        (lambda c, i: la.figures.latent_map(c, c), ValueError, "labels must be whole numbers"),
+        (lambda c, i: la.figures.latent_map(c, c), ValueError, r"labels \(n, C\) must be 0 or 1"),
         (
-            lambda c, i: la.figures.latent_map(c, i.labels[:, None] == 1, color="class"),
+            lambda c, i: la.figures.latent_map(c, i.labels[:, None] == torch.arange(10), color="class"),
             ValueError,
             "color=images.labels",
         ),
@@ -419,7 +420,7 @@ def test_relation_tells_the_rank_correlation():
         (lambda: la.figures.comparison(results()[:0]), "must have rows"),
         (lambda: la.figures.comparison(results(pool="x"), facets=["pool", "low", "high"]), "at most two"),
         (lambda: la.figures.comparison(pd.concat([results(pool=p) for p in "xy"])), r"facets=.'pool'"),
-        (lambda: la.figures.confusion(torch.tensor([0]), torch.tensor([0, 1])), r"shape \(N,\)"),
+        (lambda: la.figures.confusion(torch.tensor([0]), torch.tensor([0, 1])), r"predicted must have shape \(1,\)"),
         (lambda: la.figures.confusion(torch.tensor([2]), torch.tensor([0]), ["a", "b"]), "all 3 classes"),
         (lambda: la.figures.confusion_matrix(torch.eye(3), ["a"]), "class_names must name all 3 classes, got 1 names"),
         (lambda: la.figures.confusion_matrix(torch.zeros(3, 3)), r"counts must have shape \(C, C\) and not all be 0"),
