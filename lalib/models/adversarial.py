@@ -102,7 +102,7 @@ class VAAL(_Deceiving, VAE):
         **options,
     ):
         super().__init__(image_shape, latent_dim, seed=seed, **options)
-        self.adversarial = self.config["adversarial"] = check_number("adversarial", adversarial, low=0)
+        self.adversarial = check_number("adversarial", adversarial, low=0)
         self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=seed)
 
     def condition(self, x: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class TAVAAL(VAAL):
 
     def __init__(self, predictor: Trainable, latent_dim: int = 32, **options):
         super().__init__(predictor.image_shape, latent_dim, **options)
-        self.predictor = predictor
+        self.predictor, self.n_classes, self.class_names = predictor, predictor.n_classes, predictor.class_names
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -175,7 +175,7 @@ class M2VAAL(_Deceiving, M2):
         super().__init__(image_shape, n_classes, seed=seed, **options)
         self.adversarial = check_number("adversarial", adversarial, low=0)
         self.sees = check_choice("sees", sees, ["z", "zy"])
-        self.discriminator = Discriminator(self.latent_dim + (n_classes if sees == "zy" else 0), seed=seed)
+        self.discriminator = Discriminator(self.latent_dim + (self.n_classes if sees == "zy" else 0), seed=seed)
 
     def seen(self, x: Tensor) -> Tensor:
         y = torch.softmax(self(x).float(), dim=1)

@@ -18,7 +18,7 @@ from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 from lalib.models.losses import RECONSTRUCTION, batch_affinities, perplexity_rows, symmetric, tsne_kl
-from lalib.models.networks import PRESETS, Batch, ClippedLinear, Trainable, eval_mode, preset_rate
+from lalib.models.networks import PRESETS, Batch, ClippedLinear, Trainable, check_shape, eval_mode, preset_rate
 from lalib.models.priors import MixturePrior, NormalPrior, VampPrior, draw_gaussian
 
 COMPONENTS = 50  # of a prior with several, unless given
@@ -49,20 +49,12 @@ class Autoencoder(Trainable):
         super().__init__()
         self.image_shape = check_shape(image_shape)
         self.latent_dim = check_int("latent_dim", latent_dim, low=1)
-        build = PRESETS[check_choice("preset", preset, PRESETS)]
+        self.preset = check_choice("preset", preset, PRESETS)
         self.representation = check_choice("representation", representation, REPRESENTATIONS)
         self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTION)
-        self.config = {
-            "image_shape": list(self.image_shape),
-            "latent_dim": self.latent_dim,
-            "preset": preset,
-            "representation": representation,
-            "reconstruction": reconstruction,
-        }
-        self.seed = seed
-        self.learning_rate = preset_rate(preset)
-        with seeded(seed, "weights"):
-            self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim + self.conditions)
+        self.seed, self.learning_rate = check_int("seed", seed, low=0), preset_rate(preset)
+        with seeded(self.seed, "weights"):
+            self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.conditions)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
         self.activation = REPRESENTATIONS[representation]()
         if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle
@@ -138,10 +130,9 @@ class VAE(Autoencoder):
     ):
         super().__init__(image_shape, latent_dim, **options)
         self.beta = check_number("beta", beta, low=0)
-        self.config["beta"] = self.beta
         self.prior = PRIORS[check_choice("prior", prior, PRIORS)](self, components)
-        if prior != "normal":  # without them a plain VAE is named as it ever was, and its finished runs are found
-            self.config |= {"prior": prior, "components": self.prior.components}
+        if prior != "normal":  # so that the config of a plain VAE stays what it was, and its finished runs are found
+            self.prior_name, self.components = prior, self.prior.components
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -274,13 +265,6 @@ class _TSNETerm(Autoencoder):
         self.spread = check_number("spread", spread, low=0)
         self.batch_size = check_int("batch_size", batch_size, low=4)
         self._check_batch(self.batch_size)
-        self.config |= {
-            "perplexity": self.perplexity,
-            "tsne_weight": self.tsne_weight,
-            "affinities": affinities,
-            "spread": self.spread,
-            "batch_size": self.batch_size,
-        }
         self.neighbourhoods = Neighbourhoods(self.perplexity)
 
     def _check_batch(self, size: int) -> None:
@@ -324,11 +308,3 @@ class VariationalTSNEAE(_TSNETerm, VAE):
 
 
 MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}  # trained without labels
-
-
-def check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """`image_shape` as (C, H, W) that a trunk can take: C of 1 or 3, H and W of at least 8."""
-    shape = tuple(check_int("image_shape", size) for size in image_shape)
-    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
-        raise ValueError(f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}")
-    return shape

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
-from lalib.data.door import check_labels
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import Autoencoder
@@ -28,9 +27,13 @@ from lalib.models.networks import (
     Batch,
     Residual,
     Trainable,
+    check_inputs,
+    check_shape,
+    check_targets,
     in_blocks,
     mlp,
     resnet18,
+    seeded_dropout,
 )
 from lalib.models.views import RandomViews
 
@@ -125,11 +128,11 @@ class CNNClassifier(Classifier):
         seed: int = 0,
     ):
         super().__init__(n_classes, multi_label)
-        self.image_shape = tuple(image_shape)
-        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "network": network}
-        self.config |= {"dropout": dropout, "multi_label": multi_label}
+        self.image_shape = check_shape(image_shape)
+        self.network_name = check_choice("network", network, CNNS)
+        self.dropout = check_number("dropout", dropout, low=0, high=1)
         with seeded(seed, "weights"):
-            self.network = CNNS[check_choice("network", network, CNNS)](image_shape, self.n_classes, dropout)
+            self.network = CNNS[network](self.image_shape, self.n_classes, self.dropout)
 
 
 class ResNetClassifier(Classifier):
@@ -153,7 +156,7 @@ class ResNetClassifier(Classifier):
         seed: int = 0,
     ):
         super().__init__(n_classes, multi_label)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = check_shape(image_shape)
         with seeded(seed, "weights"):
             self.network, self.origin = resnet18(self.n_classes, weights)
 
@@ -190,17 +193,15 @@ class MLPClassifier(Classifier):
         seed: int = 0,
     ):
         super().__init__(n_classes, multi_label)
-        latent_dim = check_int("latent_dim", latent_dim, low=1)
-        self.config = {"latent_dim": latent_dim, "n_classes": self.n_classes, "hidden": list(hidden)}
-        self.config |= {"dropout": dropout, "multi_label": multi_label}
-        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.latent_dim = self.code_dim = check_int("latent_dim", latent_dim, low=1)
+        self.hidden = tuple(check_int("hidden", size, low=1) for size in hidden)
+        self.dropout = check_number("dropout", dropout, low=0, high=1)
+        self.register_buffer("mean", torch.zeros(self.latent_dim))
         self.register_buffer("scale", torch.ones(()))
         with seeded(seed, "weights"):
-            self.network = mlp(latent_dim, self.n_classes, hidden, dropout)
+            self.network = mlp(self.latent_dim, self.n_classes, self.hidden, self.dropout)
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        if x.shape[1:] != self.mean.shape:
-            raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))
         scale = (x - self.mean).square().mean().sqrt()
         self.scale.copy_(torch.where(scale > 1e-6 * x.abs().max(), scale, 1))  # a single code has no spread
@@ -234,13 +235,12 @@ class EncoderClassifier(Classifier):
         super().__init__(n_classes)
         self.mode = check_choice("mode", mode, ["frozen", "fine-tuned", "scratch"])
         self.trunk_rate = check_number("trunk_rate", trunk_rate, low=0)
+        self.hidden, self.dropout = check_int("hidden", hidden, low=1), check_number("dropout", dropout, low=0, high=1)
         self.image_shape = autoencoder.image_shape
-        source = autoencoder
-        if mode == "scratch":
-            source = type(autoencoder)(**{**autoencoder.config, "seed": seed})
+        source = autoencoder if mode != "scratch" else type(autoencoder)(**autoencoder.config | {"seed": seed})
         self.trunk = copy.deepcopy(source.trunk).requires_grad_(mode != "frozen")
         with seeded(seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
-            self.network = mlp(autoencoder.head.in_features, self.n_classes, (hidden,), dropout)
+            self.network = mlp(autoencoder.head.in_features, self.n_classes, (self.hidden,), self.dropout)
 
     def layers(self) -> Iterable[nn.Module]:
         return (*self.trunk, *self.network)
@@ -255,12 +255,13 @@ class EncoderClassifier(Classifier):
 
 def predict_proba(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, of images or codes (N, L); rows sum to 1 if not multi_label."""
-    return _apply(classifier, lambda x: classifier.probabilities(classifier(x).float()), inputs, batch_size)
+    x = check_inputs(classifier, inputs)
+    return in_blocks(classifier, lambda x: classifier.probabilities(classifier(x).float()), x, batch_size)
 
 
 def last_features(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """What the last hidden block says of images or codes, (N, F) float32 on the CPU."""
-    return _apply(classifier, classifier.features, inputs, batch_size)
+    return in_blocks(classifier, classifier.features, check_inputs(classifier, inputs), batch_size)
 
 
 def mc_dropout_proba(
@@ -270,32 +271,28 @@ def mc_dropout_proba(
     dropouts = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     if not dropouts:
         raise LalibError(f"MC-dropout needs a classifier with dropout, got a {type(classifier).__name__} without any")
-    check_int("passes", passes, low=1)
+    passes = check_int("passes", passes, low=1)
 
     def stochastic(x):
         for module in dropouts:
             module.train()
         return classifier.probabilities(classifier(x).float())
 
-    with seeded(seed, "mc-dropout"):
-        return torch.stack([_apply(classifier, stochastic, inputs, batch_size) for _ in range(passes)])
-
-
-def _apply(classifier, function, inputs, batch_size):
-    x = inputs.images if isinstance(inputs, ImageSet) else inputs
-    expected = getattr(classifier, "image_shape", None)
-    if expected is not None and tuple(x.shape[1:]) != expected:
-        raise ValueError(f"the classifier takes images of shape {expected}, got {tuple(x.shape[1:])}")
-    return in_blocks(classifier, function, x, batch_size)
+    x = check_inputs(classifier, inputs)
+    with seeded_dropout(classifier, seed, "mc-dropout"):
+        return torch.stack([in_blocks(classifier, stochastic, x, batch_size) for _ in range(passes)])
 
 
 def accuracy(classifier: Classifier, inputs: ImageSet | Tensor, labels: Tensor | None = None) -> float:
     """Share of inputs whose most probable class is their label, in [0, 1]; labels (N,) default to the image set's.
 
-    With labels (N, C) of 0 and 1: the share of them on the right side of probability 1/2.
+    An ImageSet's classes and the model's are matched by name, in whatever order the set has them; one that the model
+    does not know is a ValueError. With labels (N, C) of 0 and 1: the share of them on the right side of probability
+    1/2. LalibError without labels.
     """
-    labels = inputs.labels if labels is None else labels
+    names = inputs.class_names if isinstance(inputs, ImageSet) else ()
+    labels = getattr(inputs, "labels", None) if labels is None else labels
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
-    labels = torch.as_tensor(labels).cpu() if classifier.multi_label else check_labels(labels, len(inputs)).cpu()
+    labels = check_targets(classifier, labels, len(inputs), names).cpu()
     return float(_hits(predict_proba(classifier, inputs), labels).float().mean())

@@ -50,7 +50,6 @@ class ConditionalVAE(VAE):
         self.conditions = self.n_classes = check_int("n_classes", n_classes, low=2)  # read where layers are built
         super().__init__(image_shape, latent_dim, **options)
         self.label_dropout = check_number("label_dropout", label_dropout, low=0, high=1)
-        self.config |= {"n_classes": self.n_classes, "label_dropout": self.label_dropout}
         with seeded(self.seed, "classes"):
             self.film = nn.Linear(self.n_classes, 2 * self.head.in_features, bias=False)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, check_int, check_number
 from lalib.data.seeds import seeded
 from lalib.models.classifiers import Classifier
 from lalib.models.losses import pair_loss
@@ -39,16 +39,17 @@ class LossPredictor(Trainable):
         seed: int = 0,
     ):
         super().__init__()
-        self.classifier, self.weight, self.detach_after = classifier, weight, detach_after
-        self.image_shape = getattr(classifier, "image_shape", None)
-        self.n_classes, self.multi_label = classifier.n_classes, classifier.multi_label
+        self.classifier, self.weight = classifier, check_number("weight", weight, low=0)
+        self.width, self.detach_after = check_int("width", width, low=1), check_int("detach_after", detach_after, low=0)
+        for name in ("image_shape", "code_dim", "n_classes", "multi_label", "class_names"):
+            setattr(self, name, getattr(classifier, name))
         sizes = in_blocks(
             classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
         )
         extra = 0 if codes is None else codes.shape[1]
         with seeded(seed, "loss head"):
-            self.blocks = nn.ModuleList(nn.Linear(int(size), width) for size in sizes[0])
-            self.last = nn.Linear(width * len(self.blocks) + extra, 1)
+            self.blocks = nn.ModuleList(nn.Linear(int(size), self.width) for size in sizes[0])
+            self.last = nn.Linear(self.width * len(self.blocks) + extra, 1)
         self.register_buffer("codes", codes)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 

@@ -16,28 +16,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
-from lalib.data.door import check_labels
+from lalib.data.door import check_index, check_labels
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
-from lalib.models.autoencoders import VAE, check_shape
+from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
-from lalib.models.networks import PRESETS, UNKNOWN, Batch, Trainable, eval_mode, mlp, preset_rate
+from lalib.models.networks import PRESETS, UNKNOWN, Batch, Trainable, check_shape, eval_mode, mlp, preset_rate
 from lalib.models.views import LIMITS, RandomViews
 
 
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
     """Labels (n,) int64: those given at `index` (M,), UNKNOWN elsewhere: what `fit` hands to a model of this module.
 
-    ValueError for an index that is not of M different images out of n.
+    ValueError for an index that is not of M different images out of n, or labels that are not M; TypeError for what is
+    no whole number.
     """
-    partial, index = torch.full((n,), UNKNOWN, dtype=torch.int64), torch.as_tensor(index).cpu()
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
-        raise ValueError(f"index must lie in 0 to {n - 1}, got {int(index.min())} to {int(index.max())}")
-    if len(index.unique()) < len(index):
-        raise ValueError(f"index must be distinct, got {len(index)} indices of {len(index.unique())} images")
-    partial[index] = check_labels(labels, len(index)).long().cpu()
+    index = check_index(index, check_int("n", n, low=1), distinct=True)
+    partial = torch.full((int(n),), UNKNOWN, dtype=torch.int64)
+    partial[index] = check_labels(labels, len(index)).cpu()
     return partial
 
 
@@ -180,14 +178,14 @@ class M2(_Generative):
     ):
         super().__init__(n_classes, latent_dim, class_weight, multi_label)
         self.image_shape = check_shape(image_shape)
-        self.learning_rate = preset_rate(preset)
-        build = PRESETS[check_choice("preset", preset, PRESETS)]
-        self.classifier = classifier or CNNClassifier(self.image_shape, n_classes, seed=seed)
-        if self.classifier.n_classes != n_classes:
+        self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), preset_rate(preset)
+        self.classifier = classifier or CNNClassifier(self.image_shape, self.n_classes, seed=seed)
+        if self.classifier.n_classes != self.n_classes:
             raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
+        self.class_names = self.classifier.class_names
         with seeded(seed, "weights"):
-            self.trunk, features, self.decoder = build(self.image_shape, latent_dim + n_classes)
-            self.head = mlp(features + n_classes, 2 * latent_dim, (256,))
+            self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.n_classes)
+            self.head = mlp(features + self.n_classes, 2 * self.latent_dim, (256,))
 
     def nll(self, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return bernoulli_nll(self.decoder(torch.cat([z, y], dim=1)).float(), v)
@@ -213,8 +211,6 @@ class M1M2(_Generative):
     Differs: the mean codes of M1 are modelled, the paper draws them from q(z|x) anew in every epoch.
     """
 
-    image_shape = None
-
     def __init__(
         self,
         code_dim: int,
@@ -227,12 +223,12 @@ class M1M2(_Generative):
         seed: int = 0,
     ):
         super().__init__(n_classes, latent_dim, class_weight, multi_label)
-        check_int("hidden", hidden, low=1)
-        self.classifier = MLPClassifier(code_dim, n_classes, hidden=(hidden,), seed=seed)
+        self.code_dim, self.hidden = check_int("code_dim", code_dim, low=1), check_int("hidden", hidden, low=1)
+        self.classifier = MLPClassifier(self.code_dim, self.n_classes, hidden=(self.hidden,), seed=seed)
         with seeded(seed, "weights"):
-            self.trunk = nn.Sequential(nn.Linear(code_dim, hidden), nn.ReLU())
-            self.head = mlp(hidden + n_classes, 2 * latent_dim, (hidden,))
-            self.decoder = mlp(latent_dim + n_classes, 2 * code_dim, (hidden,))
+            self.trunk = nn.Sequential(nn.Linear(self.code_dim, self.hidden), nn.ReLU())
+            self.head = mlp(self.hidden + self.n_classes, 2 * self.latent_dim, (self.hidden,))
+            self.decoder = mlp(self.latent_dim + self.n_classes, 2 * self.code_dim, (self.hidden,))
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -276,10 +272,9 @@ class FixMatch(PartlyLabelled, Classifier):
         self.image_shape = check_shape(image_shape)
         self.threshold = check_number("threshold", threshold, low=0, high=1)
         self.weight = check_number("weight", weight, low=0)
-        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "threshold": self.threshold}
-        self.config |= {"weight": self.weight, "width": width, "dropout": dropout}
+        self.width, self.dropout = check_int("width", width, low=1), check_number("dropout", dropout, low=0, high=1)
         encoder = ContrastiveEncoder(self.image_shape, width=width, seed=seed)
-        self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=seed)
+        self.classifier = EncoderClassifier(encoder, self.n_classes, mode="scratch", dropout=dropout, seed=seed)
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return self.classifier.activations(x)
@@ -333,7 +328,6 @@ class ClassPriorVAE(PartlyLabelled, VAE):
         self.n_classes = check_int("n_classes", n_classes, low=2)
         super().__init__(image_shape, latent_dim, prior="mixture", components=self.n_classes, **options)
         self.class_weight = check_number("class_weight", class_weight, low=0)
-        self.config |= {"n_classes": self.n_classes, "class_weight": self.class_weight}
 
     def weights(self) -> dict[str, float]:
         return {**super().weights(), "class": self.class_weight}

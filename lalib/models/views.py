@@ -50,7 +50,7 @@ class RandomViews:
 
     def __post_init__(self):
         for name, high in LIMITS.items():
-            check_number(name, getattr(self, name), low=0, high=high)
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low=0, high=high))
         if not isinstance(self.flip, bool):
             raise TypeError(f"flip must be True or False, got {self.flip!r}")
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, resolve_device
-from lalib.data.door import check_codes, check_labels
 from lalib.data.imageset import ImageSet
-from lalib.data.seeds import generator, seeded
-from lalib.models.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
+from lalib.data.seeds import generator
+from lalib.models.networks import Batch, Trainable, check_inputs, check_targets, eval_mode, seeded_dropout, to_input
 from lalib.training import checkpoints
 
 SCHEDULES = {  # share of the learning rate by the share of the epochs that are done
@@ -80,24 +79,14 @@ def fit(
     Raises ValueError and TypeError for bad arguments; LalibError when loss or weights stop being finite, and for a
     checkpoint that is damaged, of another run or of more than `epochs` epochs.
     """
-    check_int("epochs", epochs, low=1)
-    check_int("seed", seed, low=0)
-    learning_rate = check_number(
-        "learning_rate", model.learning_rate if learning_rate is None else learning_rate, low=0
-    )
-    check_number("weight_decay", weight_decay, low=0)
+    course = Course(model, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
+    epochs, seed = course.epochs, check_int("seed", seed, low=0)
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: give validation=")
     patience = epochs if patience is None else check_int("patience", patience, low=1)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
-    build = functools.partial(
-        OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)], weight_decay=weight_decay, fused=True
-    )
-    check_choice("schedule", schedule, SCHEDULES)
-    run = _Run(
-        model, data, validation, batch_size, learning_rate, build, (schedule, epochs), seed, resolve_device(device)
-    )
+    run = _Run(model, data, validation, course, seed, resolve_device(device))
     try:
         if resume and Path(checkpoint).exists():
             run.restore(Path(checkpoint), epochs)
@@ -122,28 +111,50 @@ def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settin
         raise KeyboardInterrupt
 
 
-def scheduled(optimizer: torch.optim.Optimizer, rates: list[float], schedule: str, epochs: int, epoch: int) -> None:
-    """Set the learning rates of an epoch (1-based); rates: those of its groups at the start."""
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * SCHEDULES[schedule]((epoch - 1) / epochs)
+class Course:
+    """How a model is trained: the settings of `fit`, checked, and from `start` on the optimiser."""
+
+    def __init__(self, model: Trainable, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule):
+        rate = model.learning_rate if learning_rate is None else learning_rate
+        self.epochs = check_int("epochs", epochs, low=1)
+        self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
+        self.learning_rate = check_number("learning_rate", rate, low=0)
+        self.weight_decay = check_number("weight_decay", weight_decay, low=0)
+        self.build = OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)]
+        self.schedule = check_choice("schedule", schedule, SCHEDULES)
+
+    def start(self, groups: list[dict]) -> None:
+        """Make the optimiser of these groups of parameters, each with its learning rate."""
+        self.optimizer = self.build(groups, weight_decay=self.weight_decay, fused=True)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def begin(self, epoch: int) -> None:
+        """Set the learning rates of an epoch (1-based)."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * SCHEDULES[self.schedule]((epoch - 1) / self.epochs)
 
 
 class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
-    def __init__(self, model, data, validation, batch_size, learning_rate, optimizer, schedule, seed, device):
-        self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
-        self.data = [checked_pair(part, model) for part in (data, validation) if part is not None]
-        self.model, self.seed, self.device = model.to(device), seed, device
+    def __init__(self, model, data, validation, course, seed, device):
+        names = _class_names(model, data)
+        self.data = [checked_pair(data, model, names if model.class_names else ())]
+        self.data += [] if validation is None else [checked_pair(validation, model, names)]
+        (self.x, self.y), *rest = (_place(pair, device) for pair in self.data)
+        self.validation = rest[0] if rest else None
+        self.course, self.seed, self.device = course, seed, device
+        model.to(
+            self.x.device
+        )  # which may not be `device`: what the model keeps of the data is computed where they lie
+        self.history, self.best = History(), _snapshot(model)
+        model.prepare(self.x, self.y)
+        self.model = model.to(device)
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
-        self.x, self.y = _place(self.data[0], device)
-        self.validation = None if validation is None else _place(self.data[1], device)
-        self.optimizer = optimizer(model.parameter_groups(learning_rate))
-        self.rates, self.schedule = [group["lr"] for group in self.optimizer.param_groups], schedule
-        self.history = History()
-        self.best = _snapshot(model)
-        model.prepare(self.x, self.y)
+        course.start(model.parameter_groups(course.learning_rate))
+        if self.y is not None:
+            model.remember(names)
 
     def epoch(self, epoch: int) -> None:
         """Train one epoch, evaluate, record, and keep the weights if they are the best so far."""
@@ -151,10 +162,10 @@ class _Run:
         order = generator(self.seed, "batches", epoch)
         noise = generator(self.seed, "noise", epoch, device=self.device)
         self.model.train()
-        scheduled(self.optimizer, self.rates, *self.schedule, epoch)
+        self.course.begin(epoch)
         totals, seen = {}, 0
-        with seeded(self.seed, "dropout", epoch):
-            for index in self.model.batches(len(self.x), self.batch_size, generator=order):
+        with seeded_dropout(self.model, self.seed, "dropout", epoch):
+            for index in self.model.batches(len(self.x), self.course.batch_size, generator=order):
                 terms = self._step(index.to(self.x.device), noise)
                 seen += len(index)
                 for name, value in terms.items():
@@ -168,11 +179,11 @@ class _Run:
 
     def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
         batch = Batch(to_input(self.x[index], self.device), self._labels(self.y, index), index)
-        with _autocast(self.device):
+        with _autocast(batch.x):
             terms = self.model.loss(batch, generator=noise)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.course.optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
-        self.optimizer.step()
+        self.course.optimizer.step()
         return terms
 
     def _labels(self, y: Tensor | None, index: Tensor | slice) -> Tensor | None:
@@ -185,15 +196,15 @@ class _Run:
         for start in range(0, len(x), 1024):
             part = slice(start, start + 1024)
             inputs = to_input(x[part], self.device)
-            with eval_mode(self.model), _autocast(self.device):
+            with eval_mode(self.model), _autocast(inputs):
                 terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
             for name, value in terms.items():
-                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(value) * len(inputs)
-        return {name: total / len(x) for name, total in totals.items()}
+                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + value.double() * len(inputs)
+        return {name: float(total) / len(x) for name, total in totals.items()}
 
     def _keep(self, row: dict) -> None:
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
-        if not all(bool(value.sum().isfinite()) for value in self.model.parameters()):
+        if not torch.stack([value.detach().sum().isfinite() for value in self.model.parameters()]).all():
             bad.append("weights are not finite")
         if bad:
             raise LalibError(
@@ -209,30 +220,31 @@ class _Run:
     @functools.cached_property
     def settings(self) -> dict:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
-        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
-        groups = [list(pair) for pair in zip(self.rates, decays, strict=True)]
+        course = self.course
+        decays = [group["weight_decay"] for group in course.optimizer.param_groups]
+        groups = [list(pair) for pair in zip(course.rates, decays, strict=True)]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
         data = checkpoints.digest({name: part for name, part in tensors.items() if part is not None})
-        common = {"seed": self.seed, "batch_size": self.batch_size, "optimizer": type(self.optimizer).__name__}
-        name, epochs = self.schedule
-        common |= {} if name == "constant" else {"schedule": name, "epochs": epochs}
+        common = {"seed": self.seed, "batch_size": course.batch_size, "optimizer": type(course.optimizer).__name__}
+        common |= {} if course.schedule == "constant" else {"schedule": course.schedule, "epochs": course.epochs}
         return {**common, "groups": groups, "data": data}
+
+    def _header(self) -> dict:
+        return checkpoints.header(self.model) | {"settings": self.settings}
 
     def write(self, path: Path) -> None:
         state = {f"model.{name}": value for name, value in self.best.items()}
         state |= {f"last.{name}": value for name, value in self.model.state_dict().items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
+        for i, slots in self.course.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
         history = {"epochs": self.history.epochs, "best_epoch": self.history.best_epoch}
-        checkpoints.write(path, state, checkpoints.header(self.model) | {"settings": self.settings, "history": history})
+        checkpoints.write(path, state, self._header() | {"history": history})
 
     def restore(self, path: Path, epochs: int) -> None:
         header, state = checkpoints.read(path)
-        there, here = (
-            checkpoints.identity(header),
-            checkpoints.identity(checkpoints.header(self.model) | {"settings": self.settings}),
-        )
-        other = [f"{key} is {there.get(key)!r}, here {here.get(key)!r}" for key in here if there.get(key) != here[key]]
+        there, here = checkpoints.identity(header), checkpoints.identity(self._header())
+        same = {key: there.get(key, None if key in self.settings else value) == value for key, value in here.items()}
+        other = [f"{key} is {there.get(key)!r}, here {here[key]!r}" for key in here if not same[key]]
         if other:
             raise LalibError(f"{path} is of another run: its {', its '.join(other)}")
         done = len(header["history"]["epochs"])
@@ -251,36 +263,34 @@ class _Run:
         for key, value in state.items():
             i, name = key.split(".", 1)
             slots.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.course.optimizer.load_state_dict({**self.course.optimizer.state_dict(), "state": slots})
 
 
 def _snapshot(model: Trainable) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def checked_pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
-    """(inputs, labels) of what `fit` was given, checked."""
-    expected = getattr(model, "image_shape", None)
+def _class_names(model: Trainable, data) -> tuple[str, ...]:
+    """The model's class names; where it has more classes than names, those of the training set come after them."""
+    images = data[0] if isinstance(data, tuple | list) and len(data) else data
+    new = [name for name in getattr(images, "class_names", ()) if name not in model.class_names]
+    return (*model.class_names, *new)[: model.n_classes or 0]
+
+
+def checked_pair(
+    data: ImageSet | tuple[ImageSet | Tensor, Tensor], model: Trainable, names: tuple[str, ...] | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """(inputs, labels) of what `fit` was given, checked; labels are numbered as in `names`, by default the model's."""
     pair = isinstance(data, tuple | list) and len(data) == 2
-    inputs, y = (data, getattr(data, "labels", None)) if not pair else data
-    if not isinstance(inputs, ImageSet) and (expected is not None or not pair):
-        wanted = "a pair (codes, labels)" if expected is None else "an ImageSet"
+    inputs, y = data if pair else (data, getattr(data, "labels", None))
+    if not isinstance(inputs, ImageSet) and (model.image_shape is not None or not pair):
+        wanted = "a pair (codes, labels)" if model.image_shape is None else "an ImageSet"
         raise TypeError(f"{type(model).__name__} trains on {wanted}, got {type(data).__name__}")
-    if isinstance(inputs, ImageSet) and expected is not None and tuple(expected) != inputs.image_shape:
-        raise ValueError(f"the model takes images of shape {expected}, got {inputs.image_shape} from {inputs.source}")
-    x = inputs.images if isinstance(inputs, ImageSet) else check_codes(inputs, "inputs")
-    if y is None or (isinstance(data, ImageSet) and data.multi_label):
+    x = check_inputs(model, inputs)
+    several = not pair and data.multi_label and not model.multi_label  # which the model refuses if it asks for labels
+    if y is None or several:
         return x, y
-    if getattr(model, "multi_label", False):
-        return x, _check_multi_labels(torch.as_tensor(y), len(x), model.n_classes)
-    low = UNKNOWN if getattr(model, "partly_labelled", False) else 0
-    return x, check_labels(y, len(x), getattr(model, "n_classes", None), low=low).long()
-
-
-def _check_multi_labels(y: Tensor, n: int, n_classes: int) -> Tensor:
-    if y.shape != (n, n_classes) or not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"labels must be 0 or 1 of shape ({n}, {n_classes}), got {y.dtype} of shape {tuple(y.shape)}")
-    return y
+    return x, check_targets(model, y, len(x), getattr(inputs, "class_names", ()), names).to(x.device)
 
 
 def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -291,8 +301,9 @@ def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Te
     return x, y
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+def _autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """bfloat16 for images on CUDA; models on codes are small, and fit_together trains them in float32 as well."""
+    return torch.autocast("cuda", torch.bfloat16) if x.is_cuda and x.ndim == 4 else contextlib.nullcontext()
 
 
 def _progress(run: _Run, epochs: int, show: bool):

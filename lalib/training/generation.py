@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lalib.data.checks import check_choice, check_int, check_number
+from lalib.data.door import check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed
 from lalib.data.seeds import generator as child_generator
@@ -86,10 +87,9 @@ class GenerativeAugmentation:
 
     def __post_init__(self):
         for name in ("per_label", "latent_dim", "epochs", "later_epochs"):
-            check_int(name, getattr(self, name), low=1)
-        check_number("share", self.share, low=0, high=1)
-        for name in ("noise", "learning_rate"):
-            check_number(name, getattr(self, name), low=0)
+            object.__setattr__(self, name, check_int(name, getattr(self, name), low=1))
+        for name, high in (("share", 1), ("noise", None), ("learning_rate", None)):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low=0, high=high))
         check_choice("preset", self.preset, PRESETS)
 
     def sources(self, information: Tensor | None, labelled: int) -> Tensor:
@@ -116,7 +116,8 @@ class GenerativeAugmentation:
 
         last: the generator of the round before, which is not changed. The seed draws weights, batches and noise.
         """
-        model = copy.deepcopy(last)
+        index = check_index(index, len(images))
+        labels, model = check_labels(labels, len(index), images.n_classes).cpu(), copy.deepcopy(last)
         if model is None:
             weights = child_seed(seed, "generator")
             shape = images.image_shape
@@ -131,5 +132,6 @@ class GenerativeAugmentation:
         )
         rows = self.sources(information, len(index))
         seed = child_seed(seed, "variations", round)
-        made = model.variations(images.images[index[rows]], labels[rows], noise=self.noise, seed=seed)
+        told = renumbered(labels[rows], images.class_names, model.class_names)  # as an earlier set named the classes
+        made = model.variations(images.images[index[rows]], told, noise=self.noise, seed=seed)
         return Generated(made, labels[rows], index[rows], model)
