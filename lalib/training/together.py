@@ -6,10 +6,11 @@ of five together, hardly less for more. The small CNN gains nothing (7.0 ms; 6.9
 its convolutions fill a processor by themselves. Neither was measured on a GPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, resolve_device
 from lalib.data.seeds import generator
@@ -39,17 +40,18 @@ def fit_together(
     device = resolve_device(device)
     _check_alike(models)
     course = Course(models[0], epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
-    z_G_N_L, y_G_N = _stacked_data(models, data, device)
+    z_G_N_L, truth_G_N_C = _stacked_data(models, data, device)
     stack = _Stack(models)
     course.start([{"params": stack.parameters, "lr": course.learning_rate}])
     own = torch.arange(len(models), device=device)[:, None]
     for epoch in range(1, course.epochs + 1):
         course.begin(epoch)
         draws = [generator(seed, "dropout", epoch, device=device) for seed in seeds]
-        for index_G_B in _batches(models, z_G_N_L.shape[1], course.batch_size, seeds, epoch):
-            rows = own, index_G_B.to(device)
+        order_G_N = _order(models, z_G_N_L.shape[1], course.batch_size, seeds, epoch).to(device)
+        batches = (part[own, order_G_N].split(course.batch_size, dim=1) for part in (z_G_N_L, truth_G_N_C))
+        for z_G_B_L, truth_G_B_C in zip(*batches, strict=True):
             course.optimizer.zero_grad()
-            stack.loss(z_G_N_L[rows], y_G_N[rows], draws).backward()
+            stack.differentiate(z_G_B_L, truth_G_B_C, draws)
             course.optimizer.step()
     stack.unstack()
 
@@ -65,7 +67,7 @@ def _check_alike(models: Sequence[MLPClassifier]) -> None:
 
 @torch.no_grad()
 def _stacked_data(models, data, device) -> tuple[Tensor, Tensor]:
-    """What the first layers get (G, N, L), and the labels (G, N), or (G, N, C); the models are prepared for it."""
+    """What the first layers get (G, N, L), and the labels as 0 and 1 (G, N, C); the models are prepared for it."""
     pairs = [checked_pair(part, model) for part, model in zip(data, models, strict=True)]
     sizes = {len(x) for x, _ in pairs}
     if len(sizes) > 1:
@@ -73,16 +75,17 @@ def _stacked_data(models, data, device) -> tuple[Tensor, Tensor]:
     codes, labels = (torch.stack(parts).to(device) for parts in zip(*pairs, strict=True))
     for model, x in zip(models, codes, strict=True):
         model.to(device).train().prepare(x)
-    return torch.stack([model.standardized(x) for model, x in zip(models, codes, strict=True)]), labels
+    truth = labels if models[0].multi_label else F.one_hot(labels, models[0].n_classes)
+    return torch.stack([model.standardized(x) for model, x in zip(models, codes, strict=True)]), truth.float()
 
 
-def _batches(models, n, size, seeds, epoch) -> Iterator[Tensor]:
-    """Indices (G, B) of every model's next batch, those that `fit` draws."""
-    orders = [
+def _order(models, n, size, seeds, epoch) -> Tensor:
+    """Indices (G, N) of every model's inputs in the order in which `fit` shows them."""
+    batches = (
         model.batches(n, size, generator=generator(seed, "batches", epoch))
         for model, seed in zip(models, seeds, strict=True)
-    ]
-    yield from map(torch.stack, zip(*orders, strict=True))
+    )
+    return torch.stack([torch.cat(list(parts)) for parts in batches])
 
 
 class _Stack:
@@ -98,20 +101,27 @@ class _Stack:
         self.weights, self.biases = ([part.contiguous().requires_grad_() for part in x] for x in (weights, biases))
         self.parameters = [*self.weights, *self.biases]
 
-    def loss(self, z_G_B_L: Tensor, y_G_B: Tensor, draws: list[torch.Generator]) -> Tensor:
-        """The sum of every model's mean loss on its batch, in nats; draws: for dropout, of each model."""
+    def differentiate(self, z_G_B_L: Tensor, truth_G_B_C: Tensor, draws: list[torch.Generator]) -> None:
+        """Find the gradients of the sum of every model's loss on its batch; draws: for dropout, of each model.
+
+        With p the probabilities, dLoss/dlogits is (p - truth) / B for the cross-entropy, and the same over C for the
+        mean of C binary ones; to begin there is faster than to compute the loss.
+        """
         z = torch.baddbmm(self.biases[0], z_G_B_L, self.weights[0])
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             z = torch.baddbmm(bias, self._drop(torch.relu_(z), draws), weight)
-        return self.model.losses(z.flatten(0, 1), y_G_B.flatten(0, 1)).sum() / z.shape[1]
+        p = self.model.probabilities(z.detach())
+        z.backward((p - truth_G_B_C) / (p[0].numel() if self.model.multi_label else p.shape[1]))
 
     def _drop(self, z_G_B_F: Tensor, draws: list[torch.Generator]) -> Tensor:
         """Dropout with the masks that every model would draw alone."""
         p = self.model.dropout
         if not p:
             return z_G_B_F
-        kept = [torch.empty_like(z).bernoulli_(1 - p, generator=draw) for z, draw in zip(z_G_B_F, draws, strict=True)]
-        return z_G_B_F * torch.stack(kept).div_(1 - p or 1)
+        kept = torch.empty_like(z_G_B_F)
+        for part, draw in zip(kept, draws, strict=True):
+            part.bernoulli_(1 - p, generator=draw)
+        return z_G_B_F * kept.div_(1 - p or 1)
 
     @torch.no_grad()
     def unstack(self) -> None:
