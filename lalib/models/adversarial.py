@@ -20,7 +20,7 @@ from lalib.data.checks import LalibError, check_choice, check_number
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import VAE
 from lalib.models.losses import discriminator_loss
-from lalib.models.networks import UNKNOWN, Batch, Trainable, eval_mode, mlp
+from lalib.models.networks import UNKNOWN, Batch, Shape, Trainable, eval_mode, mlp
 from lalib.models.semisupervised import M2, PartlyLabelled
 
 
@@ -54,7 +54,7 @@ class Discriminator(nn.Module):
 
 
 class _Deceiving(PartlyLabelled):
-    """Mixed into models whose codes a discriminator sees; the subclass says in `seen` what it sees of images."""
+    """Mixed into models whose codes a discriminator sees: of images (B, C, H, W) what `seen` returns, (B, K)."""
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -62,10 +62,6 @@ class _Deceiving(PartlyLabelled):
             raise LalibError(
                 f"{type(self).__name__}'s discriminator needs unlabelled images, too: all {len(x)} have a label"
             )
-
-    def seen(self, x: Tensor) -> Tensor:
-        """What the discriminator sees of images (B, C, H, W): (B, K)."""
-        raise TypeError(f"{type(self).__name__} shows the discriminator nothing")
 
     def labelled_logits(self, x: Tensor) -> Tensor:
         """The discriminator's logit of D, the probability that each image has a label, (B,)."""
@@ -92,18 +88,10 @@ class VAAL(_Deceiving, VAE):
 
     labeled_size = 128  # as many as unlabelled ones
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent_dim: int = 32,
-        *,
-        adversarial: float = 1.0,
-        seed: int = 0,
-        **options,
-    ):
-        super().__init__(image_shape, latent_dim, seed=seed, **options)
+    def __init__(self, image_shape: Shape, latent_dim: int = 32, *, adversarial: float = 1.0, **options):
+        super().__init__(image_shape, latent_dim, **options)
         self.adversarial = check_number("adversarial", adversarial, low=0)
-        self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=seed)
+        self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=self.seed)
 
     def condition(self, x: Tensor) -> Tensor:
         """What the decoder (through a sigmoid) and the discriminator see beside the code of images: (B, conditions)."""
@@ -162,20 +150,12 @@ class M2VAAL(_Deceiving, M2):
     with "z" it does not reach the classifier. adversarial: weight of that term, 0 leaves it out.
     """
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        adversarial: float = 1.0,
-        sees: str = "z",
-        seed: int = 0,
-        **options,
-    ):
-        super().__init__(image_shape, n_classes, seed=seed, **options)
+    def __init__(self, image_shape: Shape, n_classes: int, *, adversarial: float = 1.0, sees: str = "z", **options):
+        super().__init__(image_shape, n_classes, **options)
         self.adversarial = check_number("adversarial", adversarial, low=0)
         self.sees = check_choice("sees", sees, ["z", "zy"])
-        self.discriminator = Discriminator(self.latent_dim + (self.n_classes if sees == "zy" else 0), seed=seed)
+        extra = self.n_classes if sees == "zy" else 0
+        self.discriminator = Discriminator(self.latent_dim + extra, seed=self.seed)
 
     def seen(self, x: Tensor) -> Tensor:
         y = torch.softmax(self(x).float(), dim=1)

@@ -18,7 +18,7 @@ from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 from lalib.models.losses import RECONSTRUCTION, batch_affinities, perplexity_rows, symmetric, tsne_kl
-from lalib.models.networks import PRESETS, Batch, ClippedLinear, Trainable, check_shape, eval_mode, preset_rate
+from lalib.models.networks import PRESETS, Batch, ClippedLinear, Shape, Trainable, check_shape, eval_mode, preset_rate
 from lalib.models.priors import MixturePrior, NormalPrior, VampPrior, draw_gaussian
 
 COMPONENTS = 50  # of a prior with several, unless given
@@ -38,7 +38,7 @@ class Autoencoder(Trainable):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 2,
         *,
         preset: str = "light",
@@ -120,7 +120,7 @@ class VAE(Autoencoder):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 2,
         *,
         beta: float = 1.0,
@@ -130,7 +130,7 @@ class VAE(Autoencoder):
     ):
         super().__init__(image_shape, latent_dim, **options)
         self.beta = check_number("beta", beta, low=0)
-        self.prior = PRIORS[check_choice("prior", prior, PRIORS)](self, components)
+        self.prior = _prior(self, check_choice("prior", prior, ("normal", "mixture", "vamp")), components)
         if prior != "normal":  # so that the config of a plain VAE stays what it was, and its finished runs are found
             self.prior_name, self.components = prior, self.prior.components
 
@@ -167,22 +167,17 @@ class VAE(Autoencoder):
             return self.decode(z.to(self.head.weight.device))
 
 
-def _normal(model: VAE, components: int | None) -> NormalPrior:
-    if components is not None:
-        raise ValueError(f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'")
-    return NormalPrior(model.latent_dim)
-
-
-def _mixture(model: VAE, components: int | None) -> MixturePrior:
-    return MixturePrior(COMPONENTS if components is None else components, model.latent_dim, seed=model.seed)
-
-
-def _vamp(model: VAE, components: int | None) -> VampPrior:
+def _prior(model: VAE, name: str, components: int | None) -> NormalPrior | MixturePrior | VampPrior:
+    if name == "normal":
+        if components is not None:
+            raise ValueError(
+                f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'"
+            )
+        return NormalPrior(model.latent_dim)
     components = COMPONENTS if components is None else components
+    if name == "mixture":
+        return MixturePrior(components, model.latent_dim, seed=model.seed)
     return VampPrior(components, model.image_shape, model.posterior, seed=model.seed)
-
-
-PRIORS = {"normal": _normal, "mixture": _mixture, "vamp": _vamp}
 
 
 class Neighbourhoods(nn.Module):
@@ -248,7 +243,7 @@ class _TSNETerm(Autoencoder):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 2,
         *,
         perplexity: float = 40.0,

@@ -10,7 +10,7 @@ References
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from lalib.models.networks import (
     IMAGENET_SPREAD,
     Batch,
     Residual,
+    Shape,
     Trainable,
     check_inputs,
     check_shape,
@@ -42,17 +43,20 @@ class Classifier(Trainable):
     """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch).
 
     Labels (B,) name one class per input; with multi_label=True they are (B, C) of 0 and 1, every class has a
-    probability of its own, and the loss is the mean over classes of the binary cross-entropy. `views`, if set, shows
-    other views of the images in every training step.
+    probability of its own, and the loss is the mean over classes of the binary cross-entropy. seed draws the weights.
+    `views`, if set, shows other views of the images in every training step.
     """
 
     batch_size = 32
     block_types: tuple[type[nn.Module], ...] = (nn.ReLU,)
     views: RandomViews | None = None
 
-    def __init__(self, n_classes: int, multi_label: bool = False):
+    def __init__(self, n_classes: int, *, multi_label: bool = False, seed: int = 0):
         super().__init__()
-        self.n_classes, self.multi_label = check_int("n_classes", n_classes, low=1), multi_label
+        if multi_label and self.partly_labelled:
+            raise LalibError(f"{type(self).__name__} needs one label per image; these images may have several")
+        self.n_classes, self.multi_label = check_int("n_classes", n_classes, low=1), bool(multi_label)
+        self.seed = check_int("seed", seed, low=0)
 
     def layers(self) -> Iterable[nn.Module]:
         """All layers from inputs to logits, in order; the last one is linear."""
@@ -110,60 +114,43 @@ def _hits(probs: Tensor, labels: Tensor) -> Tensor:
 
 
 class CNNClassifier(Classifier):
-    """A CNN on pixels, images (B, C, H, W) in [0, 1].
+    """A CNN on pixels, images (B, C, H, W) in [0, 1]; `options` are Classifier's.
 
     network: "small", or "residual", slower and better once there are thousands of labels: see networks.
     """
 
     block_types = (nn.ReLU, Residual)
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        network: str = "small",
-        dropout: float = 0.5,
-        multi_label: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(n_classes, multi_label)
+    def __init__(self, image_shape: Shape, n_classes: int, *, network: str = "small", dropout: float = 0.5, **options):
+        super().__init__(n_classes, **options)
         self.image_shape = check_shape(image_shape)
         self.network_name = check_choice("network", network, CNNS)
         self.dropout = check_number("dropout", dropout, low=0, high=1)
-        with seeded(seed, "weights"):
+        with seeded(self.seed, "weights"):
             self.network = CNNS[network](self.image_shape, self.n_classes, self.dropout)
 
 
 class ResNetClassifier(Classifier):
-    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1], grey ones repeated to three channels.
+    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1]; `options` are Classifier's.
 
-    weights: None (drawn with `seed`), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
+    weights: None (drawn with the seed), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
     state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
-    Images are shown at their size, with the mean and spread per channel that ImageNet's weights expect. It trains on
-    equal batches of at least two: batch normalisation has little to compare a few images with.
+    Images are shown at their size, grey ones in three channels, with the mean and spread per channel that ImageNet's
+    weights expect. It trains on equal batches of at least two: batch normalisation cannot compare fewer.
     """
 
     block_types = (nn.Sequential,)  # the four stages
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        weights: str | None = None,
-        multi_label: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(n_classes, multi_label)
+    def __init__(self, image_shape: Shape, n_classes: int, *, weights: str | None = None, **options):
+        super().__init__(n_classes, **options)
         self.image_shape = check_shape(image_shape)
-        with seeded(seed, "weights"):
+        with seeded(self.seed, "weights"):
             self.network, self.origin = resnet18(self.n_classes, weights)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """As few batches as hold each image once, of almost equal sizes, at least 2.
 
-        A rest of a few images upsets batch normalisation: trained on 450 digits in batches of 16, which leave 2, it got
+        A last batch of a few images upsets batch normalisation: of 450 digits in batches of 16, which leave 2, it got
         .63 to .76 of held-out ones right after epochs 7 to 12; in equal batches .81 to .87 (one seed).
         """
         if min(n, size) < 2:
@@ -176,29 +163,23 @@ class ResNetClassifier(Classifier):
 
 
 class MLPClassifier(Classifier):
-    """Dense layers on codes (B, L), centred and divided by one scale, the root mean square of what `fit` is given.
+    """Dense layers of `hidden` units on codes (B, L), centred and divided by one scale; `options` are Classifier's.
 
+    The scale is the root mean square of the centred codes that `fit` is given.
     Differs from the usual scale per coordinate, which blows up those in which codes hardly vary: with 100 labels of
     mnist-mini that costs 6 points of accuracy on 32 principal components and 12 on pixels.
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        n_classes: int,
-        *,
-        hidden: tuple[int, ...] = (256, 256),
-        dropout: float = 0.0,
-        multi_label: bool = False,
-        seed: int = 0,
+        self, latent_dim: int, n_classes: int, *, hidden: Sequence[int] = (256, 256), dropout: float = 0.0, **options
     ):
-        super().__init__(n_classes, multi_label)
+        super().__init__(n_classes, **options)
         self.latent_dim = self.code_dim = check_int("latent_dim", latent_dim, low=1)
         self.hidden = tuple(check_int("hidden", size, low=1) for size in hidden)
         self.dropout = check_number("dropout", dropout, low=0, high=1)
         self.register_buffer("mean", torch.zeros(self.latent_dim))
         self.register_buffer("scale", torch.ones(()))
-        with seeded(seed, "weights"):
+        with seeded(self.seed, "weights"):
             self.network = mlp(self.latent_dim, self.n_classes, self.hidden, self.dropout)
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -215,10 +196,11 @@ class MLPClassifier(Classifier):
 
 
 class EncoderClassifier(Classifier):
-    """A copy of an autoencoder's trunk with a new MLP head: transfer from the autoencoder [Report].
+    """A copy of an encoder's trunk with a new MLP head: transfer from the autoencoder [Report].
 
     mode="frozen": the trunk keeps its weights; "fine-tuned": it learns at `trunk_rate` times the head's learning rate
     [Howard2018], so that few labels do not wash out what it knows; "scratch": the same layers from new weights.
+    hidden: units of the head's layer. `options` are Classifier's.
     """
 
     def __init__(
@@ -230,16 +212,16 @@ class EncoderClassifier(Classifier):
         trunk_rate: float = 0.1,
         hidden: int = 128,
         dropout: float = 0.5,
-        seed: int = 0,
+        **options,
     ):
-        super().__init__(n_classes)
+        super().__init__(n_classes, **options)
         self.mode = check_choice("mode", mode, ["frozen", "fine-tuned", "scratch"])
         self.trunk_rate = check_number("trunk_rate", trunk_rate, low=0)
         self.hidden, self.dropout = check_int("hidden", hidden, low=1), check_number("dropout", dropout, low=0, high=1)
         self.image_shape = autoencoder.image_shape
-        source = autoencoder if mode != "scratch" else type(autoencoder)(**autoencoder.config | {"seed": seed})
+        source = autoencoder if mode != "scratch" else type(autoencoder)(**autoencoder.config | {"seed": self.seed})
         self.trunk = copy.deepcopy(source.trunk).requires_grad_(mode != "frozen")
-        with seeded(seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
+        with seeded(self.seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
             self.network = mlp(autoencoder.head.in_features, self.n_classes, (self.hidden,), self.dropout)
 
     def layers(self) -> Iterable[nn.Module]:

@@ -18,7 +18,7 @@ from lalib.data.door import check_labels
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import VAE
-from lalib.models.networks import UNKNOWN, Batch, eval_mode
+from lalib.models.networks import UNKNOWN, Batch, Shape, eval_mode
 
 
 class ConditionalVAE(VAE):
@@ -39,13 +39,7 @@ class ConditionalVAE(VAE):
     partly_labelled = True
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        latent_dim: int = 2,
-        *,
-        label_dropout: float = 0.1,
-        **options,
+        self, image_shape: Shape, n_classes: int, latent_dim: int = 2, *, label_dropout: float = 0.1, **options
     ):
         self.conditions = self.n_classes = check_int("n_classes", n_classes, low=2)  # read where layers are built
         super().__init__(image_shape, latent_dim, **options)

@@ -18,7 +18,7 @@ from lalib.data.seeds import seeded
 from lalib.models.autoencoders import MODELS
 from lalib.models.conditional import ConditionalVAE
 from lalib.models.losses import nt_xent
-from lalib.models.networks import Batch, PadTo, Trainable, check_shape, normed_conv
+from lalib.models.networks import Batch, PadTo, Shape, Trainable, check_shape, normed_conv
 from lalib.models.views import RandomViews
 
 
@@ -38,7 +38,7 @@ class ContrastiveEncoder(Trainable):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 64,
         *,
         width: int = 16,
@@ -93,7 +93,7 @@ def _check_views(views: Mapping[str, float]) -> RandomViews:
     return RandomViews(**views)
 
 
-def _trunk(image_shape: tuple[int, int, int], width: int) -> tuple[nn.Sequential, int]:
+def _trunk(image_shape: Shape, width: int) -> tuple[nn.Sequential, int]:
     """Three convolutions, the first two strided, and a dense layer; and its number of outputs."""
     channels, height, width_px = image_shape
     pad = PadTo(height, width_px, 4)

@@ -32,6 +32,7 @@ from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 
 UNKNOWN = -1  # the label of an image without one
+Shape = tuple[int, int, int]  # of an image: C of 1 or 3, H, W
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Trainable(nn.Module):
 
     batch_size = 128
     learning_rate = 1e-3
-    image_shape: tuple[int, int, int] | None = None  # (C, H, W) of its images
+    image_shape: Shape | None = None  # (C, H, W) of its images
     code_dim: int | None = None  # L of its codes (N, L), if it takes codes
     n_classes: int | None = None  # of a model that learns from labels
     class_names: tuple[str, ...] = ()  # in the order of its labels, empty while unknown
@@ -103,7 +104,7 @@ def _as_json(value):
     return asdict(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
 
 
-def check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def check_shape(image_shape: Shape) -> Shape:
     """`image_shape` as (C, H, W) that a network can take: C of 1 or 3, H and W of at least 8."""
     shape = tuple(check_int("image_shape", size) for size in image_shape)
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
@@ -267,7 +268,7 @@ def _chain(layer: Callable[..., list[nn.Module]], *sizes: int, **options) -> lis
     return [part for inputs, outputs in itertools.pairwise(sizes) for part in layer(inputs, outputs, **options)]
 
 
-def strided(kernels: tuple[int, ...], image_shape: tuple[int, int, int], latent_dim: int):
+def strided(kernels: tuple[int, ...], image_shape: Shape, latent_dim: int):
     """Strided convolutions of so many kernels and dense 512 twice; back dense 256 and two transposed convolutions.
 
     The second dense layer is what a t-SNE map in two dimensions wants: without it the held-out 1-NN error on mnist-mini
@@ -283,7 +284,7 @@ def strided(kernels: tuple[int, ...], image_shape: tuple[int, int, int], latent_
     return nn.Sequential(*trunk), 512, nn.Sequential(*decoder)
 
 
-def report(image_shape: tuple[int, int, int], latent_dim: int):
+def report(image_shape: Shape, latent_dim: int):
     """[Report]: 3x3 convolutions 32, 64, 64 around two 2x2 max-pools (7 x 7 x 64 for 28 x 28), dense 1024, mirrored."""
     channels, height, width = image_shape
     pad = PadTo(height, width, 4)
@@ -296,7 +297,7 @@ def report(image_shape: tuple[int, int, int], latent_dim: int):
     return nn.Sequential(*trunk), 1024, nn.Sequential(*decoder)
 
 
-def slides(image_shape: tuple[int, int, int], latent_dim: int):
+def slides(image_shape: Shape, latent_dim: int):
     """[Slides]: three stages of three 3x3 convolutions (64, 32, 32) and a pool, dense 1024 twice, mirrored.
 
     The decoder's second dense layer has 64 H/8 W/8 units, which are the document's 1024 for 28 x 28.
@@ -315,7 +316,7 @@ def slides(image_shape: tuple[int, int, int], latent_dim: int):
     return nn.Sequential(*trunk), 1024, nn.Sequential(*decoder)
 
 
-def task_agnostic(image_shape: tuple[int, int, int], latent_dim: int):
+def task_agnostic(image_shape: Shape, latent_dim: int):
     """[Godwin2022]: four stride-2 convolutions (32 to 256); one upsampling and four size-preserving convolutions."""
     channels, height, width = image_shape
     trunk = _chain(_conv, channels, 32, 64, 128, 256, stride=2)
@@ -325,7 +326,7 @@ def task_agnostic(image_shape: tuple[int, int, int], latent_dim: int):
     return nn.Sequential(*trunk, nn.Flatten()), features, nn.Sequential(*decoder)
 
 
-def dense(image_shape: tuple[int, int, int], latent_dim: int):
+def dense(image_shape: Shape, latent_dim: int):
     """[Kingma2014b]: one hidden layer of 500 units each way, for images whose classes are shapes in the same place."""
     pixels = math.prod(image_shape)
     decoder = [*_dense(latent_dim, 500), nn.Linear(500, pixels), nn.Unflatten(1, tuple(image_shape))]
@@ -333,7 +334,7 @@ def dense(image_shape: tuple[int, int, int], latent_dim: int):
 
 
 # (image_shape (C, H, W), latent_dim) -> encoder trunk, its number of outputs, decoder from codes to logits (B, C, H, W)
-PRESETS: dict[str, Callable[[tuple[int, int, int], int], tuple[nn.Module, int, nn.Module]]] = {
+PRESETS: dict[str, Callable[[Shape, int], tuple[nn.Module, int, nn.Module]]] = {
     "light": functools.partial(strided, (16, 32)),  # for laptops
     # half as slow again; a deeper trunk generalises better where codes have to keep neighbours together: notebook 03
     "medium": functools.partial(strided, (24, 48, 96)),
@@ -355,7 +356,7 @@ def mlp(inputs: int, outputs: int, hidden: tuple[int, ...] = (256, 256), dropout
     return nn.Sequential(*layers, nn.Linear((inputs, *hidden)[-1], outputs))
 
 
-def small_cnn(image_shape: tuple[int, int, int], outputs: int, dropout: float = 0.5) -> nn.Module:
+def small_cnn(image_shape: Shape, outputs: int, dropout: float = 0.5) -> nn.Module:
     """Two 3x3 convolutions (16, 32) with pools, dense 128, dropout: (B, C, H, W) to logits (B, outputs)."""
     channels, height, width = image_shape
     layers = [*_conv(channels, 16), nn.MaxPool2d(2), *_conv(16, 32), nn.MaxPool2d(2), nn.Flatten()]
@@ -381,7 +382,7 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-def residual_cnn(image_shape: tuple[int, int, int], outputs: int, dropout: float = 0.5) -> nn.Module:
+def residual_cnn(image_shape: Shape, outputs: int, dropout: float = 0.5) -> nn.Module:
     """Convolutions 32, 64, 128, each with a pool, a residual block after the last two, mean, dropout: logits.
 
     0.46 million weights and thirty times the multiplications of small_cnn (28 x 28), for thousands of labels.
