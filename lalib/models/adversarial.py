@@ -6,8 +6,8 @@ References
 [Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
 [Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
 
-All three take the discriminator's step together with the model's, in one backward pass: where the model is to deceive
-the discriminator its weights are held fixed, and what it learns from is cut off from the model.
+All three take the discriminator's step together with the model's, in one backward pass. Its weights are held fixed
+where the model is to deceive it, and what it learns from is cut off from the model.
 Differs: [Sinha2019] takes two steps of the VAE for each of the discriminator's.
 """
 

@@ -25,13 +25,13 @@ class ConditionalVAE(VAE):
     """VAE of images x with a class y: reconstruction -log p(x|y,z) + beta KL(q(z|x,y) || p(z)), in nats per image.
 
     With beta = 1 that bounds -log p(x|y): Eq. 6 of [Kingma2014b] without its -log p(y). The class is one number of C
-    that is 1, the others are 0; it joins the decoder's codes, and scales and shifts the trunk's features [Perez2018].
-    Where it is not known (label UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]; in training each known
-    label is hidden with probability `label_dropout`, so that it is one even where every image has a label.
-    Codes that know the class need not say it, the others must: they are not to be compared. So `encode` uses no class
-    unless it is given one, and the images of a pool, labelled or not, lie on one map.
+    that is 1, the others are 0. It joins the decoder's codes, and it scales and shifts the trunk's features [Perez2018].
+    Of an image without a label (UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]. In training each label
+    is hidden with probability `label_dropout`, so that this is learned even where every image has one.
+    Codes made with a class and codes made without are not to be compared. So `encode` uses no class unless it is given
+    one, and all images of a pool lie on one map.
     Train it with fit(model, images), or with fit(model, (images, labels)), see partly_labelled; some must have a label.
-    `options` are VAE's; the prior is that of all images, with and without a class. `config` rebuilds the model.
+    `options` are VAE's; the prior is that of all images, with and without a class.
     Differs: with the class beside the features and one more dense layer, as in M2, mnist-mini's test digits cost 130
     nats with their class and 157 without (4,000 labels, 20 epochs, one seed); scaled and shifted, 117 and 131.
     """

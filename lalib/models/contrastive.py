@@ -27,9 +27,9 @@ class ContrastiveEncoder(Trainable):
 
     Each image of a batch is shown in two random views, and the views of one image are to be more alike than those of
     two. Codes are what comes before the projection, an MLP that only the loss uses. There is no decoder.
-    views: strengths of RandomViews by name; its defaults suit digits, views.CLOTHES clothes, and what suits other
+    views: strengths of RandomViews by name. Its defaults suit digits, views.CLOTHES suits clothes; what suits other
     images has to be found: with the wrong views codes are worse than pixels. width: kernels of the first convolution;
-    temperature: of the cosine similarities; seed draws the weights. `config` rebuilds the model.
+    temperature: of the cosine similarities; seed draws the weights.
     Differs: codes have length 1, so that Euclidean neighbours are neighbours by angle, as in the loss; Adam rather
     than LARS; the trunk normalises within each image [Wu2018], so that no code depends on the rest of its batch.
     """

@@ -55,8 +55,8 @@ def header(model: Trainable) -> dict:
 
 
 def identity(header: dict) -> dict:
-    """What a checkpoint's header says of the model and the run, in one flat dict."""
-    names = {"class_names": header["class_names"]} if header.get("class_names") else {}  # older files have none
+    """What a checkpoint's header says of the model and the run, in one flat dict; class names only if there are any."""
+    names = {"class_names": header["class_names"]} if header.get("class_names") else {}
     return {"model": header["model"], **names, **(header["config"] or {}), **header.get("settings", {})}
 
 
@@ -75,10 +75,8 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, state = (
-                file.metadata() or {},
-                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (not a dict)
-            )
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise LalibError(f"{path} is damaged or no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,17 +68,20 @@ def fit(
 ) -> History:
     """Train `model` on from the weights it finds; it stays on the device it was trained on.
 
-    data: an ImageSet, a pair (codes (N, L), labels (N,)) for a classifier on codes, or (ImageSet, labels (N,)) to train
-    on other labels than the set's own. batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd"
-    (momentum 0.9). schedule: "constant", or "cosine": the learning rate falls to 0 over the epochs. validation is
-    evaluated after every epoch (`val_loss`); with `patience` training stops after that many epochs without a better
-    one. With `validation` the model is left with its best epoch's weights, else with the last one's; so it is after
-    Ctrl-C, which returns the history with `interrupted` set.
+    data: an ImageSet, or (ImageSet, labels (N,)) with other labels than its own, or (codes (N, L), labels (N,)) for a
+    model on codes; labels may be (N, C) of 0 and 1. A model that learns from labels remembers what the set's classes
+    are called (`class_names`). Other sets, `validation` too, are matched with them by name.
+    batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd" (momentum 0.9). schedule:
+    "constant", or "cosine": the learning rate falls to 0 over the epochs. validation is evaluated after every epoch
+    (`val_loss`); with `patience` training stops after that many epochs without a better one.
+    With `validation` the model is left with its best epoch's weights, else with the last one's. So it is after Ctrl-C,
+    which returns the history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
-    On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
-    Raises ValueError and TypeError for bad arguments; LalibError when loss or weights stop being finite, and for a
-    checkpoint that is damaged, of another run or of more than `epochs` epochs.
+    On CUDA: channels_last, bfloat16 autocast for images, and all data on the device if they fill under half of its free
+    memory. Never seen on a GPU: codes that stay on the CPU, codes in float32, and dropout's generator.
+    Raises ValueError and TypeError for bad arguments and for a class that the model does not know; LalibError when loss
+    or weights stop being finite, and for a checkpoint that is damaged, of another run or of more than `epochs` epochs.
     """
     course = Course(model, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
     epochs, seed = course.epochs, check_int("seed", seed, low=0)
@@ -163,43 +167,38 @@ class _Run:
         noise = generator(self.seed, "noise", epoch, device=self.device)
         self.model.train()
         self.course.begin(epoch)
-        totals, seen = {}, 0
+        totals, seen = defaultdict(float), 0
         with seeded_dropout(self.model, self.seed, "dropout", epoch):
             for index in self.model.batches(len(self.x), self.course.batch_size, generator=order):
-                terms = self._step(index.to(self.x.device), noise)
+                index = index.to(self.x.device)
+                terms = self._terms(self.x, self.y, index, noise, index)
+                self.course.optimizer.zero_grad(set_to_none=True)
+                terms["loss"].backward()
+                self.course.optimizer.step()
                 seen += len(index)
                 for name, value in terms.items():
-                    totals[name] = totals.get(name, 0) + value.detach() * len(index)
+                    totals[name] += value.detach() * len(index)
         if not seen:
             raise LalibError(f"{len(self.x)} images are too few to make one batch of {type(self.model).__name__}")
         row = {"epoch": epoch, **{name: float(total) / seen for name, total in totals.items()}}
         if self.validation is not None:
-            row |= self._evaluate()
+            row |= self._evaluate(*self.validation)
         self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
 
-    def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
-        batch = Batch(to_input(self.x[index], self.device), self._labels(self.y, index), index)
-        with _autocast(batch.x):
-            terms = self.model.loss(batch, generator=noise)
-        self.course.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        self.course.optimizer.step()
-        return terms
-
-    def _labels(self, y: Tensor | None, index: Tensor | slice) -> Tensor | None:
-        return None if y is None else y[index].to(self.device)
+    def _terms(self, x, y, index: Tensor | slice, noise: torch.Generator, positions: Tensor | None = None) -> dict:
+        """The terms of the loss on the inputs at `index`."""
+        inputs = to_input(x[index], self.device)
+        labels = None if y is None else y[index].to(self.device)
+        with _autocast(inputs):
+            return self.model.loss(Batch(inputs, labels, positions), generator=noise)
 
     @torch.no_grad()
-    def _evaluate(self) -> dict[str, float]:
-        x, y = self.validation
-        noise, totals = generator(self.seed, "validation", device=self.device), {}
-        for start in range(0, len(x), 1024):
-            part = slice(start, start + 1024)
-            inputs = to_input(x[part], self.device)
-            with eval_mode(self.model), _autocast(inputs):
-                terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
-            for name, value in terms.items():
-                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + value.double() * len(inputs)
+    def _evaluate(self, x: Tensor, y: Tensor | None) -> dict[str, float]:
+        noise, totals = generator(self.seed, "validation", device=self.device), defaultdict(float)
+        with eval_mode(self.model):
+            for start in range(0, len(x), 1024):
+                for name, value in self._terms(x, y, slice(start, start + 1024), noise).items():
+                    totals[f"val_{name}"] += value.double() * len(x[start : start + 1024])
         return {name: float(total) / len(x) for name, total in totals.items()}
 
     def _keep(self, row: dict) -> None:
@@ -221,8 +220,10 @@ class _Run:
     def settings(self) -> dict:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
         course = self.course
-        decays = [group["weight_decay"] for group in course.optimizer.param_groups]
-        groups = [list(pair) for pair in zip(course.rates, decays, strict=True)]
+        groups = [
+            [rate, group["weight_decay"]]
+            for rate, group in zip(course.rates, course.optimizer.param_groups, strict=True)
+        ]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
         data = checkpoints.digest({name: part for name, part in tensors.items() if part is not None})
         common = {"seed": self.seed, "batch_size": course.batch_size, "optimizer": type(course.optimizer).__name__}

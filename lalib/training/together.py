@@ -33,9 +33,9 @@ def fit_together(
 ) -> None:
     """What fit(model, pair, seed=seed, ...) does for each model, its codes (N, L) with labels, and its seed.
 
-    The weights are those of `fit` up to rounding, which depends on how many models there are; on CUDA it is not in
-    bfloat16, and dropout draws other masks. The models must be alike and the data of one size, else ValueError. Ctrl-C
-    is not caught: then, and when weights stop being finite (LalibError), every model keeps the weights that it had.
+    The weights are those of `fit` up to rounding, which depends on how many models there are; on CUDA dropout draws
+    other masks. The models must be alike and the data of one size, else ValueError. Ctrl-C is not caught: then, and
+    when weights stop being finite (LalibError), every model keeps the weights that it had.
     """
     device = resolve_device(device)
     _check_alike(models)
@@ -89,13 +89,14 @@ def _order(models, n, size, seeds, epoch) -> Tensor:
 
 
 class _Stack:
-    """The networks of G models as one: weights (G, in, out) and biases (G, 1, out) of every linear layer."""
+    """The networks of G models as one: a weight (G, in, out) and a bias (G, 1, out) for every linear layer.
+
+    In this order of the axes gradients lie in memory as the optimiser wants them.
+    """
 
     def __init__(self, models: Sequence[MLPClassifier]):
-        self.model = models[0]
         linear = ([layer for layer in model.network if isinstance(layer, nn.Linear)] for model in models)
-        self.layers = list(zip(*linear, strict=True))
-        # in this order of the axes the gradients lie in memory as the optimiser wants them
+        self.model, self.layers = models[0], list(zip(*linear, strict=True))
         weights = [torch.stack([layer.weight.detach().mT for layer in layers]) for layers in self.layers]
         biases = [torch.stack([layer.bias.detach()[None] for layer in layers]) for layers in self.layers]
         self.weights, self.biases = ([part.contiguous().requires_grad_() for part in x] for x in (weights, biases))
@@ -118,10 +119,8 @@ class _Stack:
         p = self.model.dropout
         if not p:
             return z_G_B_F
-        kept = torch.empty_like(z_G_B_F)
-        for part, draw in zip(kept, draws, strict=True):
-            part.bernoulli_(1 - p, generator=draw)
-        return z_G_B_F * kept.div_(1 - p or 1)
+        kept = [torch.empty_like(z).bernoulli_(1 - p, generator=draw) for z, draw in zip(z_G_B_F, draws, strict=True)]
+        return z_G_B_F * torch.stack(kept).div_(1 - p or 1)
 
     @torch.no_grad()
     def unstack(self) -> None:
