@@ -82,8 +82,9 @@ class VAAL(_Deceiving, VAE):
 
     loss = L: mean (reconstruction + beta KL) + U: the same + adversarial x (mean_L -log D + mean_U -log D) + D's own,
     in nats per image, sums over pixels and coordinates. The discriminator sees the mean code.
-    adversarial: weight of that term; 0 leaves a VAE beside a discriminator. Train it with fit(model, (images, labels)),
-    labels UNKNOWN where there is none; `told_apart` in the history is the discriminator's balanced accuracy.
+    adversarial: weight of that term; 0 leaves a VAE beside a discriminator. `options` are VAE's. Train it with
+    fit(model, (images, labels)), labels UNKNOWN where there is none. `told_apart` in the history is the discriminator's
+    balanced accuracy.
     """
 
     labeled_size = 128  # as many as unlabelled ones
@@ -117,9 +118,9 @@ class VAAL(_Deceiving, VAE):
 class TAVAAL(VAAL):
     """VAAL whose decoder and discriminator see how hard the task model finds each image, too [Kim2021].
 
-    predictor: a LossPredictor, the task model with its head; it is trained here as well, on the labelled images, by
-    the task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r], r its output
-    in eval mode, as it will be when images are picked.
+    predictor: a LossPredictor, the task model with its head. It is trained here as well, on the labelled images, by the
+    task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r]. r is what the
+    predictor says in eval mode, as it will be when images are picked. `options` are VAAL's.
     """
 
     conditions = 1
@@ -145,9 +146,9 @@ class TAVAAL(VAAL):
 class M2VAAL(_Deceiving, M2):
     """M2 with a discriminator on its latent code [Losalka].
 
-    sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides. There the
+    sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides. With "zy" the
     adversarial term makes the class probabilities of labelled and unlabelled images alike, against the classifier;
-    with "z" it does not reach the classifier. adversarial: weight of that term, 0 leaves it out.
+    with "z" it does not reach the classifier. adversarial: weight of that term, 0 leaves it out. `options` are M2's.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, adversarial: float = 1.0, sees: str = "z", **options):

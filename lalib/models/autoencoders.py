@@ -30,7 +30,7 @@ class Autoencoder(Trainable):
     """Encoder trunk, a dense head of `heads` x L units, and a decoder; images (B, C, H, W) in [0, 1], codes (B, L).
 
     preset: the layers, one of PRESETS; representation: activation of the codes, "linear", "sigmoid" or "clu";
-    reconstruction: "bce", "mse" or "mae", summed over pixels; seed draws the weights. `config` rebuilds the model.
+    reconstruction: "bce", "mse" or "mae", summed over pixels; seed draws the weights.
     """
 
     heads = 1
@@ -59,10 +59,6 @@ class Autoencoder(Trainable):
         self.activation = REPRESENTATIONS[representation]()
         if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle
             nn.init.constant_(self.head.bias[: self.latent_dim], 0.5)
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (B, L) of images (B, C, H, W); a variational model's mean codes."""
@@ -110,8 +106,9 @@ class VAE(Autoencoder):
     q(z|x) = N(mean, exp(log-variance)) from one dense layer of 2L units; both terms are summed (pixels, coordinates)
     and averaged over images, so that beta = 1 is the evidence lower bound.
     prior: p(z), "normal" for N(0, I), "mixture" for Gaussians with learned weights, means and variances, or "vamp" for
-    the mean of q(z|u) over learned images u [Tomczak2018]; the last two have `components` parts (default 50), at most
-    as many as there are training images, and their KL term is an estimate from one draw: see lalib.models.priors.
+    the mean of q(z|u) over learned images u [Tomczak2018]. The last two have `components` parts (default 50), at most
+    as many as there are training images. Their KL term is an estimate from one draw: see lalib.models.priors.
+    `options` are Autoencoder's.
     On mnist-mini (10 dimensions, 20 epochs, three seeds) test digits cost 133 nats with "normal", 131 with "mixture"
     and 144 with "vamp", with standard deviations of 4, 4 and 11: so short a training does not repay a VampPrior.
     """
@@ -286,10 +283,8 @@ class _TSNETerm(Autoencoder):
         codes, terms = super().terms(batch, generator)
         if batch.index is None:
             return codes, terms
-        if self.affinities == "global":
-            joint = self.neighbourhoods.joint(batch.index)
-        else:
-            joint = batch_affinities(batch.x, self.perplexity)
+        near = self.neighbourhoods if self.affinities == "global" else None
+        joint = near.joint(batch.index) if near else batch_affinities(batch.x, self.perplexity)
         with torch.autocast(codes.device.type, enabled=False):
             return codes, {**terms, "tsne": tsne_kl(self.spread * codes, joint.to(codes.device))}
 

@@ -25,7 +25,7 @@ class ConditionalVAE(VAE):
     """VAE of images x with a class y: reconstruction -log p(x|y,z) + beta KL(q(z|x,y) || p(z)), in nats per image.
 
     With beta = 1 that bounds -log p(x|y): Eq. 6 of [Kingma2014b] without its -log p(y). The class is one number of C
-    that is 1, the others are 0. It joins the decoder's codes, and it scales and shifts the trunk's features [Perez2018].
+    that is 1, the others are 0. It joins the decoder's codes, and scales and shifts the trunk's features [Perez2018].
     Of an image without a label (UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]. In training each label
     is hidden with probability `label_dropout`, so that this is learned even where every image has one.
     Codes made with a class and codes made without are not to be compared. So `encode` uses no class unless it is given

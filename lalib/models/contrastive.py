@@ -59,10 +59,6 @@ class ContrastiveEncoder(Trainable):
             self.head = nn.Linear(features, self.latent_dim)
             self.projection = nn.Sequential(nn.Linear(self.latent_dim, 256), nn.ReLU(), nn.Linear(256, 64))
 
-    @property
-    def name(self) -> str:
-        return type(self).__name__
-
     def encode(self, x: Tensor) -> Tensor:
         """Codes (B, L) of length 1 of images (B, C, H, W)."""
         return F.normalize(self.head(self.trunk(x)).float(), dim=1)

@@ -3,7 +3,6 @@
 [Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -21,9 +20,9 @@ DETACH = 0.6  # of the training, after which the head no longer moves the featur
 class LossPredictor(Trainable):
     """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
 
-    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, concatenates them, and
-    the codes of the images if given, and ends in one number. Trained by the task's loss plus `weight` times the pair
-    loss; after `detach_after` batches the pair loss no longer reaches the classifier.
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers. These and the codes of
+    the images, if given, make one number. Trained by the task's loss plus `weight` times the pair loss, which no longer
+    reaches the classifier after `detach_after` batches.
     example (1, ...): an input, for the sizes. codes (M, L): of the training images, in their order.
     """
 
@@ -80,14 +79,9 @@ class LossPredictor(Trainable):
         """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
         if (codes is None) != (self.codes is None):
             raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
-        parts = [None] * math.ceil(len(inputs) / block) if codes is None else codes.split(block)
-        return torch.cat(
-            [
-                in_blocks(self, lambda x, z=z: self.head(_blocks(self.classifier, x), z), x, block)
-                for x, z in zip(inputs.split(block), parts, strict=True)
-            ]
-        )
 
+        def predicted(rows: Tensor) -> Tensor:
+            z = None if codes is None else codes[rows]
+            return in_blocks(self, lambda x: self.head(self.classifier.activations(x)[0], z), inputs[rows], block)
 
-def _blocks(classifier: Classifier, x: Tensor) -> list[Tensor]:
-    return classifier.activations(x)[0]
+        return torch.cat([predicted(rows) for rows in torch.arange(len(inputs)).split(block)])

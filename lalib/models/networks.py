@@ -206,17 +206,20 @@ def seeded_dropout(model: nn.Module, seed: int, *names: str | int) -> Iterator[N
     a model is not lalib's, all layers draw from torch's global generator, within `seeded`.
     """
     layers = [part for part in model.modules() if isinstance(part, nn.modules.dropout._DropoutNd)]
-    models = [type(part).__module__ for part in model.modules() if isinstance(part, Trainable)]
-    own = all(isinstance(layer, Dropout) for layer in layers) and all(name.startswith("lalib.") for name in models)
-    source = child_generator(seed, *names, device=next(model.parameters()).device) if own else None
-    with contextlib.nullcontext() if own else seeded(seed, *names):
-        try:
-            for layer in layers if own else ():
-                layer.generator = source
+    models = [part for part in model.modules() if isinstance(part, Trainable)]
+    foreign = any(not isinstance(layer, Dropout) for layer in layers)
+    if foreign or any(not type(part).__module__.startswith("lalib.") for part in models):
+        with seeded(seed, *names):
             yield
-        finally:
-            for layer in layers if own else ():
-                layer.generator = None
+        return
+    source = child_generator(seed, *names, device=next(model.parameters()).device)
+    try:
+        for layer in layers:
+            layer.generator = source
+        yield
+    finally:
+        for layer in layers:
+            layer.generator = None
 
 
 class ClippedLinear(nn.Module):

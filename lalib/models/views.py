@@ -31,7 +31,7 @@ class RandomViews:
     smooth random field bends the image [Simard2003]; contrast, brightness: factor on the difference from the image's
     mean, and what is added; colour: share by which colours fade towards grey or away from it; blur: share of a 3 x 3
     mean that is mixed in; erase: side of a square that is covered with the image's mean, as a share of a side
-    [DeVries2017]; flip: mirror half of the images, wrong for digits and letters.
+    [DeVries2017]; flip: mirror half of the images, wrong for digits and letters. LIMITS has the largest of each.
     """
 
     shift: float = 0.1
