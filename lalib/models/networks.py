@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lalib.data.checks import LalibError, check_int, check_number
+from lalib.data.checks import LalibError, check_int
 from lalib.data.door import as_tensor, check_codes, check_labels, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator as child_generator
@@ -188,9 +188,6 @@ class Dropout(nn.Dropout):
     """
 
     generator: torch.Generator | None = None
-
-    def __init__(self, p: float = 0.5):
-        super().__init__(check_number("dropout", p, low=0, high=1))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:

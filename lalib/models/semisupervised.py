@@ -33,8 +33,8 @@ def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
     ValueError for an index that is not of M different images out of n, or labels that are not M; TypeError for what is
     no whole number.
     """
-    index = check_index(index, check_int("n", n, low=1), distinct=True)
-    partial = torch.full((int(n),), UNKNOWN, dtype=torch.int64)
+    n = check_int("n", n, low=1)
+    index, partial = check_index(index, n, distinct=True), torch.full((n,), UNKNOWN, dtype=torch.int64)
     partial[index] = check_labels(labels, len(index)).cpu()
     return partial
 
@@ -124,24 +124,16 @@ class _Generative(PartlyLabelled, Classifier):
         noise = torch.randn(len(v), self.latent_dim, generator=generator, device=generator.device).to(v.device)
         terms = {}
         if known.any():
-            terms |= self._labelled(v[known], logits[known], batch.y[known], noise[known])
+            y, classes = batch.y[known], F.one_hot(batch.y[known], self.n_classes).to(v.dtype)
+            terms["labelled"] = self.bound(v[known], self.trunk(v[known]), classes, noise[known]).mean()
+            terms["class"] = F.cross_entropy(logits[known], y)
+            terms["accuracy"] = (logits[known].argmax(1) == y).float().mean().detach()
         if not known.all():
             bounds = self.bounds(v[~known], noise[~known])
             terms["unlabelled"] = m2_unlabelled(bounds, logits[~known]).mean()
-        return {"loss": self._objective(terms), **terms}
-
-    def _labelled(self, v, logits, y, noise):
-        classes = F.one_hot(y, self.n_classes).to(v.dtype)
-        return {
-            "labelled": self.bound(v, self.trunk(v), classes, noise).mean(),
-            "class": F.cross_entropy(logits, y),
-            "accuracy": (logits.argmax(1) == y).float().mean().detach(),
-        }
-
-    def _objective(self, terms: dict[str, Tensor]) -> Tensor:
         share = len(self.labeled) / (len(self.labeled) + len(self.unlabeled))
         weights = {"labelled": share, "unlabelled": 1 - share, "class": self.class_weight}
-        return sum(weight * terms[name] for name, weight in weights.items() if name in terms)
+        return {"loss": sum(weight * terms[name] for name, weight in weights.items() if name in terms), **terms}
 
     def latents(self, x: Tensor) -> Tensor:
         """Mean code (B, L) of q(z|x,y) at the class that q(y|x) finds most probable."""
