@@ -153,7 +153,7 @@ def check_targets(
 
 def to_input(x: Tensor, device: torch.device) -> Tensor:
     """Network input on `device`: uint8 images become float32 in [0, 1], codes stay as they are."""
-    x = x.to(device, non_blocking=True)
+    x = x.to(device, non_blocking=device.type == "cuda")  # towards the CPU nobody would wait for the copy
     if x.dtype == torch.uint8:
         x = x.float() / 255
     return x.contiguous(memory_format=torch.channels_last) if x.is_cuda and x.ndim == 4 else x

@@ -150,7 +150,7 @@ class _Run:
         self.course, self.seed, self.device = course, seed, device
         model.to(
             self.x.device
-        )  # which may not be `device`: what the model keeps of the data is computed where they lie
+        )  # not `device`, if they stay on the CPU: what it keeps of them is computed where they lie
         self.history, self.best = History(), _snapshot(model)
         model.prepare(self.x, self.y)
         self.model = model.to(device)
@@ -220,10 +220,8 @@ class _Run:
     def settings(self) -> dict:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
         course = self.course
-        groups = [
-            [rate, group["weight_decay"]]
-            for rate, group in zip(course.rates, course.optimizer.param_groups, strict=True)
-        ]
+        decays = (group["weight_decay"] for group in course.optimizer.param_groups)
+        groups = [list(pair) for pair in zip(course.rates, decays, strict=True)]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
         data = checkpoints.digest({name: part for name, part in tensors.items() if part is not None})
         common = {"seed": self.seed, "batch_size": course.batch_size, "optimizer": type(course.optimizer).__name__}
@@ -295,9 +293,9 @@ def checked_pair(
 
 
 def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Inputs and labels on the device if they fill under half of its free memory, else where they are."""
+    """Inputs and labels on the device, or where they are if they fill half of a GPU's free memory or more."""
     x, y = pair
-    if device.type == "cuda" and x.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+    if device.type != "cuda" or x.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
         return x.to(device), None if y is None else y.to(device)
     return x, y
 

@@ -1,9 +1,9 @@
 """fit_together(): small classifiers on codes trained all at once, each from data and a seed of its own.
 
 One of them is so small that half of a step is spent on calling its layers; several stacked take as many calls as one.
-Two layers of 256 units on 32-D codes, 32 at a time, one thread of an AMD EPYC: 0.70 ms a step in `fit`, 0.22 for each
-of five together, hardly less for more. The small CNN gains nothing (7.0 ms; 6.9 for each of five by torch.func.vmap):
-its convolutions fill a processor by themselves. Neither was measured on a GPU.
+Two layers of 256 units on 32-D codes, 32 at a time, one thread: 0.93 ms a step in `fit`, 0.34 for each of five
+together, hardly less for more. The small CNN gains nothing (7.0 ms; 6.9 for each of five by torch.func.vmap): its
+convolutions fill a processor by themselves. Neither was measured on a GPU.
 """
 
 from collections.abc import Sequence

@@ -421,8 +421,9 @@ class _Placed(_Mean):
         self.steps.append("prepare")
 
 
-def test_a_model_is_prepared_where_the_data_lie():
+def test_a_model_is_prepared_where_the_data_lie(monkeypatch):
     """And not where it will be trained, if they stay on the CPU because they are too large."""
+    monkeypatch.setattr(training, "_place", lambda pair, device: pair)
     codes, model = torch.rand(8, 1), _Placed()
     run = functools.partial(training._Run, model, (codes, torch.zeros(8, dtype=torch.int64)), None)
     course = training.Course(model, 1, None, None, 0.0, "adam", "constant")
