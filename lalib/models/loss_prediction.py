@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lalib.data.checks import LalibError, check_int, check_number
+from lalib.data.door import check_codes
 from lalib.data.seeds import seeded
 from lalib.models.classifiers import Classifier
 from lalib.models.losses import pair_loss
-from lalib.models.networks import Batch, Trainable, in_blocks
+from lalib.models.networks import Batch, Trainable, check_inputs, in_blocks
 
 DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
 
@@ -42,10 +43,12 @@ class LossPredictor(Trainable):
         self.width, self.detach_after = check_int("width", width, low=1), check_int("detach_after", detach_after, low=0)
         for name in ("image_shape", "code_dim", "n_classes", "multi_label", "class_names"):
             setattr(self, name, getattr(classifier, name))
+        codes = None if codes is None else check_codes(codes).float()
+        extra = 0 if codes is None else codes.shape[1]
+        example = check_inputs(classifier, example)
         sizes = in_blocks(
             classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
         )
-        extra = 0 if codes is None else codes.shape[1]
         with seeded(seed, "loss head"):
             self.blocks = nn.ModuleList(nn.Linear(int(size), self.width) for size in sizes[0])
             self.last = nn.Linear(self.width * len(self.blocks) + extra, 1)
@@ -79,6 +82,7 @@ class LossPredictor(Trainable):
         """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
         if (codes is None) != (self.codes is None):
             raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
+        inputs, codes = check_inputs(self, inputs), None if codes is None else check_codes(codes).float()
 
         def predicted(rows: Tensor) -> Tensor:
             z = None if codes is None else codes[rows]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lalib.data.checks import check_number
+from lalib.data.door import plain
 from lalib.data.warping import affine, warp
 
 ELASTIC_GRID = 5  # random arrows along a side, between which the bending is smooth
@@ -51,6 +52,7 @@ class RandomViews:
     def __post_init__(self):
         for name, high in LIMITS.items():
             object.__setattr__(self, name, check_number(name, getattr(self, name), low=0, high=high))
+        object.__setattr__(self, "flip", plain(self.flip))
         if not isinstance(self.flip, bool):
             raise TypeError(f"flip must be True or False, got {self.flip!r}")
 

@@ -117,6 +117,16 @@ def test_images_of_every_kind():
         la.predict_proba(model, digits.images.long())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_beside_a_loss_predictor(kind):
+    codes, found = KINDS[kind](CODES), []
+    for given in (CODES, codes):
+        predictor = LossPredictor(la.MLPClassifier(L, 3, hidden=(8,)), given[:1], codes=given, detach_after=2)
+        la.fit(predictor, (given, LABELS), epochs=2, device="cpu", progress=False)
+        found.append(predictor.predict(given, given))
+    assert torch.equal(*found)
+
+
 WRONG_CODES = {
     "width": (torch.rand(N, L + 1), ValueError, r"takes codes of shape \(N, 4\), got \(40, 5\)"),
     "a vector": (torch.rand(N), ValueError, r"inputs must have shape \(N, L\)"),
@@ -220,7 +230,7 @@ def test_numbers_of_every_kind(whole, real, tmp_path):
         assert json.loads(json.dumps(model.config)) == model.config
         assert {type(value) for value in _numbers(model.config)} <= {int, float, str, bool}
     wish = GenerativeAugmentation(per_label=whole(2), share=half, noise=half, latent_dim=whole(2), epochs=whole(1))
-    for record in (wish, RandomViews(shift=half, rotation=real(3.0))):
+    for record in (wish, RandomViews(shift=half, rotation=real(3.0), flip=np.bool_(True))):
         assert {type(value) for value in dataclasses.asdict(record).values()} <= {int, float, str, bool}
     path = tmp_path / "run"
     settings = {"epochs": whole(2), "batch_size": whole(16), "learning_rate": real(0.25), "seed": whole(3)}
