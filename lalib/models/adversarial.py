@@ -6,8 +6,8 @@ References
 [Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
 [Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
 
-All three take the discriminator's step together with the model's, in one backward pass: where the model is to deceive
-the discriminator its weights are held fixed, and what it learns from is cut off from the model.
+All three take the discriminator's step together with the model's, in one backward pass. Its weights are held fixed
+where the model is to deceive it, and what it learns from is cut off from the model.
 Differs: [Sinha2019] takes two steps of the VAE for each of the discriminator's.
 """
 
@@ -20,7 +20,7 @@ from lalib.data.checks import LalibError, check_choice, check_number
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import VAE
 from lalib.models.losses import discriminator_loss
-from lalib.models.networks import UNKNOWN, Batch, Trainable, eval_mode, mlp
+from lalib.models.networks import UNKNOWN, Batch, Shape, Trainable, eval_mode, mlp
 from lalib.models.semisupervised import M2, PartlyLabelled
 
 
@@ -54,7 +54,7 @@ class Discriminator(nn.Module):
 
 
 class _Deceiving(PartlyLabelled):
-    """Mixed into models whose codes a discriminator sees; the subclass says in `seen` what it sees of images."""
+    """Mixed into models whose codes a discriminator sees: of images (B, C, H, W) what `seen` returns, (B, K)."""
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -62,10 +62,6 @@ class _Deceiving(PartlyLabelled):
             raise LalibError(
                 f"{type(self).__name__}'s discriminator needs unlabelled images, too: all {len(x)} have a label"
             )
-
-    def seen(self, x: Tensor) -> Tensor:
-        """What the discriminator sees of images (B, C, H, W): (B, K)."""
-        raise TypeError(f"{type(self).__name__} shows the discriminator nothing")
 
     def labelled_logits(self, x: Tensor) -> Tensor:
         """The discriminator's logit of D, the probability that each image has a label, (B,)."""
@@ -86,24 +82,17 @@ class VAAL(_Deceiving, VAE):
 
     loss = L: mean (reconstruction + beta KL) + U: the same + adversarial x (mean_L -log D + mean_U -log D) + D's own,
     in nats per image, sums over pixels and coordinates. The discriminator sees the mean code.
-    adversarial: weight of that term; 0 leaves a VAE beside a discriminator. Train it with fit(model, (images, labels)),
-    labels UNKNOWN where there is none; `told_apart` in the history is the discriminator's balanced accuracy.
+    adversarial: weight of that term; 0 leaves a VAE beside a discriminator. `options` are VAE's. Train it with
+    fit(model, (images, labels)), labels UNKNOWN where there is none. `told_apart` in the history is the discriminator's
+    balanced accuracy.
     """
 
     labeled_size = 128  # as many as unlabelled ones
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent_dim: int = 32,
-        *,
-        adversarial: float = 1.0,
-        seed: int = 0,
-        **options,
-    ):
-        super().__init__(image_shape, latent_dim, seed=seed, **options)
-        self.adversarial = self.config["adversarial"] = check_number("adversarial", adversarial, low=0)
-        self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=seed)
+    def __init__(self, image_shape: Shape, latent_dim: int = 32, *, adversarial: float = 1.0, **options):
+        super().__init__(image_shape, latent_dim, **options)
+        self.adversarial = check_number("adversarial", adversarial, low=0)
+        self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=self.seed)
 
     def condition(self, x: Tensor) -> Tensor:
         """What the decoder (through a sigmoid) and the discriminator see beside the code of images: (B, conditions)."""
@@ -129,16 +118,16 @@ class VAAL(_Deceiving, VAE):
 class TAVAAL(VAAL):
     """VAAL whose decoder and discriminator see how hard the task model finds each image, too [Kim2021].
 
-    predictor: a LossPredictor, the task model with its head; it is trained here as well, on the labelled images, by
-    the task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r], r its output
-    in eval mode, as it will be when images are picked.
+    predictor: a LossPredictor, the task model with its head. It is trained here as well, on the labelled images, by the
+    task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r]. r is what the
+    predictor says in eval mode, as it will be when images are picked. `options` are VAAL's.
     """
 
     conditions = 1
 
     def __init__(self, predictor: Trainable, latent_dim: int = 32, **options):
         super().__init__(predictor.image_shape, latent_dim, **options)
-        self.predictor = predictor
+        self.predictor, self.n_classes, self.class_names = predictor, predictor.n_classes, predictor.class_names
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -157,25 +146,17 @@ class TAVAAL(VAAL):
 class M2VAAL(_Deceiving, M2):
     """M2 with a discriminator on its latent code [Losalka].
 
-    sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides. There the
+    sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides. With "zy" the
     adversarial term makes the class probabilities of labelled and unlabelled images alike, against the classifier;
-    with "z" it does not reach the classifier. adversarial: weight of that term, 0 leaves it out.
+    with "z" it does not reach the classifier. adversarial: weight of that term, 0 leaves it out. `options` are M2's.
     """
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        adversarial: float = 1.0,
-        sees: str = "z",
-        seed: int = 0,
-        **options,
-    ):
-        super().__init__(image_shape, n_classes, seed=seed, **options)
+    def __init__(self, image_shape: Shape, n_classes: int, *, adversarial: float = 1.0, sees: str = "z", **options):
+        super().__init__(image_shape, n_classes, **options)
         self.adversarial = check_number("adversarial", adversarial, low=0)
         self.sees = check_choice("sees", sees, ["z", "zy"])
-        self.discriminator = Discriminator(self.latent_dim + (n_classes if sees == "zy" else 0), seed=seed)
+        extra = self.n_classes if sees == "zy" else 0
+        self.discriminator = Discriminator(self.latent_dim + extra, seed=self.seed)
 
     def seen(self, x: Tensor) -> Tensor:
         y = torch.softmax(self(x).float(), dim=1)

@@ -18,7 +18,7 @@ from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 from lalib.models.losses import RECONSTRUCTION, batch_affinities, perplexity_rows, symmetric, tsne_kl
-from lalib.models.networks import PRESETS, Batch, ClippedLinear, Trainable, eval_mode, preset_rate
+from lalib.models.networks import PRESETS, Batch, ClippedLinear, Shape, Trainable, check_shape, eval_mode, preset_rate
 from lalib.models.priors import MixturePrior, NormalPrior, VampPrior, draw_gaussian
 
 COMPONENTS = 50  # of a prior with several, unless given
@@ -30,7 +30,7 @@ class Autoencoder(Trainable):
     """Encoder trunk, a dense head of `heads` x L units, and a decoder; images (B, C, H, W) in [0, 1], codes (B, L).
 
     preset: the layers, one of PRESETS; representation: activation of the codes, "linear", "sigmoid" or "clu";
-    reconstruction: "bce", "mse" or "mae", summed over pixels; seed draws the weights. `config` rebuilds the model.
+    reconstruction: "bce", "mse" or "mae", summed over pixels; seed draws the weights.
     """
 
     heads = 1
@@ -38,7 +38,7 @@ class Autoencoder(Trainable):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 2,
         *,
         preset: str = "light",
@@ -49,28 +49,16 @@ class Autoencoder(Trainable):
         super().__init__()
         self.image_shape = check_shape(image_shape)
         self.latent_dim = check_int("latent_dim", latent_dim, low=1)
-        build = PRESETS[check_choice("preset", preset, PRESETS)]
+        self.preset = check_choice("preset", preset, PRESETS)
         self.representation = check_choice("representation", representation, REPRESENTATIONS)
         self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTION)
-        self.config = {
-            "image_shape": list(self.image_shape),
-            "latent_dim": self.latent_dim,
-            "preset": preset,
-            "representation": representation,
-            "reconstruction": reconstruction,
-        }
-        self.seed = seed
-        self.learning_rate = preset_rate(preset)
-        with seeded(seed, "weights"):
-            self.trunk, features, self.decoder = build(self.image_shape, self.latent_dim + self.conditions)
+        self.seed, self.learning_rate = check_int("seed", seed, low=0), preset_rate(preset)
+        with seeded(self.seed, "weights"):
+            self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.conditions)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
         self.activation = REPRESENTATIONS[representation]()
         if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle
             nn.init.constant_(self.head.bias[: self.latent_dim], 0.5)
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (B, L) of images (B, C, H, W); a variational model's mean codes."""
@@ -118,8 +106,9 @@ class VAE(Autoencoder):
     q(z|x) = N(mean, exp(log-variance)) from one dense layer of 2L units; both terms are summed (pixels, coordinates)
     and averaged over images, so that beta = 1 is the evidence lower bound.
     prior: p(z), "normal" for N(0, I), "mixture" for Gaussians with learned weights, means and variances, or "vamp" for
-    the mean of q(z|u) over learned images u [Tomczak2018]; the last two have `components` parts (default 50), at most
-    as many as there are training images, and their KL term is an estimate from one draw: see lalib.models.priors.
+    the mean of q(z|u) over learned images u [Tomczak2018]. The last two have `components` parts (default 50), at most
+    as many as there are training images. Their KL term is an estimate from one draw: see lalib.models.priors.
+    `options` are Autoencoder's.
     On mnist-mini (10 dimensions, 20 epochs, three seeds) test digits cost 133 nats with "normal", 131 with "mixture"
     and 144 with "vamp", with standard deviations of 4, 4 and 11: so short a training does not repay a VampPrior.
     """
@@ -128,7 +117,7 @@ class VAE(Autoencoder):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 2,
         *,
         beta: float = 1.0,
@@ -138,10 +127,9 @@ class VAE(Autoencoder):
     ):
         super().__init__(image_shape, latent_dim, **options)
         self.beta = check_number("beta", beta, low=0)
-        self.config["beta"] = self.beta
-        self.prior = PRIORS[check_choice("prior", prior, PRIORS)](self, components)
-        if prior != "normal":  # without them a plain VAE is named as it ever was, and its finished runs are found
-            self.config |= {"prior": prior, "components": self.prior.components}
+        self.prior = _prior(self, check_choice("prior", prior, ("normal", "mixture", "vamp")), components)
+        if prior != "normal":  # so that the config of a plain VAE stays what it was, and its finished runs are found
+            self.prior_name, self.components = prior, self.prior.components
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -176,22 +164,17 @@ class VAE(Autoencoder):
             return self.decode(z.to(self.head.weight.device))
 
 
-def _normal(model: VAE, components: int | None) -> NormalPrior:
-    if components is not None:
-        raise ValueError(f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'")
-    return NormalPrior(model.latent_dim)
-
-
-def _mixture(model: VAE, components: int | None) -> MixturePrior:
-    return MixturePrior(COMPONENTS if components is None else components, model.latent_dim, seed=model.seed)
-
-
-def _vamp(model: VAE, components: int | None) -> VampPrior:
+def _prior(model: VAE, name: str, components: int | None) -> NormalPrior | MixturePrior | VampPrior:
+    if name == "normal":
+        if components is not None:
+            raise ValueError(
+                f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'"
+            )
+        return NormalPrior(model.latent_dim)
     components = COMPONENTS if components is None else components
+    if name == "mixture":
+        return MixturePrior(components, model.latent_dim, seed=model.seed)
     return VampPrior(components, model.image_shape, model.posterior, seed=model.seed)
-
-
-PRIORS = {"normal": _normal, "mixture": _mixture, "vamp": _vamp}
 
 
 class Neighbourhoods(nn.Module):
@@ -257,7 +240,7 @@ class _TSNETerm(Autoencoder):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 2,
         *,
         perplexity: float = 40.0,
@@ -274,13 +257,6 @@ class _TSNETerm(Autoencoder):
         self.spread = check_number("spread", spread, low=0)
         self.batch_size = check_int("batch_size", batch_size, low=4)
         self._check_batch(self.batch_size)
-        self.config |= {
-            "perplexity": self.perplexity,
-            "tsne_weight": self.tsne_weight,
-            "affinities": affinities,
-            "spread": self.spread,
-            "batch_size": self.batch_size,
-        }
         self.neighbourhoods = Neighbourhoods(self.perplexity)
 
     def _check_batch(self, size: int) -> None:
@@ -307,10 +283,8 @@ class _TSNETerm(Autoencoder):
         codes, terms = super().terms(batch, generator)
         if batch.index is None:
             return codes, terms
-        if self.affinities == "global":
-            joint = self.neighbourhoods.joint(batch.index)
-        else:
-            joint = batch_affinities(batch.x, self.perplexity)
+        near = self.neighbourhoods if self.affinities == "global" else None
+        joint = near.joint(batch.index) if near else batch_affinities(batch.x, self.perplexity)
         with torch.autocast(codes.device.type, enabled=False):
             return codes, {**terms, "tsne": tsne_kl(self.spread * codes, joint.to(codes.device))}
 
@@ -324,11 +298,3 @@ class VariationalTSNEAE(_TSNETerm, VAE):
 
 
 MODELS = {model.__name__: model for model in (CAE, VAE, TSNEAE, VariationalTSNEAE)}  # trained without labels
-
-
-def check_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """`image_shape` as (C, H, W) that a trunk can take: C of 1 or 3, H and W of at least 8."""
-    shape = tuple(check_int("image_shape", size) for size in image_shape)
-    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 8:
-        raise ValueError(f"image_shape must be (C, H, W) with C of 1 or 3 and H, W of at least 8, got {shape}")
-    return shape

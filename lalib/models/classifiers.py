@@ -10,14 +10,13 @@ References
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
-from lalib.data.door import check_labels
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import Autoencoder
@@ -27,10 +26,15 @@ from lalib.models.networks import (
     IMAGENET_SPREAD,
     Batch,
     Residual,
+    Shape,
     Trainable,
+    check_inputs,
+    check_shape,
+    check_targets,
     in_blocks,
     mlp,
     resnet18,
+    seeded_dropout,
 )
 from lalib.models.views import RandomViews
 
@@ -39,17 +43,20 @@ class Classifier(Trainable):
     """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch).
 
     Labels (B,) name one class per input; with multi_label=True they are (B, C) of 0 and 1, every class has a
-    probability of its own, and the loss is the mean over classes of the binary cross-entropy. `views`, if set, shows
-    other views of the images in every training step.
+    probability of its own, and the loss is the mean over classes of the binary cross-entropy. seed draws the weights.
+    `views`, if set, shows other views of the images in every training step.
     """
 
     batch_size = 32
     block_types: tuple[type[nn.Module], ...] = (nn.ReLU,)
     views: RandomViews | None = None
 
-    def __init__(self, n_classes: int, multi_label: bool = False):
+    def __init__(self, n_classes: int, *, multi_label: bool = False, seed: int = 0):
         super().__init__()
-        self.n_classes, self.multi_label = check_int("n_classes", n_classes, low=1), multi_label
+        if multi_label and self.partly_labelled:
+            raise LalibError(f"{type(self).__name__} needs one label per image; these images may have several")
+        self.n_classes, self.multi_label = check_int("n_classes", n_classes, low=1), bool(multi_label)
+        self.seed = check_int("seed", seed, low=0)
 
     def layers(self) -> Iterable[nn.Module]:
         """All layers from inputs to logits, in order; the last one is linear."""
@@ -107,60 +114,43 @@ def _hits(probs: Tensor, labels: Tensor) -> Tensor:
 
 
 class CNNClassifier(Classifier):
-    """A CNN on pixels, images (B, C, H, W) in [0, 1].
+    """A CNN on pixels, images (B, C, H, W) in [0, 1]; `options` are Classifier's.
 
     network: "small", or "residual", slower and better once there are thousands of labels: see networks.
     """
 
     block_types = (nn.ReLU, Residual)
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        network: str = "small",
-        dropout: float = 0.5,
-        multi_label: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(n_classes, multi_label)
-        self.image_shape = tuple(image_shape)
-        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "network": network}
-        self.config |= {"dropout": dropout, "multi_label": multi_label}
-        with seeded(seed, "weights"):
-            self.network = CNNS[check_choice("network", network, CNNS)](image_shape, self.n_classes, dropout)
+    def __init__(self, image_shape: Shape, n_classes: int, *, network: str = "small", dropout: float = 0.5, **options):
+        super().__init__(n_classes, **options)
+        self.image_shape = check_shape(image_shape)
+        self.network_name = check_choice("network", network, CNNS)
+        self.dropout = check_number("dropout", dropout, low=0, high=1)
+        with seeded(self.seed, "weights"):
+            self.network = CNNS[network](self.image_shape, self.n_classes, self.dropout)
 
 
 class ResNetClassifier(Classifier):
-    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1], grey ones repeated to three channels.
+    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1]; `options` are Classifier's.
 
-    weights: None (drawn with `seed`), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
+    weights: None (drawn with the seed), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
     state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
-    Images are shown at their size, with the mean and spread per channel that ImageNet's weights expect. It trains on
-    equal batches of at least two: batch normalisation has little to compare a few images with.
+    Images are shown at their size, grey ones in three channels, with the mean and spread per channel that ImageNet's
+    weights expect. It trains on equal batches of at least two: batch normalisation cannot compare fewer.
     """
 
     block_types = (nn.Sequential,)  # the four stages
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        *,
-        weights: str | None = None,
-        multi_label: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(n_classes, multi_label)
-        self.image_shape = tuple(image_shape)
-        with seeded(seed, "weights"):
+    def __init__(self, image_shape: Shape, n_classes: int, *, weights: str | None = None, **options):
+        super().__init__(n_classes, **options)
+        self.image_shape = check_shape(image_shape)
+        with seeded(self.seed, "weights"):
             self.network, self.origin = resnet18(self.n_classes, weights)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """As few batches as hold each image once, of almost equal sizes, at least 2.
 
-        A rest of a few images upsets batch normalisation: trained on 450 digits in batches of 16, which leave 2, it got
+        A last batch of a few images upsets batch normalisation: of 450 digits in batches of 16, which leave 2, it got
         .63 to .76 of held-out ones right after epochs 7 to 12; in equal batches .81 to .87 (one seed).
         """
         if min(n, size) < 2:
@@ -173,34 +163,26 @@ class ResNetClassifier(Classifier):
 
 
 class MLPClassifier(Classifier):
-    """Dense layers on codes (B, L), centred and divided by one scale, the root mean square of what `fit` is given.
+    """Dense layers of `hidden` units on codes (B, L), centred and divided by one scale; `options` are Classifier's.
 
+    The scale is the root mean square of the centred codes that `fit` is given.
     Differs from the usual scale per coordinate, which blows up those in which codes hardly vary: with 100 labels of
     mnist-mini that costs 6 points of accuracy on 32 principal components and 12 on pixels.
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        n_classes: int,
-        *,
-        hidden: tuple[int, ...] = (256, 256),
-        dropout: float = 0.0,
-        multi_label: bool = False,
-        seed: int = 0,
+        self, latent_dim: int, n_classes: int, *, hidden: Sequence[int] = (256, 256), dropout: float = 0.0, **options
     ):
-        super().__init__(n_classes, multi_label)
-        latent_dim = check_int("latent_dim", latent_dim, low=1)
-        self.config = {"latent_dim": latent_dim, "n_classes": self.n_classes, "hidden": list(hidden)}
-        self.config |= {"dropout": dropout, "multi_label": multi_label}
-        self.register_buffer("mean", torch.zeros(latent_dim))
+        super().__init__(n_classes, **options)
+        self.latent_dim = self.code_dim = check_int("latent_dim", latent_dim, low=1)
+        self.hidden = tuple(check_int("hidden", size, low=1) for size in hidden)
+        self.dropout = check_number("dropout", dropout, low=0, high=1)
+        self.register_buffer("mean", torch.zeros(self.latent_dim))
         self.register_buffer("scale", torch.ones(()))
-        with seeded(seed, "weights"):
-            self.network = mlp(latent_dim, self.n_classes, hidden, dropout)
+        with seeded(self.seed, "weights"):
+            self.network = mlp(self.latent_dim, self.n_classes, self.hidden, self.dropout)
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        if x.shape[1:] != self.mean.shape:
-            raise ValueError(f"the classifier takes codes of shape (N, {len(self.mean)}), got {tuple(x.shape)}")
         self.mean.copy_(x.mean(0))
         scale = (x - self.mean).square().mean().sqrt()
         self.scale.copy_(torch.where(scale > 1e-6 * x.abs().max(), scale, 1))  # a single code has no spread
@@ -214,10 +196,11 @@ class MLPClassifier(Classifier):
 
 
 class EncoderClassifier(Classifier):
-    """A copy of an autoencoder's trunk with a new MLP head: transfer from the autoencoder [Report].
+    """A copy of an encoder's trunk with a new MLP head: transfer from the autoencoder [Report].
 
     mode="frozen": the trunk keeps its weights; "fine-tuned": it learns at `trunk_rate` times the head's learning rate
     [Howard2018], so that few labels do not wash out what it knows; "scratch": the same layers from new weights.
+    hidden: units of the head's layer. `options` are Classifier's.
     """
 
     def __init__(
@@ -229,18 +212,17 @@ class EncoderClassifier(Classifier):
         trunk_rate: float = 0.1,
         hidden: int = 128,
         dropout: float = 0.5,
-        seed: int = 0,
+        **options,
     ):
-        super().__init__(n_classes)
+        super().__init__(n_classes, **options)
         self.mode = check_choice("mode", mode, ["frozen", "fine-tuned", "scratch"])
         self.trunk_rate = check_number("trunk_rate", trunk_rate, low=0)
+        self.hidden, self.dropout = check_int("hidden", hidden, low=1), check_number("dropout", dropout, low=0, high=1)
         self.image_shape = autoencoder.image_shape
-        source = autoencoder
-        if mode == "scratch":
-            source = type(autoencoder)(**{**autoencoder.config, "seed": seed})
+        source = autoencoder if mode != "scratch" else type(autoencoder)(**autoencoder.config | {"seed": self.seed})
         self.trunk = copy.deepcopy(source.trunk).requires_grad_(mode != "frozen")
-        with seeded(seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
-            self.network = mlp(autoencoder.head.in_features, self.n_classes, (hidden,), dropout)
+        with seeded(self.seed, "head"):  # a stream of its own: "weights" may have drawn the trunk's
+            self.network = mlp(autoencoder.head.in_features, self.n_classes, (self.hidden,), self.dropout)
 
     def layers(self) -> Iterable[nn.Module]:
         return (*self.trunk, *self.network)
@@ -255,12 +237,13 @@ class EncoderClassifier(Classifier):
 
 def predict_proba(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, of images or codes (N, L); rows sum to 1 if not multi_label."""
-    return _apply(classifier, lambda x: classifier.probabilities(classifier(x).float()), inputs, batch_size)
+    x = check_inputs(classifier, inputs)
+    return in_blocks(classifier, lambda x: classifier.probabilities(classifier(x).float()), x, batch_size)
 
 
 def last_features(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """What the last hidden block says of images or codes, (N, F) float32 on the CPU."""
-    return _apply(classifier, classifier.features, inputs, batch_size)
+    return in_blocks(classifier, classifier.features, check_inputs(classifier, inputs), batch_size)
 
 
 def mc_dropout_proba(
@@ -270,32 +253,28 @@ def mc_dropout_proba(
     dropouts = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     if not dropouts:
         raise LalibError(f"MC-dropout needs a classifier with dropout, got a {type(classifier).__name__} without any")
-    check_int("passes", passes, low=1)
+    passes = check_int("passes", passes, low=1)
 
     def stochastic(x):
         for module in dropouts:
             module.train()
         return classifier.probabilities(classifier(x).float())
 
-    with seeded(seed, "mc-dropout"):
-        return torch.stack([_apply(classifier, stochastic, inputs, batch_size) for _ in range(passes)])
-
-
-def _apply(classifier, function, inputs, batch_size):
-    x = inputs.images if isinstance(inputs, ImageSet) else inputs
-    expected = getattr(classifier, "image_shape", None)
-    if expected is not None and tuple(x.shape[1:]) != expected:
-        raise ValueError(f"the classifier takes images of shape {expected}, got {tuple(x.shape[1:])}")
-    return in_blocks(classifier, function, x, batch_size)
+    x = check_inputs(classifier, inputs)
+    with seeded_dropout(classifier, seed, "mc-dropout"):
+        return torch.stack([in_blocks(classifier, stochastic, x, batch_size) for _ in range(passes)])
 
 
 def accuracy(classifier: Classifier, inputs: ImageSet | Tensor, labels: Tensor | None = None) -> float:
     """Share of inputs whose most probable class is their label, in [0, 1]; labels (N,) default to the image set's.
 
-    With labels (N, C) of 0 and 1: the share of them on the right side of probability 1/2.
+    An ImageSet's classes and the model's are matched by name, in whatever order the set has them; one that the model
+    does not know is a ValueError. With labels (N, C) of 0 and 1: the share of them on the right side of probability
+    1/2. LalibError without labels.
     """
-    labels = inputs.labels if labels is None else labels
+    names = inputs.class_names if isinstance(inputs, ImageSet) else ()
+    labels = getattr(inputs, "labels", None) if labels is None else labels
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
-    labels = torch.as_tensor(labels).cpu() if classifier.multi_label else check_labels(labels, len(inputs)).cpu()
+    labels = check_targets(classifier, labels, len(inputs), names).cpu()
     return float(_hits(predict_proba(classifier, inputs), labels).float().mean())

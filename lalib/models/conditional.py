@@ -18,20 +18,20 @@ from lalib.data.door import check_labels
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
 from lalib.models.autoencoders import VAE
-from lalib.models.networks import UNKNOWN, Batch, eval_mode
+from lalib.models.networks import UNKNOWN, Batch, Shape, eval_mode
 
 
 class ConditionalVAE(VAE):
     """VAE of images x with a class y: reconstruction -log p(x|y,z) + beta KL(q(z|x,y) || p(z)), in nats per image.
 
     With beta = 1 that bounds -log p(x|y): Eq. 6 of [Kingma2014b] without its -log p(y). The class is one number of C
-    that is 1, the others are 0; it joins the decoder's codes, and scales and shifts the trunk's features [Perez2018].
-    Where it is not known (label UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]; in training each known
-    label is hidden with probability `label_dropout`, so that it is one even where every image has a label.
-    Codes that know the class need not say it, the others must: they are not to be compared. So `encode` uses no class
-    unless it is given one, and the images of a pool, labelled or not, lie on one map.
+    that is 1, the others are 0. It joins the decoder's codes, and scales and shifts the trunk's features [Perez2018].
+    Of an image without a label (UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]. In training each label
+    is hidden with probability `label_dropout`, so that this is learned even where every image has one.
+    Codes made with a class and codes made without are not to be compared. So `encode` uses no class unless it is given
+    one, and all images of a pool lie on one map.
     Train it with fit(model, images), or with fit(model, (images, labels)), see partly_labelled; some must have a label.
-    `options` are VAE's; the prior is that of all images, with and without a class. `config` rebuilds the model.
+    `options` are VAE's; the prior is that of all images, with and without a class.
     Differs: with the class beside the features and one more dense layer, as in M2, mnist-mini's test digits cost 130
     nats with their class and 157 without (4,000 labels, 20 epochs, one seed); scaled and shifted, 117 and 131.
     """
@@ -39,18 +39,11 @@ class ConditionalVAE(VAE):
     partly_labelled = True
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        latent_dim: int = 2,
-        *,
-        label_dropout: float = 0.1,
-        **options,
+        self, image_shape: Shape, n_classes: int, latent_dim: int = 2, *, label_dropout: float = 0.1, **options
     ):
         self.conditions = self.n_classes = check_int("n_classes", n_classes, low=2)  # read where layers are built
         super().__init__(image_shape, latent_dim, **options)
         self.label_dropout = check_number("label_dropout", label_dropout, low=0, high=1)
-        self.config |= {"n_classes": self.n_classes, "label_dropout": self.label_dropout}
         with seeded(self.seed, "classes"):
             self.film = nn.Linear(self.n_classes, 2 * self.head.in_features, bias=False)
 

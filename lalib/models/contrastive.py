@@ -8,7 +8,6 @@ References
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,10 @@ from torch.nn import functional as F
 
 from lalib.data.checks import check_int, check_number, check_options
 from lalib.data.seeds import seeded
-from lalib.models.autoencoders import MODELS, check_shape
+from lalib.models.autoencoders import MODELS
 from lalib.models.conditional import ConditionalVAE
 from lalib.models.losses import nt_xent
-from lalib.models.networks import Batch, PadTo, Trainable, normed_conv
+from lalib.models.networks import Batch, PadTo, Shape, Trainable, check_shape, normed_conv
 from lalib.models.views import RandomViews
 
 
@@ -28,9 +27,9 @@ class ContrastiveEncoder(Trainable):
 
     Each image of a batch is shown in two random views, and the views of one image are to be more alike than those of
     two. Codes are what comes before the projection, an MLP that only the loss uses. There is no decoder.
-    views: strengths of RandomViews by name; its defaults suit digits, augment.CLOTHES clothes, and what suits other
+    views: strengths of RandomViews by name. Its defaults suit digits, views.CLOTHES suits clothes; what suits other
     images has to be found: with the wrong views codes are worse than pixels. width: kernels of the first convolution;
-    temperature: of the cosine similarities; seed draws the weights. `config` rebuilds the model.
+    temperature: of the cosine similarities; seed draws the weights.
     Differs: codes have length 1, so that Euclidean neighbours are neighbours by angle, as in the loss; Adam rather
     than LARS; the trunk normalises within each image [Wu2018], so that no code depends on the rest of its batch.
     """
@@ -39,7 +38,7 @@ class ContrastiveEncoder(Trainable):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent_dim: int = 64,
         *,
         width: int = 16,
@@ -54,22 +53,11 @@ class ContrastiveEncoder(Trainable):
         self.temperature = check_number("temperature", temperature, low=0.01)
         self.views = _check_views({} if views is None else views)
         self.batch_size = check_int("batch_size", batch_size, low=2)
-        self.config = {
-            "image_shape": list(self.image_shape),
-            "latent_dim": self.latent_dim,
-            "width": check_int("width", width, low=1),
-            "temperature": self.temperature,
-            "views": asdict(self.views),
-            "batch_size": self.batch_size,
-        }
+        self.width = check_int("width", width, low=1)
         with seeded(seed, "weights"):
-            self.trunk, features = _trunk(self.image_shape, width)
+            self.trunk, features = _trunk(self.image_shape, self.width)
             self.head = nn.Linear(features, self.latent_dim)
-            self.projection = _projection(self.latent_dim)
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
+            self.projection = nn.Sequential(nn.Linear(self.latent_dim, 256), nn.ReLU(), nn.Linear(256, 64))
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (B, L) of length 1 of images (B, C, H, W)."""
@@ -101,7 +89,7 @@ def _check_views(views: Mapping[str, float]) -> RandomViews:
     return RandomViews(**views)
 
 
-def _trunk(image_shape: tuple[int, int, int], width: int) -> tuple[nn.Sequential, int]:
+def _trunk(image_shape: Shape, width: int) -> tuple[nn.Sequential, int]:
     """Three convolutions, the first two strided, and a dense layer; and its number of outputs."""
     channels, height, width_px = image_shape
     pad = PadTo(height, width_px, 4)
@@ -109,10 +97,6 @@ def _trunk(image_shape: tuple[int, int, int], width: int) -> tuple[nn.Sequential
     layers = [pad, *normed_conv(channels, width, 2), *normed_conv(width, 2 * width, 2)]
     layers += normed_conv(2 * width, 2 * width)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 256), nn.LayerNorm(256), nn.ReLU()), 256
-
-
-def _projection(latent_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(latent_dim, 256), nn.ReLU(), nn.Linear(256, 64))
 
 
 ENCODERS = {**MODELS, **{model.__name__: model for model in (ConditionalVAE, ContrastiveEncoder)}}  # what can be saved

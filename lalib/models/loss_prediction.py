@@ -3,17 +3,17 @@
 [Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, check_int, check_number
+from lalib.data.door import check_codes
 from lalib.data.seeds import seeded
 from lalib.models.classifiers import Classifier
 from lalib.models.losses import pair_loss
-from lalib.models.networks import Batch, Trainable, in_blocks
+from lalib.models.networks import Batch, Trainable, check_inputs, in_blocks
 
 DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
 
@@ -21,9 +21,9 @@ DETACH = 0.6  # of the training, after which the head no longer moves the featur
 class LossPredictor(Trainable):
     """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
 
-    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, concatenates them, and
-    the codes of the images if given, and ends in one number. Trained by the task's loss plus `weight` times the pair
-    loss; after `detach_after` batches the pair loss no longer reaches the classifier.
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers. These and the codes of
+    the images, if given, make one number. Trained by the task's loss plus `weight` times the pair loss, which no longer
+    reaches the classifier after `detach_after` batches.
     example (1, ...): an input, for the sizes. codes (M, L): of the training images, in their order.
     """
 
@@ -39,16 +39,19 @@ class LossPredictor(Trainable):
         seed: int = 0,
     ):
         super().__init__()
-        self.classifier, self.weight, self.detach_after = classifier, weight, detach_after
-        self.image_shape = getattr(classifier, "image_shape", None)
-        self.n_classes, self.multi_label = classifier.n_classes, classifier.multi_label
+        self.classifier, self.weight = classifier, check_number("weight", weight, low=0)
+        self.width, self.detach_after = check_int("width", width, low=1), check_int("detach_after", detach_after, low=0)
+        for name in ("image_shape", "code_dim", "n_classes", "multi_label", "class_names"):
+            setattr(self, name, getattr(classifier, name))
+        codes = None if codes is None else check_codes(codes).float()
+        extra = 0 if codes is None else codes.shape[1]
+        example = check_inputs(classifier, example)
         sizes = in_blocks(
             classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
         )
-        extra = 0 if codes is None else codes.shape[1]
         with seeded(seed, "loss head"):
-            self.blocks = nn.ModuleList(nn.Linear(int(size), width) for size in sizes[0])
-            self.last = nn.Linear(width * len(self.blocks) + extra, 1)
+            self.blocks = nn.ModuleList(nn.Linear(int(size), self.width) for size in sizes[0])
+            self.last = nn.Linear(self.width * len(self.blocks) + extra, 1)
         self.register_buffer("codes", codes)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
@@ -79,14 +82,10 @@ class LossPredictor(Trainable):
         """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
         if (codes is None) != (self.codes is None):
             raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
-        parts = [None] * math.ceil(len(inputs) / block) if codes is None else codes.split(block)
-        return torch.cat(
-            [
-                in_blocks(self, lambda x, z=z: self.head(_blocks(self.classifier, x), z), x, block)
-                for x, z in zip(inputs.split(block), parts, strict=True)
-            ]
-        )
+        inputs, codes = check_inputs(self, inputs), None if codes is None else check_codes(codes).float()
 
+        def predicted(rows: Tensor) -> Tensor:
+            z = None if codes is None else codes[rows]
+            return in_blocks(self, lambda x: self.head(self.classifier.activations(x)[0], z), inputs[rows], block)
 
-def _blocks(classifier: Classifier, x: Tensor) -> list[Tensor]:
-    return classifier.activations(x)[0]
+        return torch.cat([predicted(rows) for rows in torch.arange(len(inputs)).split(block)])

@@ -12,7 +12,6 @@ References
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -36,11 +35,7 @@ def absolute_error(logits: Tensor, x: Tensor) -> Tensor:
     return (torch.sigmoid(logits) - x).abs().flatten(1).sum(1)
 
 
-RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "bce": bernoulli_nll,
-    "mse": squared_error,
-    "mae": absolute_error,
-}
+RECONSTRUCTION = {"bce": bernoulli_nll, "mse": squared_error, "mae": absolute_error}
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lalib.data.checks import check_int
 from lalib.data.seeds import generator as child_generator
 from lalib.models.losses import gaussian_kl, gaussian_nll
-from lalib.models.networks import to_input
+from lalib.models.networks import Shape, to_input
 
 DARKEST, LIGHTEST = 0.01, 0.99  # of the pixels that pseudo-inputs start from
 
@@ -112,14 +112,7 @@ class VampPrior(_Mixture):
     Differs: a sigmoid keeps their pixels in (0, 1); clipped to [0, 1], black and white ones would learn nothing.
     """
 
-    def __init__(
-        self,
-        components: int,
-        image_shape: tuple[int, int, int],
-        posterior: Callable[[Tensor], tuple[Tensor, Tensor]],
-        *,
-        seed: int,
-    ):
+    def __init__(self, components: int, image_shape: Shape, posterior: Callable[[Tensor], tuple], *, seed: int):
         super().__init__(components)
         self.posterior, self.seed = posterior, seed
         noise = torch.randn(self.components, *image_shape, generator=child_generator(seed, "prior"))

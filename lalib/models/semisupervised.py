@@ -16,28 +16,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
-from lalib.data.door import check_labels
+from lalib.data.door import check_index, check_labels
 from lalib.data.seeds import generator as child_generator
 from lalib.data.seeds import seeded
-from lalib.models.autoencoders import VAE, check_shape
+from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
-from lalib.models.networks import PRESETS, UNKNOWN, Batch, Trainable, eval_mode, mlp, preset_rate
+from lalib.models.networks import PRESETS, UNKNOWN, Batch, Shape, Trainable, check_shape, eval_mode, mlp, preset_rate
 from lalib.models.views import LIMITS, RandomViews
 
 
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
     """Labels (n,) int64: those given at `index` (M,), UNKNOWN elsewhere: what `fit` hands to a model of this module.
 
-    ValueError for an index that is not of M different images out of n.
+    ValueError for an index that is not of M different images out of n, or labels that are not M; TypeError for what is
+    no whole number.
     """
-    partial, index = torch.full((n,), UNKNOWN, dtype=torch.int64), torch.as_tensor(index).cpu()
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
-        raise ValueError(f"index must lie in 0 to {n - 1}, got {int(index.min())} to {int(index.max())}")
-    if len(index.unique()) < len(index):
-        raise ValueError(f"index must be distinct, got {len(index)} indices of {len(index.unique())} images")
-    partial[index] = check_labels(labels, len(index)).long().cpu()
+    n = check_int("n", n, low=1)
+    index, partial = check_index(index, n, distinct=True), torch.full((n,), UNKNOWN, dtype=torch.int64)
+    partial[index] = check_labels(labels, len(index)).cpu()
     return partial
 
 
@@ -82,24 +80,19 @@ class _Generative(PartlyLabelled, Classifier):
 
     in nats per image, the means over labelled (L and the last term) and unlabelled images (U).
     classifier: q(y|x); trunk, head: q(z|x,y), of which the class joins at the head; decoder: p(x|y,z).
+    nll(z, y, v): -log p(v|y,z), (B,), of codes (B, L), weights of classes (B, C) and what is observed (B, ...).
     """
 
     batch_size = 128
 
-    def __init__(self, n_classes: int, latent_dim: int, class_weight: float, multi_label: bool):
-        if multi_label:
-            raise LalibError("M2 needs one label per image; these images may have several")
-        super().__init__(check_int("n_classes", n_classes, low=2))
+    def __init__(self, n_classes: int, *, latent_dim: int, class_weight: float = 10.0, **options):
+        super().__init__(check_int("n_classes", n_classes, low=2), **options)
         self.latent_dim = check_int("latent_dim", latent_dim, low=1)
         self.class_weight = check_number("class_weight", class_weight, low=0)
 
     def observed(self, x: Tensor) -> Tensor:
         """What is modelled of the inputs: images as they are, codes on one scale."""
         return x
-
-    def nll(self, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """-log p(v|y,z) in nats, (B,), of codes (B, L), weights of classes (B, C) and what is observed (B, ...)."""
-        raise TypeError(f"{type(self).__name__} defines no likelihood")
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return self.classifier.activations(x)
@@ -131,24 +124,16 @@ class _Generative(PartlyLabelled, Classifier):
         noise = torch.randn(len(v), self.latent_dim, generator=generator, device=generator.device).to(v.device)
         terms = {}
         if known.any():
-            terms |= self._labelled(v[known], logits[known], batch.y[known], noise[known])
+            y, classes = batch.y[known], F.one_hot(batch.y[known], self.n_classes).to(v.dtype)
+            terms["labelled"] = self.bound(v[known], self.trunk(v[known]), classes, noise[known]).mean()
+            terms["class"] = F.cross_entropy(logits[known], y)
+            terms["accuracy"] = (logits[known].argmax(1) == y).float().mean().detach()
         if not known.all():
             bounds = self.bounds(v[~known], noise[~known])
             terms["unlabelled"] = m2_unlabelled(bounds, logits[~known]).mean()
-        return {"loss": self._objective(terms), **terms}
-
-    def _labelled(self, v, logits, y, noise):
-        classes = F.one_hot(y, self.n_classes).to(v.dtype)
-        return {
-            "labelled": self.bound(v, self.trunk(v), classes, noise).mean(),
-            "class": F.cross_entropy(logits, y),
-            "accuracy": (logits.argmax(1) == y).float().mean().detach(),
-        }
-
-    def _objective(self, terms: dict[str, Tensor]) -> Tensor:
         share = len(self.labeled) / (len(self.labeled) + len(self.unlabeled))
         weights = {"labelled": share, "unlabelled": 1 - share, "class": self.class_weight}
-        return sum(weight * terms[name] for name, weight in weights.items() if name in terms)
+        return {"loss": sum(weight * terms[name] for name, weight in weights.items() if name in terms), **terms}
 
     def latents(self, x: Tensor) -> Tensor:
         """Mean code (B, L) of q(z|x,y) at the class that q(y|x) finds most probable."""
@@ -161,33 +146,31 @@ class M2(_Generative):
 
     preset: the layers of q(z|x,y) and p(x|y,z), one of PRESETS ("dense" is the paper's form); classifier: q(y|x), by
     default the small CNN; pixels are Bernoulli. With `views` set, q(y|x) sees random views and the bound the images
-    themselves, so that all views of an image are drawn towards the class that explains it best.
+    themselves: all views of an image are drawn towards the class that explains it best. `options` are Classifier's.
     Differs: class_weight is 0.1 in the paper. So few nats per image do not hold q(y|x) against the hundreds of the
     bound before the decoder knows the classes: with 100 labels of mnist-mini it gave .36, 10 gave .80 (20 epochs).
     """
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         n_classes: int,
         *,
         latent_dim: int = 50,
         preset: str = "light",
         classifier: Classifier | None = None,
-        class_weight: float = 10.0,
-        multi_label: bool = False,
-        seed: int = 0,
+        **options,
     ):
-        super().__init__(n_classes, latent_dim, class_weight, multi_label)
+        super().__init__(n_classes, latent_dim=latent_dim, **options)
         self.image_shape = check_shape(image_shape)
-        self.learning_rate = preset_rate(preset)
-        build = PRESETS[check_choice("preset", preset, PRESETS)]
-        self.classifier = classifier or CNNClassifier(self.image_shape, n_classes, seed=seed)
-        if self.classifier.n_classes != n_classes:
+        self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), preset_rate(preset)
+        self.classifier = classifier or CNNClassifier(self.image_shape, self.n_classes, seed=self.seed)
+        if self.classifier.n_classes != self.n_classes:
             raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
-        with seeded(seed, "weights"):
-            self.trunk, features, self.decoder = build(self.image_shape, latent_dim + n_classes)
-            self.head = mlp(features + n_classes, 2 * latent_dim, (256,))
+        self.class_names = self.classifier.class_names
+        with seeded(self.seed, "weights"):
+            self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.n_classes)
+            self.head = mlp(features + self.n_classes, 2 * self.latent_dim, (256,))
 
     def nll(self, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return bernoulli_nll(self.decoder(torch.cat([z, y], dim=1)).float(), v)
@@ -209,30 +192,18 @@ class M1M2(_Generative):
     """M2 on codes (B, D), stacked on the autoencoder that made them ("M1+M2" of [Kingma2014b]).
 
     The codes are centred and divided by one scale, as by MLPClassifier, and modelled as Gaussian with a learned mean
-    and variance per coordinate. One hidden layer of `hidden` units in each network.
+    and variance per coordinate. One layer of `hidden` units in each network. `options` are Classifier's.
     Differs: the mean codes of M1 are modelled, the paper draws them from q(z|x) anew in every epoch.
     """
 
-    image_shape = None
-
-    def __init__(
-        self,
-        code_dim: int,
-        n_classes: int,
-        *,
-        latent_dim: int = 10,
-        hidden: int = 256,
-        class_weight: float = 10.0,
-        multi_label: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(n_classes, latent_dim, class_weight, multi_label)
-        check_int("hidden", hidden, low=1)
-        self.classifier = MLPClassifier(code_dim, n_classes, hidden=(hidden,), seed=seed)
-        with seeded(seed, "weights"):
-            self.trunk = nn.Sequential(nn.Linear(code_dim, hidden), nn.ReLU())
-            self.head = mlp(hidden + n_classes, 2 * latent_dim, (hidden,))
-            self.decoder = mlp(latent_dim + n_classes, 2 * code_dim, (hidden,))
+    def __init__(self, code_dim: int, n_classes: int, *, latent_dim: int = 10, hidden: int = 256, **options):
+        super().__init__(n_classes, latent_dim=latent_dim, **options)
+        self.code_dim, self.hidden = check_int("code_dim", code_dim, low=1), check_int("hidden", hidden, low=1)
+        self.classifier = MLPClassifier(self.code_dim, self.n_classes, hidden=(self.hidden,), seed=self.seed)
+        with seeded(self.seed, "weights"):
+            self.trunk = nn.Sequential(nn.Linear(self.code_dim, self.hidden), nn.ReLU())
+            self.head = mlp(self.hidden + self.n_classes, 2 * self.latent_dim, (self.hidden,))
+            self.decoder = mlp(self.latent_dim + self.n_classes, 2 * self.code_dim, (self.hidden,))
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -252,6 +223,7 @@ class FixMatch(PartlyLabelled, Classifier):
     loss = mean_labelled CE + weight x mean_unlabelled [max q >= threshold] CE(argmax q, view)   (Eqs. 3 and 4), nats:
     what is sure of a gently moved image is asked of a random view of it. Views: `views`, RandomViews' defaults unless
     set; gently moved is by 5 % of a side, and mirrored if the views may be. width: kernels of the first convolution.
+    `options` are Classifier's.
     Differs: the network of ContrastiveEncoder and Adam instead of a wide ResNet with SGD and a moving average.
     """
 
@@ -260,26 +232,23 @@ class FixMatch(PartlyLabelled, Classifier):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         n_classes: int,
         *,
         threshold: float = 0.95,
         weight: float = 1.0,
         width: int = 32,
         dropout: float = 0.3,
-        multi_label: bool = False,
-        seed: int = 0,
+        **options,
     ):
-        if multi_label:
-            raise LalibError("FixMatch needs one label per image; these images may have several")
-        super().__init__(n_classes)
+        super().__init__(n_classes, **options)
         self.image_shape = check_shape(image_shape)
         self.threshold = check_number("threshold", threshold, low=0, high=1)
         self.weight = check_number("weight", weight, low=0)
-        self.config = {"image_shape": list(self.image_shape), "n_classes": self.n_classes, "threshold": self.threshold}
-        self.config |= {"weight": self.weight, "width": width, "dropout": dropout}
-        encoder = ContrastiveEncoder(self.image_shape, width=width, seed=seed)
-        self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=seed)
+        self.width, self.dropout = check_int("width", width, low=1), check_number("dropout", dropout, low=0, high=1)
+        encoder = ContrastiveEncoder(self.image_shape, width=self.width, seed=self.seed)
+        settings = {"mode": "scratch", "dropout": self.dropout, "seed": self.seed}
+        self.classifier = EncoderClassifier(encoder, self.n_classes, **settings)
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return self.classifier.activations(x)
@@ -312,7 +281,7 @@ class ClassPriorVAE(PartlyLabelled, VAE):
     plus -log p(y|z), p(y|z) being the share of the class's Gaussian in the mixture at z. The loss is the bound of all
     images and class_weight x -log p(y|z) of the labelled ones, in nats per image, each a mean over the batch.
     Codes are those of q(z|x), which needs no class. `options` are VAE's, without the prior.
-    Differs: -log p(y|z) is taken at the mean code, and its weight is not the share of images with a label: so few nats
+    Differs: -log p(y|z) is taken at the mean code, and its weight is not the share of labelled images: so few nats
     would not hold the classes apart, as in M2. Labelled images, `labeled_size` in every batch, count more than once.
     On mnist-mini (10 dimensions, 8 epochs, five seeds) the nearest neighbour is of another class for 8.5 % of images
     with 100 labels; with a VAE, which needs none, for 17.0 %.
@@ -322,18 +291,11 @@ class ClassPriorVAE(PartlyLabelled, VAE):
     labeled_size = 16
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        latent_dim: int = 2,
-        *,
-        class_weight: float = 10.0,
-        **options,
+        self, image_shape: Shape, n_classes: int, latent_dim: int = 2, *, class_weight: float = 10.0, **options
     ):
         self.n_classes = check_int("n_classes", n_classes, low=2)
         super().__init__(image_shape, latent_dim, prior="mixture", components=self.n_classes, **options)
         self.class_weight = check_number("class_weight", class_weight, low=0)
-        self.config |= {"n_classes": self.n_classes, "class_weight": self.class_weight}
 
     def weights(self) -> dict[str, float]:
         return {**super().weights(), "class": self.class_weight}

@@ -9,13 +9,14 @@ References
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lalib.data.checks import check_number
+from lalib.data.door import plain
 from lalib.data.warping import affine, warp
 
 ELASTIC_GRID = 5  # random arrows along a side, between which the bending is smooth
@@ -31,7 +32,7 @@ class RandomViews:
     smooth random field bends the image [Simard2003]; contrast, brightness: factor on the difference from the image's
     mean, and what is added; colour: share by which colours fade towards grey or away from it; blur: share of a 3 x 3
     mean that is mixed in; erase: side of a square that is covered with the image's mean, as a share of a side
-    [DeVries2017]; flip: mirror half of the images, wrong for digits and letters.
+    [DeVries2017]; flip: mirror half of the images, wrong for digits and letters. LIMITS has the largest of each.
     """
 
     shift: float = 0.1
@@ -50,7 +51,8 @@ class RandomViews:
 
     def __post_init__(self):
         for name, high in LIMITS.items():
-            check_number(name, getattr(self, name), low=0, high=high)
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low=0, high=high))
+        object.__setattr__(self, "flip", plain(self.flip))
         if not isinstance(self.flip, bool):
             raise TypeError(f"flip must be True or False, got {self.flip!r}")
 
@@ -102,31 +104,13 @@ class RandomViews:
         return torch.where(inside, views.mean((2, 3), keepdim=True), views)
 
 
-CLOTHES = {  # shapes matter and are hardly bent, parts are covered; found on training images of fashion-mnist-mini
-    "flip": True,
-    "shift": 0.05,
-    "rotation": 5.0,
-    "stretch": 0.0,
-    "shear": 0.05,
-    "scale": 0.1,
-    "elastic": 0.03,
-    "contrast": 0.4,
-    "erase": 0.5,
-}
-LIMITS = {  # strengths and the largest that make sense
-    "shift": 1,
-    "rotation": 180,
-    "scale": 0.9,
-    "stretch": 0.9,
-    "shear": 2,
-    "crop": 0.9,
-    "elastic": 1,
-    "contrast": 1,
-    "brightness": 1,
-    "colour": 1,
-    "blur": 1,
-    "erase": 1,
-}
+# Shapes matter and are hardly bent, parts are covered; found on training images of fashion-mnist-mini.
+CLOTHES = {"flip": True, "shift": 0.05, "rotation": 5.0, "stretch": 0.0, "shear": 0.05, "scale": 0.1}
+CLOTHES |= {"elastic": 0.03, "contrast": 0.4, "erase": 0.5}
+
+# Strengths and the largest that make sense.
+LIMITS = {field.name: 1 for field in fields(RandomViews) if field.name != "flip"}
+LIMITS |= {"rotation": 180, "scale": 0.9, "stretch": 0.9, "shear": 2, "crop": 0.9}
 
 
 def _uniform(shape: tuple, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ REBUILT = ENCODERS | {model.__name__: model for model in (CNNClassifier, MLPClas
 def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path) -> None:
     """Write the weights and the configuration of an encoder or a classifier to a safetensors file, whole or not at all.
 
-    What a classifier's classes are called is not written: keep it with the labels.
+    With them what the classes are called, if the model knows it.
     Raises TypeError for a model that load_model could not rebuild.
     """
     if type(model).__name__ not in REBUILT:
@@ -41,6 +41,7 @@ def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifie
     try:
         model = REBUILT[header["model"]](**header["config"])
         model.load_state_dict(part(state, "model."))
+        model.remember(header.get("class_names", ()))
     except (RuntimeError, TypeError, ValueError) as error:
         raise LalibError(f"{path} is damaged: its weights do not fit its configuration ({error})") from error
     return model
@@ -48,12 +49,13 @@ def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifie
 
 def header(model: Trainable) -> dict:
     """What a file says of a model beside its weights."""
-    return {"model": type(model).__name__, "config": getattr(model, "config", None)}
+    return {"model": type(model).__name__, "config": model.config, "class_names": list(model.class_names)}
 
 
 def identity(header: dict) -> dict:
-    """What a checkpoint's header says of the model and the run, in one flat dict."""
-    return {"model": header["model"], **(header["config"] or {}), **header.get("settings", {})}
+    """What a checkpoint's header says of the model and the run, in one flat dict; class names only if there are any."""
+    names = {"class_names": header["class_names"]} if header.get("class_names") else {}
+    return {"model": header["model"], **names, **(header["config"] or {}), **header.get("settings", {})}
 
 
 def write(path: Path, state: dict[str, Tensor], header: dict) -> None:
@@ -72,10 +74,8 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, state = (
-                file.metadata() or {},
-                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (not a dict)
-            )
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise LalibError(f"{path} is damaged or no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:

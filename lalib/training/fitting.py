@@ -8,6 +8,7 @@ import contextlib
 import functools
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,10 @@ import torch
 from torch import Tensor
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, resolve_device
-from lalib.data.door import check_codes, check_labels
 from lalib.data.files import tensor_digest
 from lalib.data.imageset import ImageSet
-from lalib.data.seeds import generator, seeded
-from lalib.models.networks import UNKNOWN, Batch, Trainable, eval_mode, to_input
+from lalib.data.seeds import generator
+from lalib.models.networks import Batch, Trainable, check_inputs, check_targets, eval_mode, seeded_dropout, to_input
 from lalib.training import checkpoints
 
 SCHEDULES = {  # share of the learning rate by the share of the epochs that are done
@@ -69,36 +69,29 @@ def fit(
 ) -> History:
     """Train `model` on from the weights it finds; it stays on the device it was trained on.
 
-    data: an ImageSet, a pair (codes (N, L), labels (N,)) for a classifier on codes, or (ImageSet, labels (N,)) to train
-    on other labels than the set's own. batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd"
-    (momentum 0.9). schedule: "constant", or "cosine": the learning rate falls to 0 over the epochs. validation is
-    evaluated after every epoch (`val_loss`); with `patience` training stops after that many epochs without a better
-    one. With `validation` the model is left with its best epoch's weights, else with the last one's; so it is after
-    Ctrl-C, which returns the history with `interrupted` set.
+    data: an ImageSet, or (ImageSet, labels (N,)) with other labels than its own, or (codes (N, L), labels (N,)) for a
+    model on codes; labels may be (N, C) of 0 and 1. A model that learns from labels remembers what the set's classes
+    are called (`class_names`). Other sets, `validation` too, are matched with them by name.
+    batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd" (momentum 0.9). schedule:
+    "constant", or "cosine": the learning rate falls to 0 over the epochs. validation is evaluated after every epoch
+    (`val_loss`); with `patience` training stops after that many epochs without a better one.
+    With `validation` the model is left with its best epoch's weights, else with the last one's. So it is after Ctrl-C,
+    which returns the history with `interrupted` set.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
     result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
-    On CUDA: bfloat16 autocast, channels_last, and all data on the device if it fills under half of the free memory.
-    Raises ValueError and TypeError for bad arguments; LalibError when loss or weights stop being finite, and for a
-    checkpoint that is damaged, of another run or of more than `epochs` epochs.
+    On CUDA: channels_last, bfloat16 autocast for images, and all data on the device if they fill under half of its free
+    memory. Never seen on a GPU: codes that stay on the CPU, codes in float32, and dropout's generator.
+    Raises ValueError and TypeError for bad arguments and for a class that the model does not know; LalibError when loss
+    or weights stop being finite, and for a checkpoint that is damaged, of another run or of more than `epochs` epochs.
     """
-    check_int("epochs", epochs, low=1)
-    check_int("seed", seed, low=0)
-    learning_rate = check_number(
-        "learning_rate", model.learning_rate if learning_rate is None else learning_rate, low=0
-    )
-    check_number("weight_decay", weight_decay, low=0)
+    course = Course(model, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
+    epochs, seed = course.epochs, check_int("seed", seed, low=0)
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: give validation=")
     patience = epochs if patience is None else check_int("patience", patience, low=1)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
-    build = functools.partial(
-        OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)], weight_decay=weight_decay, fused=True
-    )
-    check_choice("schedule", schedule, SCHEDULES)
-    run = _Run(
-        model, data, validation, batch_size, learning_rate, build, (schedule, epochs), seed, resolve_device(device)
-    )
+    run = _Run(model, data, validation, course, seed, resolve_device(device))
     try:
         if resume and Path(checkpoint).exists():
             run.restore(Path(checkpoint), epochs)
@@ -123,28 +116,50 @@ def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settin
         raise KeyboardInterrupt
 
 
-def scheduled(optimizer: torch.optim.Optimizer, rates: list[float], schedule: str, epochs: int, epoch: int) -> None:
-    """Set the learning rates of an epoch (1-based); rates: those of its groups at the start."""
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * SCHEDULES[schedule]((epoch - 1) / epochs)
+class Course:
+    """How a model is trained: the settings of `fit`, checked, and from `start` on the optimiser."""
+
+    def __init__(self, model: Trainable, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule):
+        rate = model.learning_rate if learning_rate is None else learning_rate
+        self.epochs = check_int("epochs", epochs, low=1)
+        self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
+        self.learning_rate = check_number("learning_rate", rate, low=0)
+        self.weight_decay = check_number("weight_decay", weight_decay, low=0)
+        self.build = OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)]
+        self.schedule = check_choice("schedule", schedule, SCHEDULES)
+
+    def start(self, groups: list[dict]) -> None:
+        """Make the optimiser of these groups of parameters, each with its learning rate."""
+        self.optimizer = self.build(groups, weight_decay=self.weight_decay, fused=True)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def begin(self, epoch: int) -> None:
+        """Set the learning rates of an epoch (1-based)."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * SCHEDULES[self.schedule]((epoch - 1) / self.epochs)
 
 
 class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
-    def __init__(self, model, data, validation, batch_size, learning_rate, optimizer, schedule, seed, device):
-        self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
-        self.data = [checked_pair(part, model) for part in (data, validation) if part is not None]
-        self.model, self.seed, self.device = model.to(device), seed, device
+    def __init__(self, model, data, validation, course, seed, device):
+        names = _class_names(model, data)
+        self.data = [checked_pair(data, model, names if model.class_names else ())]
+        self.data += [] if validation is None else [checked_pair(validation, model, names)]
+        (self.x, self.y), *rest = (_place(pair, device) for pair in self.data)
+        self.validation = rest[0] if rest else None
+        self.course, self.seed, self.device = course, seed, device
+        model.to(
+            self.x.device
+        )  # not `device`, if they stay on the CPU: what it keeps of them is computed where they lie
+        self.history, self.best = History(), _snapshot(model)
+        model.prepare(self.x, self.y)
+        self.model = model.to(device)
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
-        self.x, self.y = _place(self.data[0], device)
-        self.validation = None if validation is None else _place(self.data[1], device)
-        self.optimizer = optimizer(model.parameter_groups(learning_rate))
-        self.rates, self.schedule = [group["lr"] for group in self.optimizer.param_groups], schedule
-        self.history = History()
-        self.best = _snapshot(model)
-        model.prepare(self.x, self.y)
+        course.start(model.parameter_groups(course.learning_rate))
+        if self.y is not None:
+            model.remember(names)
 
     def epoch(self, epoch: int) -> None:
         """Train one epoch, evaluate, record, and keep the weights if they are the best so far."""
@@ -152,49 +167,44 @@ class _Run:
         order = generator(self.seed, "batches", epoch)
         noise = generator(self.seed, "noise", epoch, device=self.device)
         self.model.train()
-        scheduled(self.optimizer, self.rates, *self.schedule, epoch)
-        totals, seen = {}, 0
-        with seeded(self.seed, "dropout", epoch):
-            for index in self.model.batches(len(self.x), self.batch_size, generator=order):
-                terms = self._step(index.to(self.x.device), noise)
+        self.course.begin(epoch)
+        totals, seen = defaultdict(float), 0
+        with seeded_dropout(self.model, self.seed, "dropout", epoch):
+            for index in self.model.batches(len(self.x), self.course.batch_size, generator=order):
+                index = index.to(self.x.device)
+                terms = self._terms(self.x, self.y, index, noise, index)
+                self.course.optimizer.zero_grad(set_to_none=True)
+                terms["loss"].backward()
+                self.course.optimizer.step()
                 seen += len(index)
                 for name, value in terms.items():
-                    totals[name] = totals.get(name, 0) + value.detach() * len(index)
+                    totals[name] += value.detach() * len(index)
         if not seen:
             raise LalibError(f"{len(self.x)} images are too few to make one batch of {type(self.model).__name__}")
         row = {"epoch": epoch, **{name: float(total) / seen for name, total in totals.items()}}
         if self.validation is not None:
-            row |= self._evaluate()
+            row |= self._evaluate(*self.validation)
         self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
 
-    def _step(self, index: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
-        batch = Batch(to_input(self.x[index], self.device), self._labels(self.y, index), index)
-        with _autocast(self.device):
-            terms = self.model.loss(batch, generator=noise)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        self.optimizer.step()
-        return terms
-
-    def _labels(self, y: Tensor | None, index: Tensor | slice) -> Tensor | None:
-        return None if y is None else y[index].to(self.device)
+    def _terms(self, x, y, index: Tensor | slice, noise: torch.Generator, positions: Tensor | None = None) -> dict:
+        """The terms of the loss on the inputs at `index`."""
+        inputs = to_input(x[index], self.device)
+        labels = None if y is None else y[index].to(self.device)
+        with _autocast(inputs):
+            return self.model.loss(Batch(inputs, labels, positions), generator=noise)
 
     @torch.no_grad()
-    def _evaluate(self) -> dict[str, float]:
-        x, y = self.validation
-        noise, totals = generator(self.seed, "validation", device=self.device), {}
-        for start in range(0, len(x), 1024):
-            part = slice(start, start + 1024)
-            inputs = to_input(x[part], self.device)
-            with eval_mode(self.model), _autocast(self.device):
-                terms = self.model.loss(Batch(inputs, self._labels(y, part)), generator=noise)
-            for name, value in terms.items():
-                totals[f"val_{name}"] = totals.get(f"val_{name}", 0) + float(value) * len(inputs)
-        return {name: total / len(x) for name, total in totals.items()}
+    def _evaluate(self, x: Tensor, y: Tensor | None) -> dict[str, float]:
+        noise, totals = generator(self.seed, "validation", device=self.device), defaultdict(float)
+        with eval_mode(self.model):
+            for start in range(0, len(x), 1024):
+                for name, value in self._terms(x, y, slice(start, start + 1024), noise).items():
+                    totals[f"val_{name}"] += value.double() * len(x[start : start + 1024])
+        return {name: float(total) / len(x) for name, total in totals.items()}
 
     def _keep(self, row: dict) -> None:
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
-        if not all(bool(value.sum().isfinite()) for value in self.model.parameters()):
+        if not torch.stack([value.detach().sum().isfinite() for value in self.model.parameters()]).all():
             bad.append("weights are not finite")
         if bad:
             raise LalibError(
@@ -210,30 +220,31 @@ class _Run:
     @functools.cached_property
     def settings(self) -> dict:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
-        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
-        groups = [list(pair) for pair in zip(self.rates, decays, strict=True)]
+        course = self.course
+        decays = (group["weight_decay"] for group in course.optimizer.param_groups)
+        groups = [list(pair) for pair in zip(course.rates, decays, strict=True)]
         tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
         data = tensor_digest({name: part for name, part in tensors.items() if part is not None})
-        common = {"seed": self.seed, "batch_size": self.batch_size, "optimizer": type(self.optimizer).__name__}
-        name, epochs = self.schedule
-        common |= {} if name == "constant" else {"schedule": name, "epochs": epochs}
+        common = {"seed": self.seed, "batch_size": course.batch_size, "optimizer": type(course.optimizer).__name__}
+        common |= {} if course.schedule == "constant" else {"schedule": course.schedule, "epochs": course.epochs}
         return {**common, "groups": groups, "data": data}
+
+    def _header(self) -> dict:
+        return checkpoints.header(self.model) | {"settings": self.settings}
 
     def write(self, path: Path) -> None:
         state = {f"model.{name}": value for name, value in self.best.items()}
         state |= {f"last.{name}": value for name, value in self.model.state_dict().items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
+        for i, slots in self.course.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
         history = {"epochs": self.history.epochs, "best_epoch": self.history.best_epoch}
-        checkpoints.write(path, state, checkpoints.header(self.model) | {"settings": self.settings, "history": history})
+        checkpoints.write(path, state, self._header() | {"history": history})
 
     def restore(self, path: Path, epochs: int) -> None:
         header, state = checkpoints.read(path)
-        there, here = (
-            checkpoints.identity(header),
-            checkpoints.identity(checkpoints.header(self.model) | {"settings": self.settings}),
-        )
-        other = [f"{key} is {there.get(key)!r}, here {here.get(key)!r}" for key in here if there.get(key) != here[key]]
+        there, here = checkpoints.identity(header), checkpoints.identity(self._header())
+        same = {key: there.get(key, None if key in self.settings else value) == value for key, value in here.items()}
+        other = [f"{key} is {there.get(key)!r}, here {here[key]!r}" for key in here if not same[key]]
         if other:
             raise LalibError(f"{path} is of another run: its {', its '.join(other)}")
         done = len(header["history"]["epochs"])
@@ -252,48 +263,47 @@ class _Run:
         for key, value in state.items():
             i, name = key.split(".", 1)
             slots.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.course.optimizer.load_state_dict({**self.course.optimizer.state_dict(), "state": slots})
 
 
 def _snapshot(model: Trainable) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def checked_pair(data: ImageSet | tuple[Tensor, Tensor], model: Trainable) -> tuple[Tensor, Tensor | None]:
-    """(inputs, labels) of what `fit` was given, checked."""
-    expected = getattr(model, "image_shape", None)
+def _class_names(model: Trainable, data) -> tuple[str, ...]:
+    """The model's class names; where it has more classes than names, those of the training set come after them."""
+    images = data[0] if isinstance(data, tuple | list) and len(data) else data
+    new = [name for name in getattr(images, "class_names", ()) if name not in model.class_names]
+    return (*model.class_names, *new)[: model.n_classes or 0]
+
+
+def checked_pair(
+    data: ImageSet | tuple[ImageSet | Tensor, Tensor], model: Trainable, names: tuple[str, ...] | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """(inputs, labels) of what `fit` was given, checked; labels are numbered as in `names`, by default the model's."""
     pair = isinstance(data, tuple | list) and len(data) == 2
-    inputs, y = (data, getattr(data, "labels", None)) if not pair else data
-    if not isinstance(inputs, ImageSet) and (expected is not None or not pair):
-        wanted = "a pair (codes, labels)" if expected is None else "an ImageSet"
+    inputs, y = data if pair else (data, getattr(data, "labels", None))
+    if not isinstance(inputs, ImageSet) and (model.image_shape is not None or not pair):
+        wanted = "a pair (codes, labels)" if model.image_shape is None else "an ImageSet"
         raise TypeError(f"{type(model).__name__} trains on {wanted}, got {type(data).__name__}")
-    if isinstance(inputs, ImageSet) and expected is not None and tuple(expected) != inputs.image_shape:
-        raise ValueError(f"the model takes images of shape {expected}, got {inputs.image_shape} from {inputs.source}")
-    x = inputs.images if isinstance(inputs, ImageSet) else check_codes(inputs, "inputs")
-    if y is None or (isinstance(data, ImageSet) and data.multi_label):
+    x = check_inputs(model, inputs)
+    several = not pair and data.multi_label and not model.multi_label  # which the model refuses if it asks for labels
+    if y is None or several:
         return x, y
-    if getattr(model, "multi_label", False):
-        return x, _check_multi_labels(torch.as_tensor(y), len(x), model.n_classes)
-    low = UNKNOWN if getattr(model, "partly_labelled", False) else 0
-    return x, check_labels(y, len(x), getattr(model, "n_classes", None), low=low).long()
-
-
-def _check_multi_labels(y: Tensor, n: int, n_classes: int) -> Tensor:
-    if y.shape != (n, n_classes) or not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"labels must be 0 or 1 of shape ({n}, {n_classes}), got {y.dtype} of shape {tuple(y.shape)}")
-    return y
+    return x, check_targets(model, y, len(x), getattr(inputs, "class_names", ()), names).to(x.device)
 
 
 def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Inputs and labels on the device if they fill under half of its free memory, else where they are."""
+    """Inputs and labels on the device, or where they are if they fill half of a GPU's free memory or more."""
     x, y = pair
-    if device.type == "cuda" and x.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+    if device.type != "cuda" or x.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
         return x.to(device), None if y is None else y.to(device)
     return x, y
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+def _autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """bfloat16 for images on CUDA; models on codes are small, and fit_together trains them in float32 as well."""
+    return torch.autocast("cuda", torch.bfloat16) if x.is_cuda and x.ndim == 4 else contextlib.nullcontext()
 
 
 def _progress(run: _Run, epochs: int, show: bool):

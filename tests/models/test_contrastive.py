@@ -48,7 +48,6 @@ def test_codes_of_any_shape_have_length_1_and_do_not_depend_on_the_batch(shape, 
         assert torch.allclose(model.encode(x[:1]), z[:1], atol=1e-6)
     assert model.image_shape == shape
     assert model.latent_dim == 5
-    assert model.name == "ContrastiveEncoder"
 
 
 def test_the_loss_by_hand(digits):

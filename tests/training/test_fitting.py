@@ -1,10 +1,13 @@
 """fit: repeatable, resumable, interruptible; checkpoints that are refused when they are not what they should be."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ import lalib as la
 from lalib.data.files import tensor_digest
 from lalib.models.networks import Batch, Trainable
 from lalib.training import fitting as training
+from lalib.training.together import fit_together
 
 SHAPE = (1, 8, 8)
 
@@ -398,6 +402,105 @@ def test_fit_on_each_device(device, stream, make, digits, monkeypatch):
     assert la.encode(model, digits).device.type == "cpu"
 
 
+# CUDA ------------------------------------------------------------------------------------------------------------
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+class _Placed(_Mean):
+    """Notes where it was put and when it was prepared."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def to(self, *args, **kwargs):
+        self.steps.append(("to", *args))
+        return self
+
+    def prepare(self, x, y=None):
+        self.steps.append("prepare")
+
+
+def test_a_model_is_prepared_where_the_data_lie(monkeypatch):
+    """And not where it will be trained, if they stay on the CPU because they are too large."""
+    monkeypatch.setattr(training, "_place", lambda pair, device: pair)
+    codes, model = torch.rand(8, 1), _Placed()
+    run = functools.partial(training._Run, model, (codes, torch.zeros(8, dtype=torch.int64)), None)
+    course = training.Course(model, 1, None, None, 0.0, "adam", "constant")
+    run(course, 0, torch.device("meta"))
+    assert model.steps == [("to", torch.device("cpu")), "prepare", ("to", torch.device("meta"))]
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_codes_that_stay_off_the_device_are_prepared(place, device, digits, monkeypatch):
+    """Centring them mixed devices."""
+    if not place:
+        monkeypatch.setattr(training, "_place", lambda pair, device: pair)
+    codes, labels = _codes(digits)
+    models = [la.MLPClassifier(64, 10), la.models.M1M2(64, 10), la.VAE(SHAPE, prior="vamp", components=3)]
+    for model, data in zip(models, ((codes, labels), (codes, labels), digits), strict=True):
+        _fit(model, data, epochs=1, validation=data, device=device)
+        assert {value.device.type for value in model.state_dict().values()} == {device}
+
+
+@needs_cuda
+def test_labels_on_another_device_than_the_codes(digits):
+    codes, labels = _codes(digits)
+    for data in ((codes, labels.cuda()), (codes.cuda(), labels), (codes.cuda(), labels.cuda())):
+        for device in ("cpu", "cuda"):
+            model = la.MLPClassifier(64, 10)
+            _fit(model, data, device=device, validation=data)
+            assert la.accuracy(model, *data) > 0
+
+
+def test_bfloat16_is_for_images_on_cuda(monkeypatch):
+    """Codes are in float32 there, as in fit_together."""
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda *args: asked.append(args) or contextlib.nullcontext())
+    for is_cuda, ndim in ((False, 4), (True, 2), (True, 4)):
+        with training._autocast(SimpleNamespace(is_cuda=is_cuda, ndim=ndim)):
+            pass
+    assert asked == [("cuda", torch.bfloat16)]
+
+
+@needs_cuda
+def test_codes_on_cuda_train_in_float32(digits):
+    seen, (codes, labels) = [], _codes(digits)
+    model = la.MLPClassifier(64, 10)
+    model.network[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    _fit(model, (codes, labels), epochs=5, device="cuda")
+    assert set(seen) == {torch.float32}
+    other = la.MLPClassifier(64, 10)
+    settings = {"batch_size": None, "learning_rate": None, "weight_decay": 0.0, "optimizer": "adam"}
+    fit_together([other], [(codes, labels)], seeds=[0], epochs=5, device="cuda", **settings)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-3)
+
+
+class _Counted(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts how often a number is read from a tensor, which on CUDA waits for all that was asked for before."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("make", [MAKERS["VAE"], MAKERS["CNN with dropout"]], ids=["VAE", "CNN"])
+def test_numbers_are_read_once_an_epoch(make, digits):
+    """Not in every step, nor for every weight, nor for every part of the validation data."""
+    many = digits.subset([i % 200 for i in range(2100)])
+    counts = []
+    for batch_size, validation in ((50, digits), (5, many)):
+        with _Counted() as counted:
+            _fit(make(), digits, epochs=1, batch_size=batch_size, validation=validation, optimizer="sgd")
+        counts.append(counted.count)
+    assert counts[0] == counts[1]
+    assert counts[0] < 12, counts
+
+
 # Checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -656,7 +759,7 @@ def test_images_for_codes_and_codes_for_images(digits):
     with pytest.raises(TypeError, match=r"MLPClassifier trains on a pair \(codes, labels\), got Tensor"):
         _fit(la.MLPClassifier(64, 10), _codes(digits)[0])
     for data in (digits, (torch.rand(9, 3), torch.zeros(9, dtype=torch.int64))):
-        with pytest.raises(ValueError, match=r"the classifier takes codes of shape \(N, 64\), got"):
+        with pytest.raises(ValueError, match=r"the model takes codes of shape \(N, 64\), got"):
             _fit(la.MLPClassifier(64, 10), data)
 
 

@@ -105,14 +105,14 @@ def test_weights_that_are_not_finite_are_not_kept():
 
 
 def test_an_interruption_is_passed_on(monkeypatch):
-    original, models = together._batches, _models()
+    original, models = together._order, _models()
 
     def interrupted(models, n, size, seeds, epoch):
         if epoch == 3:
             raise KeyboardInterrupt
         return original(models, n, size, seeds, epoch)
 
-    monkeypatch.setattr(together, "_batches", interrupted)
+    monkeypatch.setattr(together, "_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _together(models, _data())
     assert _unchanged(models)
