@@ -1,5 +1,8 @@
 """Views of codes in a few coordinates: UMAP, t-SNE, PCA."""
 
+import contextlib
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,38 +11,70 @@ from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 from lalib.data.seeds import child_seed
 
+EXTREME = 1e12  # codes that spread over more, or over less than 1 / EXTREME, are scaled first
+CLOSE = 1e-4  # codes that spread over less than this share of their distance from 0 are centred first
+
 
 def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0) -> Tensor:
-    """A view of codes (N, L) in `dims` coordinates, (N, dims) float32: "umap", "tsne" or "pca"."""
-    check_choice("method", method, PROJECTIONS)
-    check_int("dims", dims, low=1)
-    points = check_codes(codes).cpu().numpy()
-    return torch.from_numpy(PROJECTIONS[method](points, dims, child_seed(seed, "project") % 2**32).astype(np.float32))
+    """A view of codes (N, L) in `dims` coordinates, (N, dims) float32 on the CPU: "umap", "tsne" or "pca".
+
+    UMAP looks at 15 neighbours and t-SNE has perplexity 30; fewer codes have fewer neighbours, N - 1, and a smaller
+    perplexity, (N - 1) / 3. Codes that are all equal lie at 0. Raises ValueError if the coordinates exceed float32.
+    """
+    view_of = PROJECTIONS[check_choice("method", method, PROJECTIONS)]
+    dims, points = check_int("dims", dims, low=1), check_codes(codes).cpu().numpy()
+    seed, unit = child_seed(seed, "project") % 2**32, 1.0
+    with np.errstate(over="ignore"):
+        spread, largest = float(np.ptp(points.astype(np.float64), axis=0).max()), float(np.abs(points).max())
+    if not max(spread, largest) < np.finfo(np.float32).max:
+        raise ValueError(f"codes must lie within the range of float32 to be viewed, got {largest:g}")
+    if spread == 0:
+        return torch.zeros(len(points), dims)
+    if spread < CLOSE * largest or not 1 / EXTREME < spread < EXTREME:
+        points, unit = (points - points.astype(np.float64).mean(axis=0)) / spread, spread
+    view = view_of(points, dims, seed) * (unit if method == "pca" else 1)
+    return torch.from_numpy(view.astype(np.float32))
 
 
 def _umap(points, dims, seed):
-    import warnings
-
     import umap
 
-    threads = torch.get_num_threads()  # starting numba's threads changes torch's number of them
-    with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
-        warnings.filterwarnings("ignore", message="n_jobs value")
-        view = umap.UMAP(n_components=dims, random_state=seed).fit_transform(points)
-    torch.set_num_threads(threads)
-    return view
+    settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
+    if len(points) <= dims + 1:  # the usual start needs more codes
+        settings["init"] = "random"
+    with _threads_kept(), warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
+        warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
+        return umap.UMAP(**settings).fit_transform(points)
+
+
+@contextlib.contextmanager
+def _threads_kept():
+    """Put torch's and numba's numbers of threads back: UMAP changes numba's, whose start changes torch's."""
+    import numba
+
+    of_torch = torch.get_num_threads()
+    of_numba = numba.get_num_threads()
+    try:
+        yield
+    finally:
+        numba.set_num_threads(of_numba)
+        torch.set_num_threads(of_torch)
 
 
 def _tsne(points, dims, seed):
     from sklearn.manifold import TSNE
 
-    return TSNE(n_components=dims, random_state=seed).fit_transform(points)
+    perplexity = min(30, max(1, (len(points) - 1) / 3))
+    start = "pca" if dims <= min(points.shape) else "random"
+    method = "barnes_hut" if dims <= 3 else "exact"
+    return TSNE(dims, perplexity=perplexity, init=start, method=method, random_state=seed).fit_transform(points)
 
 
 def _pca(points, dims, seed):
     from sklearn.decomposition import PCA
 
-    return PCA(n_components=dims, random_state=seed).fit_transform(points)
+    view = PCA(min(dims, *points.shape), random_state=seed).fit_transform(points)
+    return np.pad(view, ((0, 0), (0, dims - view.shape[1])))
 
 
 PROJECTIONS = {"umap": _umap, "tsne": _tsne, "pca": _pca}

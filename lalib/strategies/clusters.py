@@ -48,8 +48,8 @@ def typiclust(
     Differs: neighbours count whether they are labelled or not, and picks count as labels when the next cluster is
     chosen, which matters beyond max_clusters only.
     """
-    for name, value in {"max_clusters": max_clusters, "min_size": min_size, "neighbours": neighbours}.items():
-        check_int(name, value, low=1)
+    options = {"max_clusters": max_clusters, "min_size": min_size, "neighbours": neighbours}
+    max_clusters, min_size, neighbours = (check_int(name, value, low=1) for name, value in options.items())
     count = min(len(view.labeled) + n, max_clusters, view.n_images)
     _, assignment = kmeans(view.codes, count, generator, iterations=iterations)
     free = torch.zeros(view.n_images, dtype=torch.bool)

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lalib.codes.pairwise import blocks, from_row
 from lalib.strategies.learned import class_labels, latent_points
-from lalib.strategies.picking import largest, nearest_distance, pick, total_distance
+from lalib.strategies.picking import greedily, largest, pick
 from lalib.strategies.spatial import allocation
 from lalib.strategies.uncertainty import class_probs, uncertainty
 from lalib.strategies.view import PoolView, Selection
@@ -55,10 +56,9 @@ def m2_confidence_distance(
     The distance is the mean of those to the anchors, scaled so that it runs from 0 to 1 over the unlabelled images; if
     all have the same, it is 1. Nothing is drawn, and the picks do not change the anchors.
     """
-    answers = _answers(view)
     distance = torch.empty(len(view.unlabeled), dtype=torch.float64)
-    for _, members, points, anchors in _by_class(view, *answers, space, alpha):
-        distance[members] = (total_distance(points, anchors) / len(anchors)).cpu()
+    for _, members, points, anchors in _by_class(view, *_answers(view), space, alpha):
+        distance[members] = (_total_distance(points, anchors) / len(anchors)).cpu()
     return largest(view, uncertainty(view, "least-confidence") * _scaled(distance), n)
 
 
@@ -94,13 +94,13 @@ def _shares(n: int, guess: Tensor, anchored: Tensor, n_classes: int) -> dict[int
 
 def _farthest(points: Tensor, anchors: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Rows (n,) of the points, one by one of the largest sum of distances to all anchors, which they join; the sums."""
-    total, picked, scores = total_distance(points, anchors), [], []
-    for _ in range(n):
-        picked.append(int(total.argmax()))
-        scores.append(total[picked[-1]].clone())
-        total += nearest_distance(points, points[picked[-1:]])
-        total[picked[-1]] = -torch.inf
-    return torch.tensor(picked), torch.stack(scores)
+    total = _total_distance(points, anchors)
+    return greedily(lambda: total, lambda row: total.add_(from_row(points, row)), n)
+
+
+def _total_distance(points: Tensor, anchors: Tensor) -> Tensor:
+    """Sum (N,) of the distances from each point (N, F) to all anchors (M, F), M >= 1."""
+    return torch.cat([distance.sum(dim=1) for distance in blocks(points, anchors)])
 
 
 def _scaled(values: Tensor) -> Tensor:

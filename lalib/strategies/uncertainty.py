@@ -17,60 +17,52 @@ Several labels per image: every label is a binary question, and the measure is i
 """
 
 import hashlib
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable
 
 import torch
 
 from lalib.codes.neighbours import knn
+from lalib.codes.pairwise import from_row, nearest_distance
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
-from lalib.strategies.picking import largest, nearest_distance, pick, ranks
+from lalib.strategies.picking import check_candidates, greedily, largest, pick, ranks
 from lalib.strategies.view import PoolView, Selection
 
 BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
 
 
-def least_confidence(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    representativeness: float = 0.0,
-    diversity: float = 0.0,
-    representative_by: str = "knn",
-    neighbours: int = 20,
-) -> Selection:
-    """The n images of largest 1 - max p."""
-    return _combined(view, n, "least-confidence", representativeness, diversity, representative_by, neighbours)
+def _most_uncertain(measure: str, formula: str) -> Callable[..., Selection]:
+    """The strategy of one of MEASURES."""
+
+    def strategy(
+        view: PoolView,
+        n: int,
+        *,
+        generator: torch.Generator,
+        representativeness: float = 0.0,
+        diversity: float = 0.0,
+        representative_by: str = "knn",
+        neighbours: int = 20,
+    ) -> Selection:
+        weights = {"representativeness": representativeness, "diversity": diversity}
+        w2, w3 = (check_number(name, weight, low=0) for name, weight in weights.items())
+        near = REPRESENTATIVE[check_choice("representative_by", representative_by, REPRESENTATIVE)]
+        neighbours = check_int("neighbours", neighbours, low=1)
+        value = uncertainty(view, measure)
+        if w2 or w3:
+            value = ranks(value)
+        if w2:
+            value += w2 * ranks(near(view, neighbours))
+        return _spread(view, n, value, w3) if w3 else largest(view, value, n)
+
+    strategy.__name__ = strategy.__qualname__ = measure.replace("-", "_")
+    strategy.__doc__ = f"The n images of largest {formula}; the options are those of the module."
+    return strategy
 
 
-def margin(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    representativeness: float = 0.0,
-    diversity: float = 0.0,
-    representative_by: str = "knn",
-    neighbours: int = 20,
-) -> Selection:
-    """The n images of largest 1 - (p1 - p2), p1 and p2 the two largest probabilities."""
-    return _combined(view, n, "margin", representativeness, diversity, representative_by, neighbours)
-
-
-def entropy(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    representativeness: float = 0.0,
-    diversity: float = 0.0,
-    representative_by: str = "knn",
-    neighbours: int = 20,
-) -> Selection:
-    """The n images of largest entropy of p, in nats."""
-    return _combined(view, n, "entropy", representativeness, diversity, representative_by, neighbours)
+least_confidence = _most_uncertain("least-confidence", "1 - max p")
+margin = _most_uncertain("margin", "1 - (p1 - p2), p1 and p2 the two largest probabilities")
+entropy = _most_uncertain("entropy", "entropy of p, in nats")
 
 
 def uncertainty(view: PoolView, measure: str) -> torch.Tensor:
@@ -132,37 +124,33 @@ def batchbald(
         )
     passes_T_M_C = _passes(view).squeeze(2)
     single = mutual_information(passes_T_M_C)
-    best = single.argsort(descending=True, stable=True)[: _how_many(candidates, n)].sort().values
-    check_int("configurations", configurations, low=1)
-    rows, gains = _greedy(passes_T_M_C[:, best], n, configurations, generator)
+    most = max(500, 2 * n) if candidates is None else check_candidates(candidates, n)
+    best = single.argsort(descending=True, stable=True)[:most].sort().values
+    configurations = check_int("configurations", configurations, low=1)
+    rows, gains = _most_informative(passes_T_M_C[:, best], n, configurations, generator)
     return pick(view, best[rows], gains)
 
 
-def _how_many(candidates, n):
-    if candidates is None:
-        return max(500, 2 * n)
-    if check_int("candidates", candidates, low=1) < n:
-        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
-    return candidates
-
-
-def _greedy(passes_T_M_C, n, configurations, generator):
+def _most_informative(passes_T_M_C, n, configurations, generator):
     """Rows (n,) of the M images and their gains (n,), one by one."""
-    known, which = _entropy(passes_T_M_C).mean(dim=0), None
+    own, which, picked = _entropy(passes_T_M_C).mean(dim=0), None, []
     log_T_K = passes_T_M_C.new_zeros(len(passes_T_M_C), 1)  # log p(configuration | pass)
-    free, picked, gains = torch.ones_like(known, dtype=torch.bool), [], []
-    for _ in range(n):
-        gain = _expected_entropy(passes_T_M_C, log_T_K, enumerated=which is None) - known
-        picked.append(int(gain.masked_fill(~free, -torch.inf).argmax()))
-        gains.append(gain[picked[-1]])
-        free[picked[-1]] = False
-        new = picked[-1:]
+
+    def gains():
+        return _expected_entropy(passes_T_M_C, log_T_K, enumerated=which is None) - own
+
+    def add(row):
+        nonlocal log_T_K, which
+        picked.append(row)
+        new = [row]
         if which is None and log_T_K.shape[1] * passes_T_M_C.shape[2] > configurations:
             which = torch.randint(len(log_T_K), (configurations,), generator=generator).to(log_T_K.device)
             log_T_K, new = log_T_K.new_zeros(len(log_T_K), configurations), picked
         for row in new:
             log_T_K = _extend(log_T_K, passes_T_M_C[:, row], which, generator)
-    return torch.tensor(picked, device=known.device), torch.stack(gains)
+
+    rows, score = greedily(gains, add, n)
+    return rows.to(own.device), score
 
 
 def _extend(log_T_K, answer_T_C, which, generator):
@@ -225,61 +213,38 @@ def _check_probs(name, p, view):
     return p
 
 
-def _combined(view, n, measure, representativeness, diversity, representative_by, neighbours):
-    """The weighted ranks of the module's docstring, greedily; with both weights 0 the order of the measure itself."""
-    check_number("representativeness", representativeness, low=0)
-    check_number("diversity", diversity, low=0)
-    check_choice("representative_by", representative_by, REPRESENTATIVE)
-    check_int("neighbours", neighbours, low=1)
-    value = uncertainty(view, measure)
-    if not representativeness and not diversity:
-        return largest(view, value, n)
-    value = ranks(value)
-    if representativeness:
-        value += representativeness * ranks(REPRESENTATIVE[representative_by](view, neighbours))
-    if not diversity:
-        return largest(view, value, n)
-    return _spread(view, n, value, diversity)
-
-
 def _spread(view, n, value, weight):
     """Greedily the largest value (M,) + weight * rank of the distance to what is labelled or picked."""
     codes = view.codes.double()
     unlabeled = codes[view.unlabeled.to(codes.device)]
-    near, picked, scores = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)]), [], []
-    free = torch.ones_like(value, dtype=torch.bool)
-    for _ in range(n):
-        total = (value + weight * ranks(near.cpu())).masked_fill_(~free, -torch.inf)
-        picked.append(int(total.argmax()))
-        scores.append(total[picked[-1]])
-        free[picked[-1]] = False
-        near = torch.minimum(near, nearest_distance(unlabeled, unlabeled[picked[-1:]]))
-    return pick(view, torch.tensor(picked), torch.stack(scores))
+    near = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)])
+    found = greedily(
+        lambda: value + weight * ranks(near.cpu()),
+        lambda row: torch.minimum(near, from_row(unlabeled, row), out=near),
+        n,
+    )
+    return pick(view, *found)
 
 
 def _near_others(view, neighbours):
     if neighbours >= view.n_images:
         raise ValueError(f"neighbours must be below the {view.n_images} images, got {neighbours}")
-    return -_mean_distance(_Codes.of(view.codes), neighbours)[view.unlabeled]
+    return -_mean_distance(view.codes, neighbours)[view.unlabeled]
 
 
-@dataclass(frozen=True)
-class _Codes:
-    """Codes known by what they hold: every round and every seed brings a view of its own, mostly of the same codes."""
-
-    content: tuple
-    codes: torch.Tensor = field(compare=False)
-
-    @classmethod
-    def of(cls, codes):
-        sha = hashlib.sha256(codes.cpu().contiguous().view(torch.uint8).numpy())
-        return cls((sha.digest(), codes.shape, codes.dtype, codes.device), codes)
+_LAST = {}  # what _mean_distance found last, by a digest of the codes: every round and seed comes with the same codes
 
 
-@lru_cache(maxsize=1)
-def _mean_distance(known, neighbours):
+def _mean_distance(codes, neighbours):
     """Mean distance (N,) from each code to its nearest others, computed once while the codes stay the same."""
-    return knn(known.codes, neighbours)[0].mean(dim=1).cpu()
+    content = hashlib.sha256(codes.cpu().contiguous().view(torch.uint8).numpy()).digest()
+    key = (content, codes.shape, codes.dtype, codes.device, neighbours)
+    found = _LAST.get(key)
+    if found is None:
+        found = knn(codes, neighbours)[0].mean(dim=1).cpu()
+        _LAST.clear()
+        _LAST[key] = found
+    return found
 
 
 def _under_prior(view, neighbours):
