@@ -39,6 +39,8 @@ def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0
 def _umap(points, dims, seed):
     import umap
 
+    if len(points) == 2:  # too few for UMAP; two points have but one view
+        return _pca(points, dims, seed)
     settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
     if len(points) <= dims + 1:  # the usual start needs more codes
         settings["init"] = "random"
