@@ -34,7 +34,7 @@ class LatentGrid:
 
 def encode(model: Autoencoder | ContrastiveEncoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """Codes (N, L) of images, float32 on the CPU; a variational model's mean codes."""
-    return in_blocks(model, model.encode, _pixels(model, images), batch_size)
+    return _in_blocks(model, model.encode, _pixels(model, images), batch_size)
 
 
 def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, labels: Tensor | None = None) -> Tensor:
@@ -46,12 +46,12 @@ def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, la
     if codes.shape[1] != model.latent_dim:
         raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
     if labels is None:
-        return in_blocks(model, model.decode, codes, batch_size)
+        return _in_blocks(model, model.decode, codes, batch_size)
     if not draws_classes(model):
         raise ValueError(f"labels must be None: a {type(model).__name__} draws images of codes alone")
     labels = check_labels(labels, len(codes), model.n_classes)
     both = torch.cat([codes, labels[:, None].to(codes)], dim=1)  # to be cut into blocks as one
-    return in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
+    return _in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
 
 
 def draws_classes(model: Autoencoder | M2) -> bool:
@@ -61,7 +61,7 @@ def draws_classes(model: Autoencoder | M2) -> bool:
 
 def reconstruct(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """The model's reconstructions (N, C, H, W) in [0, 1], float32 on the CPU."""
-    return in_blocks(model, model, _pixels(model, images), batch_size)
+    return _in_blocks(model, model, _pixels(model, images), batch_size)
 
 
 def reconstruction_errors(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
@@ -70,7 +70,7 @@ def reconstruction_errors(model: Autoencoder, images: ImageSet, batch_size: int 
     The mean over images is the MAE that [Report] gives (0.0604).
     """
     pixels = _pixels(model, images)
-    return in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
+    return _in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
 
 
 def latent_grid(
@@ -111,6 +111,10 @@ def traversal(
     coordinate = torch.arange(model.latent_dim)
     codes[coordinate, :, coordinate] = torch.linspace(low, high, steps)
     return decode(model, codes.flatten(0, 1)).unflatten(0, (model.latent_dim, steps))
+
+
+def _in_blocks(model, function, x, batch_size):
+    return in_blocks(model, function, x, check_int("batch_size", batch_size, low=1))
 
 
 def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:

@@ -90,7 +90,6 @@ class Pairs:
 
 _LOCK, _INSIDE, _FOUND = threading.Lock(), [], []
 _PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-_APART = all(hasattr(product, "fp32_precision") for product in _PRODUCTS)  # each its own setting, since torch 2.9
 
 
 @contextlib.contextmanager
@@ -102,7 +101,10 @@ def full_precision() -> Iterator[None]:
     """
     with _LOCK:
         if not _INSIDE:
-            _FOUND[:] = _set_precision(["ieee", "ieee"] if _APART else ["highest"])
+            _FOUND[:] = [getattr(product, "fp32_precision", None) for product in _PRODUCTS]  # since torch 2.9
+            with contextlib.suppress(RuntimeError):  # raised where only these newer settings were changed
+                _FOUND.append(torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
         _INSIDE.append(None)
     try:
         yield
@@ -110,16 +112,8 @@ def full_precision() -> Iterator[None]:
         with _LOCK:
             _INSIDE.pop()
             if not _INSIDE:
-                _set_precision(_FOUND)
-
-
-def _set_precision(new: list[str]) -> list[str]:
-    """Set the precision of float32 products; what it was before."""
-    if not _APART:
-        before = [torch.get_float32_matmul_precision()]
-        torch.set_float32_matmul_precision(*new)
-        return before
-    before = [product.fp32_precision for product in _PRODUCTS]
-    for product, precision in zip(_PRODUCTS, new, strict=True):
-        product.fp32_precision = precision
-    return before
+                for precision in _FOUND[len(_PRODUCTS) :]:
+                    torch.set_float32_matmul_precision(precision)
+                for product, precision in zip(_PRODUCTS, _FOUND, strict=False):
+                    if precision is not None:
+                        product.fp32_precision = precision

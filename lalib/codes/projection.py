@@ -11,6 +11,7 @@ from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 from lalib.data.seeds import child_seed
 
+LARGEST = 1e37  # a view is in float32
 EXTREME = 1e12  # codes that spread over more, or over less than 1 / EXTREME, are scaled first
 CLOSE = 1e-4  # codes that spread over less than this share of their distance from 0 are centred first
 
@@ -19,19 +20,19 @@ def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0
     """A view of codes (N, L) in `dims` coordinates, (N, dims) float32 on the CPU: "umap", "tsne" or "pca".
 
     UMAP looks at 15 neighbours and t-SNE has perplexity 30; fewer codes have fewer neighbours, N - 1, and a smaller
-    perplexity, (N - 1) / 3. Codes that are all equal lie at 0. Raises ValueError if the coordinates exceed float32.
+    perplexity, (N - 1) / 3. Codes that are all equal lie at 0. Raises ValueError above 1e37.
     """
     view_of = PROJECTIONS[check_choice("method", method, PROJECTIONS)]
     dims, points = check_int("dims", dims, low=1), check_codes(codes).cpu().numpy()
     seed, unit = child_seed(seed, "project") % 2**32, 1.0
-    with np.errstate(over="ignore"):
-        spread, largest = float(np.ptp(points.astype(np.float64), axis=0).max()), float(np.abs(points).max())
-    if not max(spread, largest) < np.finfo(np.float32).max:
-        raise ValueError(f"codes must lie within the range of float32 to be viewed, got {largest:g}")
+    exact = points.astype(np.float64)
+    if not (largest := float(np.abs(exact).max())) < LARGEST:
+        raise ValueError(f"codes must be below {LARGEST:g} to be viewed, got {largest:g}")
+    spread = float(np.ptp(exact, axis=0).max())
     if spread == 0:
         return torch.zeros(len(points), dims)
     if spread < CLOSE * largest or not 1 / EXTREME < spread < EXTREME:
-        points, unit = (points - points.astype(np.float64).mean(axis=0)) / spread, spread
+        points, unit = (exact - exact.mean(axis=0)) / spread, spread
     view = view_of(points, dims, seed) * (unit if method == "pca" else 1)
     return torch.from_numpy(view.astype(np.float32))
 

@@ -12,7 +12,6 @@ from lalib.data.seeds import generator
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 METRICS = {
     "euclidean": "euclidean",
     "l2": "euclidean",
@@ -24,24 +23,6 @@ METRICS = {
 
 def normal(size, dimensions=2, seed=0):
     return torch.randn(size, dimensions, generator=generator(seed, "codes"))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_distances_are_those_of_scipy_from_differences(device):
-    a, b = (1e6 + normal(7, 3)).double().to(device), (1e6 + normal(5, 3, seed=1)).double().to(device)
-    for p, name in ((2.0, "euclidean"), (1.0, "cityblock"), (float("inf"), "chebyshev")):
-        np.testing.assert_allclose(pairwise.distances(a, b, p).cpu(), cdist(a.cpu(), b.cpu(), name), rtol=1e-12)
-    assert torch.equal(pairwise.from_row(a, 3), pairwise.distances(a, a)[3])
-    assert (pairwise.distances(a, a).diagonal() == 0).all()
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_nearest_distance_in_blocks(device, monkeypatch):
-    points, centres = normal(50).double().to(device), normal(9, seed=1).double().to(device)
-    expected = torch.cdist(points, centres).amin(dim=1)
-    monkeypatch.setattr(pairwise, "BLOCK", 20)  # two points at a time
-    torch.testing.assert_close(pairwise.nearest_distance(points, centres), expected)
-    assert (pairwise.nearest_distance(points, centres[:0]) == torch.inf).all()
 
 
 @pytest.mark.parametrize("dimensions", [2, 20])
@@ -89,13 +70,6 @@ def test_high_dimension_measures_from_differences(dimensions):
     np.testing.assert_array_equal(index, full.argsort(kind="stable")[:, :4])
     np.testing.assert_allclose(distance, np.sort(full)[:, :4], rtol=1e-12)
     assert distance[3, 0] == distance[7, 0] == 0
-
-
-def test_factors_are_those_of_the_squared_distances():
-    a, b = 1000 + normal(20, 30), 1000 + normal(15, 30, seed=1)
-    left, right = pairwise.factors(a, b)
-    expected = cdist(a.double(), b.double(), "sqeuclidean")
-    np.testing.assert_allclose(left @ right.T, expected, rtol=1e-11)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
