@@ -39,10 +39,10 @@ def seeding(
     draw: Callable[[torch.Tensor], int],
     first: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """k-means++ [Arthur2007]: rows (k,) of N points, one by one, and the squared distance of each from those before it.
+    """k-means++ [Arthur2007]: rows (k,) of N points and the squared distance of each from the nearest before it.
 
-    square_from(row): squared distances (N,) from a point to all. near (N,): the score of the first, then overwritten.
-    draw(weight (N,)): a row, by probability proportional to its weight; first: taken instead of a drawn one.
+    square_from(row): squared distances (N,) from a point to all. near (N,): the score of the first row.
+    draw(weight): a row by its weight (N,). first: the first row, if it is not to be drawn.
     """
     free, picked, scores = torch.ones_like(near), [], []
     for _ in range(k):
@@ -55,10 +55,7 @@ def seeding(
 
 
 def _draw(weight, chance):
-    """An index with probability proportional to weight, never one of weight 0.
-
-    On the CPU: on a GPU the order in which sums run is not fixed.
-    """
+    """An index with probability proportional to weight, never one of weight 0; on the CPU, where sums have an order."""
     total = weight.cpu().cumsum(0)
     below = torch.nextafter(total[-1], torch.zeros_like(total[-1]))
     return int(torch.searchsorted(total, torch.minimum(chance * total[-1], below), right=True))
@@ -96,16 +93,14 @@ def _assign(codes, centres):
 def _means(codes, assignment, k):
     counts = assignment.bincount(minlength=k)
     if codes.device.type == "cpu":
-        sums = codes.new_zeros(k, codes.shape[1]).index_add_(0, assignment, codes)
-    else:
-        sums = _sums_in_order(codes, assignment, counts)
-    return sums / counts[:, None]
+        return codes.new_zeros(k, codes.shape[1]).index_add_(0, assignment, codes) / counts[:, None]
+    return _sums_in_order(codes, assignment, counts) / counts[:, None]
 
 
 def _sums_in_order(codes, assignment, counts):
-    """What index_add_ computes, also on a GPU in order of index: index_add_ adds in any order there.
+    """Sums (k, L) over each cluster, in order of index also on a GPU, where index_add_ has no fixed order.
 
-    Not seen on a GPU. On a CPU the same to the last bit, and eight times slower.
+    On a CPU the same to the last bit as index_add_, and eight times slower. Not seen on a GPU.
     """
     return torch.segment_reduce(codes[assignment.argsort(stable=True)], "sum", lengths=counts, axis=0)
 
@@ -149,13 +144,5 @@ def ward(codes: torch.Tensor, clusters: int) -> torch.Tensor:
     parent = np.repeat(np.arange(size, 2 * size - clusters), 2)
     graph = coo_array((np.ones(len(parent)), (merges.astype(int).ravel(), parent)), shape=(2 * size, 2 * size))
     label = connected_components(graph, directed=False)[1][:size]
-    return _by_size(torch.from_numpy(label.astype(np.int64))).to(codes.device)
-
-
-def _by_size(label):
-    """Number the clusters anew: falling size, then lowest index."""
-    _, label, counts = label.unique(return_inverse=True, return_counts=True)
-    first = torch.full_like(counts, len(label)).scatter_reduce_(0, label, torch.arange(len(label)), "amin")
-    order = first.argsort()
-    order = order[counts[order].argsort(descending=True, stable=True)]
-    return order.argsort()[label]
+    _, first, label, counts = np.unique(label, return_index=True, return_inverse=True, return_counts=True)
+    return torch.from_numpy(np.lexsort((first, -counts)).argsort()[label]).to(codes.device)

@@ -6,7 +6,6 @@
 import inspect
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,7 +88,10 @@ def latent_grid(
     size = check_int("size", size, low=2)
     if limits is None:
         limits = (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(codes)
-    low_x, high_x, low_y, high_y = _limits(limits)
+    bounds = as_tensor(limits, "limits").double()
+    if bounds.shape != (4,) or not bounds.isfinite().all() or bounds[0] > bounds[1] or bounds[2] > bounds[3]:
+        raise ValueError(f"limits must be (x low, x high, y low, y high), got {limits}")
+    low_x, high_x, low_y, high_y = bounds.tolist()
     x, y = torch.linspace(low_x, high_x, size), torch.linspace(high_y, low_y, size)
     points = torch.stack([x.repeat(size), y.repeat_interleave(size)], dim=1)
     return LatentGrid(decode(model, points), points, x, y)
@@ -123,13 +125,6 @@ def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
     if images.image_shape != tuple(model.image_shape):
         raise ValueError(f"the model takes images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     return images.images
-
-
-def _limits(limits) -> list[float]:
-    found = as_tensor(limits, "limits").double().tolist()
-    if np.shape(found) != (4,) or not (found[0] <= found[1] and found[2] <= found[3]) or not np.isfinite(found).all():
-        raise ValueError(f"limits must be (x low, x high, y low, y high), got {limits}")
-    return found
 
 
 def _central(codes: Tensor) -> list[float]:

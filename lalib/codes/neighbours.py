@@ -102,28 +102,15 @@ class Neighbours:
 
     def within(self, queries: torch.Tensor, radius: float) -> list[torch.Tensor]:
         """For each query (M, L) the indices of the codes at distance <= radius, nearest first (equal: lowest first)."""
-        queries = self._queries(queries)
-        return [self._nearest_first(*pair, radius) for pair in zip(queries, self._about(queries, radius), strict=True)]
-
-    def _about(self, queries, radius):
-        """For each query the indices of the codes within the radius, ascending, and a few just beyond it."""
-        if self.tree is not None:
+        queries, everything = self._queries(queries), torch.arange(len(self), device=self.codes.device)
+        if self.tree is None:
+            rows = ((everything, row) for block in blocks(queries, self.codes, self.p) for row in block)
+        else:  # a little farther than the radius: the distances decide
             found = self.tree.query_ball_point(queries.numpy(), radius * (1 + 1e-9), p=self.p, return_sorted=True)
-            return [torch.tensor(index, dtype=torch.int64) for index in found]
-        if self.p != 2:
-            near = (distance <= radius for distance in blocks(queries, self.codes, self.p))
-        else:  # a product of L + 2 terms is right to (L + 2) 2^-52 of the squared norms
-            left, right = factors(queries, self.codes)
-            slack = (left[:, -2:-1] + right[:, -1].max()) * (left.shape[1] + 16) * 2**-51
-            rows = max(1, BLOCK // len(self))
-            parts = zip(left.split(rows), slack.split(rows), strict=True)
-            near = (part @ right.T <= radius**2 * (1 + 1e-9) + more for part, more in parts)
-        return [row.nonzero().squeeze(1) for block in near for row in block]
-
-    def _nearest_first(self, query, index, radius):
-        distance = distances(query[None], self.codes[index], self.p)[0]
-        index, distance = index[distance <= radius], distance[distance <= radius]
-        return index[distance.argsort(stable=True)]
+            pairs = zip(queries, (torch.tensor(index, dtype=torch.int64) for index in found), strict=True)
+            rows = ((index, distances(query[None], self.codes[index], self.p)[0]) for query, index in pairs)
+        near = ((index[distance <= radius], distance[distance <= radius]) for index, distance in rows)
+        return [index[distance.argsort(stable=True)] for index, distance in near]
 
     def _queries(self, queries):
         queries = check_codes(queries, "queries").to(self.codes)

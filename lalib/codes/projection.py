@@ -1,6 +1,5 @@
 """Views of codes in a few coordinates: UMAP, t-SNE, PCA."""
 
-import contextlib
 import warnings
 
 import numpy as np
@@ -38,30 +37,21 @@ def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0
 
 
 def _umap(points, dims, seed):
+    import numba
     import umap
 
     if len(points) == 2:  # too few for UMAP; two points have but one view
         return _pca(points, dims, seed)
     settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
-    if len(points) <= dims + 1:  # the usual start needs more codes
-        settings["init"] = "random"
-    with _threads_kept(), warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
-        warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
-        return umap.UMAP(**settings).fit_transform(points)
-
-
-@contextlib.contextmanager
-def _threads_kept():
-    """Put torch's and numba's numbers of threads back: UMAP changes numba's, whose start changes torch's."""
-    import numba
-
-    of_torch = torch.get_num_threads()
-    of_numba = numba.get_num_threads()
+    start = "random" if len(points) <= dims + 1 else "spectral"
+    threads = torch.get_num_threads(), numba.get_num_threads()  # UMAP changes numba's, whose start changes torch's
     try:
-        yield
+        with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
+            warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
+            return umap.UMAP(init=start, **settings).fit_transform(points)
     finally:
-        numba.set_num_threads(of_numba)
-        torch.set_num_threads(of_torch)
+        torch.set_num_threads(threads[0])
+        numba.set_num_threads(threads[1])
 
 
 def _tsne(points, dims, seed):

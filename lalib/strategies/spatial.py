@@ -45,8 +45,8 @@ def uniform_spatial(
     """Draws uniform on the bounding box of the codes (bounds="box") or on [0, 1]^L (bounds="unit")."""
     check_choice("bounds", bounds, ("box", "unit"))
     codes = _double(view)
-    low, high = _box(codes) if bounds == "box" else (torch.zeros_like(codes[0]), torch.ones_like(codes[0]))
-    return _spatial(view, n, _uniform(low, high, generator), match, threshold, metric)
+    corners = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, codes.shape[1])
+    return _spatial(view, n, _uniform(codes if bounds == "box" else corners, generator), match, threshold, metric)
 
 
 def normal_spatial(
@@ -62,9 +62,9 @@ def normal_spatial(
     """Draws from N(mean Z, cov Z) (prior="data") or from a VAE's prior N(0, I) (prior="standard")."""
     check_choice("prior", prior, ("data", "standard"))
     codes = _double(view)
-    size = codes.shape[1]
-    mean, root = _moments(codes) if prior == "data" else (codes.new_zeros(size), torch.eye(size).double())
-    return _spatial(view, n, _normal(mean, root, generator), match, threshold, metric)
+    standard = _normal(torch.zeros_like(codes[0]), torch.ones_like(codes[0]).diag(), generator)
+    draw = _normal_of(codes, generator) if prior == "data" else standard
+    return _spatial(view, n, draw, match, threshold, metric)
 
 
 def clustered_normal_spatial(
@@ -116,7 +116,7 @@ def normal_in_clusters(
     metric: str = "euclidean",
 ) -> Selection:
     """In every cluster S, draws from N(mean Z_S, cov Z_S), matched to n_S images of S."""
-    return _in_clusters(view, n, _normal_over, generator, clusters, allocate, match, threshold, metric)
+    return _in_clusters(view, n, _normal_of, generator, clusters, allocate, match, threshold, metric)
 
 
 def uniform_in_clusters(
@@ -131,7 +131,7 @@ def uniform_in_clusters(
     metric: str = "euclidean",
 ) -> Selection:
     """In every cluster S, draws uniform on its bounding box, matched to n_S images of S."""
-    return _in_clusters(view, n, _uniform_over, generator, clusters, allocate, match, threshold, metric)
+    return _in_clusters(view, n, _uniform, generator, clusters, allocate, match, threshold, metric)
 
 
 def _spatial(view, n, draw, match, threshold, metric):
@@ -209,10 +209,6 @@ def _double(view):
     return view.codes.cpu().double()
 
 
-def _box(codes):
-    return codes.amin(dim=0), codes.amax(dim=0)
-
-
 def _moments(codes):
     """Mean (L,) and symmetric root (L, L) of the unbiased covariance; a single point has covariance 0."""
     size = codes.shape[1]
@@ -221,7 +217,8 @@ def _moments(codes):
     return codes.mean(dim=0), vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
-def _uniform(low, high, generator):
+def _uniform(codes, generator):
+    low, high = codes.amin(dim=0), codes.amax(dim=0)
     return lambda m: low + (high - low) * torch.rand(m, len(low), generator=generator, dtype=torch.float64)
 
 
@@ -229,12 +226,8 @@ def _normal(mean, root, generator):
     return lambda m: mean + torch.randn(m, len(mean), generator=generator, dtype=torch.float64) @ root
 
 
-def _normal_over(codes, generator):
+def _normal_of(codes, generator):
     return _normal(*_moments(codes), generator)
-
-
-def _uniform_over(codes, generator):
-    return _uniform(*_box(codes), generator)
 
 
 def _mixture(weights, means, roots, generator):
