@@ -84,10 +84,10 @@ def _assign(codes, centres):
     """Nearest centre of each code (N,)."""
     if codes.device.type == "cpu" and codes.shape[1] <= TREE_DIMENSIONS:
         return Neighbours(centres).nearest(codes, 1)[1].squeeze(1)
-    mean = centres.mean(dim=0)  # |c|^2 - 2 x.c has the same minimum as |x - c|^2, at the speed of a matrix product
-    centres = centres - mean
+    origin = centres[0]  # |c|^2 - 2 x.c has the same minimum as |x - c|^2, at the speed of a matrix product
+    centres = centres - origin
     norms, rows = centres.square().sum(dim=1), codes.split(max(1, BLOCK // len(centres)))
-    return torch.cat([torch.addmm(norms, part - mean, centres.T, alpha=-2).argmin(dim=1) for part in rows])
+    return torch.cat([torch.addmm(norms, part - origin, centres.T, alpha=-2).argmin(dim=1) for part in rows])
 
 
 def _means(codes, assignment, k):

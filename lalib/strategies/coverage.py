@@ -7,11 +7,11 @@
               budgets", ICLR 2025.
 [Minoux1978]  M. Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
 
-Their unit of length, where none is given, follows the data and the budget: with m labelled and n to pick, the median
-distance from a place to its k-th nearest other place, k = (number of places) / (4 (m + n)), so that a ball of that
-radius holds a quarter of an image's share of the pool. Equal codes are one place; the median is that of at most 256
-places, evenly spread in lexicographic order. (On 16 principal components of mnist-mini and 10 to 100 labels a quarter
-served better than a half or the whole share.)
+Their unit of length, where none is given, follows the data and the budget. With m labelled and n to pick, each of the
+m + n images has a share of the pool, and a ball of unit radius holds a quarter of it: the unit is the median distance
+from a place to its k-th nearest other place, k = (number of places) / (4 (m + n)). Equal codes are one place; at most
+256 places are looked at, evenly spread in lexicographic order. (On 16 principal components of mnist-mini and 10 to 100
+labels a quarter served better than a half or the whole share.)
 
 All need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains. After that
 only images that may have the largest gain are looked at, and double precision decides.
@@ -28,11 +28,11 @@ from lalib.strategies.picking import check_bandwidth, draw_candidates, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
 from lalib.strategies.view import PoolView, Selection
 
-BATCH = 64  # gains brought up to date together
-SHARE = 4  # a ball of unit radius holds one such part of an image's share of the pool
+BATCH = 64  # gains computed again at once
+SHARE = 4  # a ball of unit radius holds this part of an image's share of the pool: a quarter
 PLACES = 256  # whose neighbours set the unit of length
-ROUNDING = 1e-9  # by this share a squared distance may exceed the squared radius and still lie within
-DECIMALS = 9  # of a gain: what differs less is a tie, which goes to the lowest index
+ROUNDING = 1e-9  # a squared distance lies within a squared radius up to this share beyond it
+DECIMALS = 9  # of a gain: gains that differ less are equal
 
 
 def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: float | None = None) -> Selection:
@@ -41,8 +41,8 @@ def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: floa
     delta: in units of the codes, >= 0; None (default): see the module. Labelled images cover their balls, too. Once
     all images are covered, those in the fewest balls count as uncovered, and so on. Nothing is drawn; equal gains go to
     the lowest index. The score is the number of images newly covered.
-    Differs: the paper sets delta once, by the purity of k-means clusters; ours shrinks as labels are bought, so that
-    later rounds do not find everything covered.
+    Differs: the paper sets delta once, by the purity of k-means clusters. Ours shrinks as more images are labelled, so
+    that later rounds do not find everything covered.
     """
     delta = _unit(view, n) if delta is None else check_number("delta", delta, low=0)
     # A ball of radius 0 holds what is at the same place: places are numbered then.

@@ -1,4 +1,4 @@
-"""Strategies that ask far from what a classifier already knows, in its latent space.
+"""Strategies that pick far from the labelled images, in the latent space of a classifier.
 
 [Losalka]  A. Losalka, D. Singhanian, X. Sun, "Active learning using deep generative models", slides: both algorithms.
 
@@ -30,12 +30,12 @@ def m2_distance(
 ) -> Selection:
     """For each predicted class again and again the image of largest sum of distances to the anchors, Algorithm 1.
 
-    A pick joins the anchors of its class. n is split evenly over the predicted classes; one with too few unlabelled
-    images gives all of them and the others share the rest; what cannot be split goes to the classes of fewest anchors,
-    equal ones to the lowest number. The picks stand class by class. Nothing is drawn. The score is the sum.
+    A pick joins the anchors of its class. n is split evenly over the predicted classes; a class with too few unlabelled
+    images gives all of them, and the others share the rest. What cannot be split goes to the classes of fewest anchors,
+    of equal ones to the lowest number. The picks stand class by class. Nothing is drawn. The score is the sum.
 
-    The algorithm has a weakness that is kept: once a class has many anchors, one more hardly changes the sums, so that
-    the farthest region of a class, its outliers, gets all of its picks.
+    A weakness of the algorithm, kept: once a class has many anchors, one more hardly changes the sums. Then all picks
+    of the class lie in its farthest region, among its outliers.
     """
     answers = _answers(view)
     share = _shares(n, *answers)

@@ -48,12 +48,11 @@ def core_set(
     """
     labeled, points = latent_points(view, space, alpha)
     near = nearest_distance(points, labeled)
-    found = greedily(
-        lambda: near,
-        lambda row: torch.minimum(near, from_row(points, row), out=near),
-        n,
-        first=_cold_start(labeled, points, generator),
-    )
+
+    def add(row):
+        torch.minimum(near, from_row(points, row), out=near)
+
+    found = greedily(lambda: near, add, n, first=_cold_start(labeled, points, generator))
     return pick(view, *found, **_spreads(view, space, alpha))
 
 
@@ -68,8 +67,8 @@ def medal(
 ) -> Selection:
     """Again and again the image of largest mean squared distance to all labelled and picked ones [Smailagic2018].
 
-    candidates: only so many of largest entropy of view.probs are looked at, at least n (all, if fewer are left); None
-    (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
+    candidates: only so many images of largest entropy of view.probs are looked at, at least n (all, if fewer are left);
+    None (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
     Differs: squared distances, whose mean is |x - m|^2 + mean |l - m|^2 with m the mean of the labelled.
     """
     labeled, points = latent_points(view, space, alpha)

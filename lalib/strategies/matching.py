@@ -1,4 +1,4 @@
-"""From draws of a density in latent space to distinct points of the pool: the second half of Algorithm 1.
+"""Draws of a density in latent space are matched to distinct points of the pool: the second half of Algorithm 1.
 
 [Killeen2019] B. Killeen, "Query selection based on latent space sampling", slides, 2019.
 """
@@ -92,7 +92,7 @@ class _Nearest:
         return START
 
     def _search(self, draws, k):
-        """For each draw: distances, places, and the distance from which on nothing is known."""
+        """For each draw: distances and places of its nearest k, and beyond which distance there may be others."""
         if self.looked > max(len(self.alive), 16 * WALK):
             self._build()
         k = min(k, len(self.alive))
@@ -102,7 +102,7 @@ class _Nearest:
         return list(zip(distance, self.alive[index], horizon, strict=True))
 
     def _closest(self, query, row):
-        """The nearest free place within the limit, or None; looks at twice as many places until it is certain."""
+        """The nearest free place within the limit, or None. Looks at twice as many until that is certain."""
         while True:
             distance, place, horizon = row
             free = self.open[place]

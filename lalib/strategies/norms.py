@@ -18,7 +18,7 @@ Differs: the paper has two classes with targets -1 and 1. Ours has one function 
 target 1 for its images and -1 for others, and squared norms are summed over them. The label of least norm is then
 argmax_c f_c, as sum_c (y_c - f_c)^2 = sum_c (1 + f_c)^2 - 4 f_y; two classes give the paper's order (both functions are
 its f, up to the sign; targets 0 and 1 would not give it). The 1e-6 lets images at one place have different labels. A
-batch is picked as if the oracle had answered with the labels of least norm.
+batch is picked as if every pick had its label of least norm.
 
 An image with g(u) <= 1e-5 is, for the kernel, at the place of a labelled or picked one. Its label counts as known: it
 adds 0 to the norm, changes f by 0, and comes last.
@@ -47,7 +47,7 @@ from lalib.strategies.view import PoolView, Selection
 NUGGET = 1e-6  # on the diagonal of K
 KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one
 PLACES = 512  # whose distances set the bandwidth
-ROWS = 64  # of the residual kernel, brought up to date together: they stay in the cache
+ROWS = 64  # of the residual kernel, changed at once: they stay in the cache
 
 
 def norm_added(
@@ -149,7 +149,7 @@ class _Interpolant:
         return self.missing().square() / self.gap
 
     def missing(self) -> Tensor:
-        """|y - f(u)| with the label y of least norm, (N,); 0 where the kernel knows the image."""
+        """|y - f(u)| with the label y of least norm, (N,); 0 where the label counts as known."""
         found = torch.linalg.vector_norm(self._errors(self.value), dim=1)
         return found.masked_fill_(self.gap <= KNOWN, 0)
 

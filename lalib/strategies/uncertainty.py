@@ -67,11 +67,7 @@ entropy = _most_uncertain("entropy", "entropy of p, in nats")
 
 def uncertainty(view: PoolView, measure: str) -> torch.Tensor:
     """One of MEASURES for the unlabelled images, (M,) float64 on the CPU: the mean over their labels."""
-    return MEASURES[measure](_answers(view)).mean(dim=-1).cpu()
-
-
-def _least_confidence(p):
-    return 1 - p.amax(dim=-1)
+    return MEASURES[measure](_questions(class_probs(view), view)).mean(dim=-1).cpu()
 
 
 def _margin(p):
@@ -83,7 +79,7 @@ def _entropy(p):
     return -torch.xlogy(p, p).sum(dim=-1)
 
 
-MEASURES = {"least-confidence": _least_confidence, "margin": _margin, "entropy": _entropy}
+MEASURES = {"least-confidence": lambda p: 1 - p.amax(dim=-1), "margin": _margin, "entropy": _entropy}
 
 
 def bald(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -107,13 +103,13 @@ def batchbald(
     candidates: int | None = None,
     configurations: int = 1000,
 ) -> Selection:
-    """Greedily the images whose labels together tell most of the model: Alg. 1 of [Kirsch2019] on view.mc_probs.
+    """One by one the images whose labels together tell most about the model: Alg. 1 of [Kirsch2019] on view.mc_probs.
 
-    candidates: only so many of largest BALD are looked at, at least n; None: 500, but at least 2 n. configurations:
-    the labels of the picked images are enumerated while they have at most so many configurations; from then on so many
+    candidates: only so many images of largest BALD are looked at, at least n; None: 500, or 2 n if that is more.
+    configurations: all ways to label the picked images are listed while there are at most so many; from then on so many
     of them are drawn. The score is what the image adds to the joint mutual information, in nats.
 
-    The joint information of T passes cannot exceed log T: many more picks than that allows are told apart by noise.
+    T passes cannot tell more than log T nats. Once the picks together tell that much, noise decides on further ones.
     Differs: the gain is written as E[H[p(y | labels picked so far)]] - mean H[p], which has the same maximum as the
     joint information and takes no logarithm of a joint probability. Raises LalibError for several labels per image.
     """
@@ -132,7 +128,7 @@ def batchbald(
 
 
 def _most_informative(passes_T_M_C, n, configurations, generator):
-    """Rows (n,) of the M images and their gains (n,), one by one."""
+    """Rows (n,) of the M images, one by one, and their gains (n,)."""
     own, which, picked = _entropy(passes_T_M_C).mean(dim=0), None, []
     log_T_K = passes_T_M_C.new_zeros(len(passes_T_M_C), 1)  # log p(configuration | pass)
 
@@ -172,20 +168,9 @@ def _expected_entropy(passes_T_M_C, log_T_K, enumerated):
     return torch.cat([weight[possible] @ _entropy(torch.einsum("kt,tmc->kmc", posterior_K_T, b)) for b in blocks])
 
 
-def _binary(p: torch.Tensor) -> torch.Tensor:
-    """Probabilities (..., C, 2) of no and yes to each of C labels, from those of yes (..., C)."""
-    return torch.stack([1 - p, p], dim=-1)
-
-
 def class_probs(view: PoolView) -> torch.Tensor:
     """view.probs of the unlabelled images (M, C) in float64, checked to be probabilities."""
     return _check_probs("probs", view.probs, view)
-
-
-def _answers(view):
-    """Probabilities of the unlabelled images, (M, 1, C), or (M, C, 2) for several labels per image."""
-    p = class_probs(view)
-    return _binary(p) if view.multi_label else p[:, None, :]
 
 
 def _passes(view):
@@ -193,7 +178,12 @@ def _passes(view):
     p = _check_probs("mc_probs", view.mc_probs, view)
     if len(p) < 2:
         raise ValueError("mc_probs must hold at least 2 passes, which can disagree; got 1")
-    return _binary(p) if view.multi_label else p[:, :, None, :]
+    return _questions(p, view)
+
+
+def _questions(p, view):
+    """Probabilities (..., C) as (..., 1, C): one question; several labels: C questions of no and yes, (..., C, 2)."""
+    return torch.stack([1 - p, p], dim=-1) if view.multi_label else p.unsqueeze(-2)
 
 
 def _check_probs(name, p, view):
@@ -218,12 +208,11 @@ def _spread(view, n, value, weight):
     codes = view.codes.double()
     unlabeled = codes[view.unlabeled.to(codes.device)]
     near = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)])
-    found = greedily(
-        lambda: value + weight * ranks(near.cpu()),
-        lambda row: torch.minimum(near, from_row(unlabeled, row), out=near),
-        n,
-    )
-    return pick(view, *found)
+
+    def add(row):
+        torch.minimum(near, from_row(unlabeled, row), out=near)
+
+    return pick(view, *greedily(lambda: value + weight * ranks(near.cpu()), add, n))
 
 
 def _near_others(view, neighbours):

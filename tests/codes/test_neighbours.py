@@ -128,6 +128,14 @@ def test_kmeans_ends_in_a_fixed_point(dimensions):
         torch.testing.assert_close(centres[s], codes[assignment == s].double().mean(dim=0))
 
 
+def test_kmeans_far_from_the_origin():
+    """Norms of 1e13 leave a product 3 digits of a distance: it is taken about one of the centres."""
+    codes = normal(300, 20).double()
+    here, there = (clustering.kmeans(codes + offset, 6, generator(0, "k"), iterations=100) for offset in (0, 2.0**22))
+    assert torch.equal(here[1], there[1])
+    torch.testing.assert_close(here[0], there[0] - 2.0**22, rtol=0, atol=1e-7)
+
+
 def test_kmeans_finds_separated_clusters():
     codes = normal(200) * 0.1
     codes[:100] += 10

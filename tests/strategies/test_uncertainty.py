@@ -396,6 +396,21 @@ def test_badge_leaves_duplicates_for_last():
     assert len(index.unique()) == 60
 
 
+@pytest.mark.parametrize("dimensions", [2, 20])
+def test_core_set_gives_exact_ties_to_the_lowest_index(dimensions):
+    """On a grid squared distances are whole numbers, and many are equal."""
+    codes = (4 * normal(600, dimensions)).round()
+    labeled = torch.randperm(600, generator=generator(9))[:50]
+    square = ((codes[:, None] - codes[None]) ** 2).sum(dim=2).to(torch.int64)
+    near, expected = square[labeled].amin(dim=0), []
+    for _ in range(40):
+        free = [i for i in range(600) if i not in labeled.tolist() + expected]
+        expected.append(max(free, key=lambda i: (int(near[i]), -i)))
+        near = torch.minimum(near, square[expected[-1]])
+    seen = run("core-set", 40, labeled=labeled, codes=codes, options={"space": "codes"})
+    assert seen.index.tolist() == expected
+
+
 def test_learning_loss_takes_the_largest():
     losses = normal(SIZE)
     seen = run("learning-loss", 9, predicted_losses=losses)
