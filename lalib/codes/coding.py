@@ -1,12 +1,6 @@
-"""What a latent space holds: codes, decodings, grids, traversals, views in 2-D, and numbers that say how good it is.
+"""What a latent space holds: codes of images, images of codes, grids and traversals.
 
-References
-----------
-[Report]     Killeen, Progress update: query selection based on latent space sampling. Figure 2 is a traversal.
-[Venna2001]  Venna and Kaski, Neighborhood preservation in nonlinear projection methods, 2001. Trustworthiness.
-[Paul2021]   Paul et al., Deep learning on a data diet, 2021. EL2N.
-[Toneva2019] Toneva et al., An empirical study of example forgetting, 2019.
-[Swayamdipta2020] Swayamdipta et al., Dataset cartography, 2020.
+[Report]  Killeen, Progress update: query selection based on latent space sampling. Figure 2 is a traversal.
 """
 
 import inspect
@@ -15,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lalib.data.checks import check_int
-from lalib.data.door import check_codes, check_labels
+from lalib.data.checks import check_int, check_number
+from lalib.data.door import as_tensor, check_codes, check_labels
 from lalib.data.imageset import ImageSet
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder
@@ -39,7 +33,7 @@ class LatentGrid:
 
 def encode(model: Autoencoder | ContrastiveEncoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """Codes (N, L) of images, float32 on the CPU; a variational model's mean codes."""
-    return in_blocks(model, model.encode, _pixels(model, images), batch_size)
+    return _in_blocks(model, model.encode, _pixels(model, images), batch_size)
 
 
 def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, labels: Tensor | None = None) -> Tensor:
@@ -51,12 +45,12 @@ def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, la
     if codes.shape[1] != model.latent_dim:
         raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
     if labels is None:
-        return in_blocks(model, model.decode, codes, batch_size)
+        return _in_blocks(model, model.decode, codes, batch_size)
     if not draws_classes(model):
         raise ValueError(f"labels must be None: a {type(model).__name__} draws images of codes alone")
     labels = check_labels(labels, len(codes), model.n_classes)
     both = torch.cat([codes, labels[:, None].to(codes)], dim=1)  # to be cut into blocks as one
-    return in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
+    return _in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
 
 
 def draws_classes(model: Autoencoder | M2) -> bool:
@@ -66,7 +60,7 @@ def draws_classes(model: Autoencoder | M2) -> bool:
 
 def reconstruct(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """The model's reconstructions (N, C, H, W) in [0, 1], float32 on the CPU."""
-    return in_blocks(model, model, _pixels(model, images), batch_size)
+    return _in_blocks(model, model, _pixels(model, images), batch_size)
 
 
 def reconstruction_errors(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
@@ -75,7 +69,7 @@ def reconstruction_errors(model: Autoencoder, images: ImageSet, batch_size: int 
     The mean over images is the MAE that [Report] gives (0.0604).
     """
     pixels = _pixels(model, images)
-    return in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
+    return _in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
 
 
 def latent_grid(
@@ -91,12 +85,14 @@ def latent_grid(
     """
     if model.latent_dim != 2:
         raise ValueError(f"a latent grid needs latent_dim=2, got {model.latent_dim}: see traversal for more dimensions")
-    check_int("size", size, low=2)
+    size = check_int("size", size, low=2)
     if limits is None:
         limits = (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(codes)
-    if len(limits) != 4 or not (limits[0] <= limits[1] and limits[2] <= limits[3]):
+    bounds = as_tensor(limits, "limits").double()
+    if bounds.shape != (4,) or not bounds.isfinite().all() or bounds[0] > bounds[1] or bounds[2] > bounds[3]:
         raise ValueError(f"limits must be (x low, x high, y low, y high), got {limits}")
-    x, y = (torch.linspace(limits[0], limits[1], size), torch.linspace(limits[3], limits[2], size))
+    low_x, high_x, low_y, high_y = bounds.tolist()
+    x, y = torch.linspace(low_x, high_x, size), torch.linspace(high_y, low_y, size)
     points = torch.stack([x.repeat(size), y.repeat_interleave(size)], dim=1)
     return LatentGrid(decode(model, points), points, x, y)
 
@@ -108,8 +104,8 @@ def traversal(
 
     The defaults are Figure 2 of [Report]; fixed may be a code (L,) of its own, such as the mean of all codes.
     """
-    check_int("steps", steps, low=2)
-    base = torch.as_tensor(fixed, dtype=torch.float32)
+    steps, low, high = check_int("steps", steps, low=2), check_number("low", low), check_number("high", high)
+    base = as_tensor(fixed, "fixed").float().cpu()
     if base.shape not in ((), (model.latent_dim,)):
         raise ValueError(f"fixed must be a number or a code ({model.latent_dim},), got shape {tuple(base.shape)}")
     base = base.expand(model.latent_dim)
@@ -119,14 +115,20 @@ def traversal(
     return decode(model, codes.flatten(0, 1)).unflatten(0, (model.latent_dim, steps))
 
 
+def _in_blocks(model, function, x, batch_size):
+    return in_blocks(model, function, x, check_int("batch_size", batch_size, low=1))
+
+
 def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
+    if not isinstance(images, ImageSet):
+        raise TypeError(f"images must be an ImageSet, as la.data.from_arrays makes one, got {type(images).__name__}")
     if images.image_shape != tuple(model.image_shape):
         raise ValueError(f"the model takes images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     return images.images
 
 
-def _central(codes: Tensor) -> tuple[float, float, float, float]:
-    if check_codes(codes).shape[1] != 2:
+def _central(codes: Tensor) -> list[float]:
+    codes = check_codes(codes)
+    if codes.shape[1] != 2:
         raise ValueError(f"codes must have shape (N, 2), got {tuple(codes.shape)}")
-    low, high = (torch.quantile(codes.float(), q, dim=0).tolist() for q in (0.01, 0.99))
-    return low[0], high[0], low[1], high[1]
+    return torch.quantile(codes.float(), codes.new_tensor([0.01, 0.99]).float(), dim=0).T.flatten().tolist()

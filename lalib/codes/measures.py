@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lalib.codes.neighbours import knn
 from lalib.data.checks import LalibError, check_int
-from lalib.data.door import check_codes, check_labels
+from lalib.data.door import as_tensor, check_codes, check_labels
 from lalib.data.imageset import ImageSet
 from lalib.models.classifiers import CNNClassifier, predict_proba
 from lalib.training.fitting import fit
@@ -23,33 +23,38 @@ def one_nn_error(
 ) -> float:
     """Share of points whose nearest neighbour among `codes` (N, L) has another label, in [0, 1].
 
-    Of the held-out points test_codes (M, L) with test_labels (M,) if they are given, else leave-one-out.
+    Of the held-out points test_codes (M, L) with test_labels (M,) if they are given, else leave-one-out, N >= 2.
     """
-    labels = check_labels(labels, len(check_codes(codes)))
-    if test_codes is None:
-        _, index = knn(codes, 1)
-        return float((labels[index[:, 0]] != labels).float().mean())
-    test_labels = check_labels(test_labels, len(check_codes(test_codes, "test_codes")), name="test_labels")
-    _, index = knn(codes, 1, test_codes)
-    return float((labels[index[:, 0]] != test_labels).float().mean())
+    codes = check_codes(codes)
+    labels = wanted = check_labels(labels, len(codes)).cpu()
+    if test_codes is not None:
+        test_codes = check_codes(test_codes, "test_codes")
+        wanted = check_labels(test_labels, len(test_codes), name="test_labels").cpu()
+    elif test_labels is not None or len(codes) < 2:
+        raise ValueError(
+            f"test_codes must be given beside test_labels or for a single code, got None, N = {len(codes)}"
+        )
+    index = knn(codes, 1, test_codes)[1][:, 0].cpu()
+    return float((labels[index] != wanted).float().mean())
 
 
 def trustworthiness(images: ImageSet | Tensor, codes: Tensor, k: int = 12) -> float:
     """T(k) in [0, 1]: how far the k neighbours among the codes are neighbours among the pixels, too [Venna2001].
 
-    Memory grows with N^2: give a few thousand images.
+    images: an ImageSet or an array (N, ...); k < N / 2. Memory grows with N^2: give a few thousand images.
     """
     from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
-    x, points = images.images if isinstance(images, ImageSet) else images, check_codes(codes).cpu().numpy()
-    if len(x) != len(points):
-        raise ValueError(f"codes must be as many as the {len(x)} images, got {len(points)}")
-    return float(sklearn_trustworthiness(x.flatten(1).float().numpy(), points, n_neighbors=k))
+    x, points = images.images if isinstance(images, ImageSet) else as_tensor(images, "images"), check_codes(codes)
+    if x.ndim == 0 or len(x) != len(points):
+        raise ValueError(f"codes must be as many as the {len(x) if x.ndim else 1} images, got {len(points)}")
+    k, x = check_int("k", k, low=1, high=(len(x) - 1) // 2), check_codes(x.reshape(len(x), -1), "images")
+    return float(sklearn_trustworthiness(x.float().cpu().numpy(), points.cpu().numpy(), n_neighbors=k))
 
 
 def class_balance(labels: Tensor, n_classes: int) -> float:
     """Normalised entropy of the class counts of labels (n,): 1 if all classes are equally frequent, 0 for one class."""
-    check_int("n_classes", n_classes, low=2)
+    n_classes = check_int("n_classes", n_classes, low=2)
     labels = check_labels(labels, n_classes=n_classes)
     share = torch.bincount(labels, minlength=n_classes).double() / len(labels)
     return float(torch.xlogy(share, share).sum().abs() / np.log(n_classes))  # abs: not -0
@@ -71,16 +76,8 @@ def difficulty(
     check_int("early", early, low=1, high=check_int("epochs", epochs, low=1))
     classifier = CNNClassifier(images.image_shape, images.n_classes, seed=seed)
     probs_T_N_C = []
-    fit(
-        classifier,
-        images,
-        epochs=epochs,
-        batch_size=128,
-        on_epoch=lambda _, model: probs_T_N_C.append(predict_proba(model, images)),
-        seed=seed,
-        device=device,
-        progress=progress,
-    )
+    settings = {"epochs": epochs, "batch_size": 128, "seed": seed, "device": device, "progress": progress}
+    fit(classifier, images, on_epoch=lambda _, model: probs_T_N_C.append(predict_proba(model, images)), **settings)
     return pd.DataFrame(_difficulty(torch.stack(probs_T_N_C), images.labels, early))
 
 

@@ -1,5 +1,7 @@
 """Views of codes in a few coordinates: UMAP, t-SNE, PCA."""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,38 +10,64 @@ from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 from lalib.data.seeds import child_seed
 
+LARGEST = 1e37  # a view is in float32
+EXTREME = 1e12  # codes that spread over more, or over less than 1 / EXTREME, are scaled first
+CLOSE = 1e-4  # codes that spread over less than this share of their distance from 0 are centred first
+
 
 def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0) -> Tensor:
-    """A view of codes (N, L) in `dims` coordinates, (N, dims) float32: "umap", "tsne" or "pca"."""
-    check_choice("method", method, PROJECTIONS)
-    check_int("dims", dims, low=1)
-    points = check_codes(codes).cpu().numpy()
-    return torch.from_numpy(PROJECTIONS[method](points, dims, child_seed(seed, "project") % 2**32).astype(np.float32))
+    """A view of codes (N, L) in `dims` coordinates, (N, dims) float32 on the CPU: "umap", "tsne" or "pca".
+
+    UMAP looks at 15 neighbours and t-SNE has perplexity 30; fewer codes have fewer neighbours, N - 1, and a smaller
+    perplexity, (N - 1) / 3. Codes that are all equal lie at 0. Raises ValueError above 1e37.
+    """
+    view_of = PROJECTIONS[check_choice("method", method, PROJECTIONS)]
+    dims, points = check_int("dims", dims, low=1), check_codes(codes).cpu().numpy()
+    seed, unit = child_seed(seed, "project") % 2**32, 1.0
+    exact = points.astype(np.float64)
+    if not (largest := float(np.abs(exact).max())) < LARGEST:
+        raise ValueError(f"codes must be below {LARGEST:g} to be viewed, got {largest:g}")
+    spread = float(np.ptp(exact, axis=0).max())
+    if spread == 0:
+        return torch.zeros(len(points), dims)
+    if spread < CLOSE * largest or not 1 / EXTREME < spread < EXTREME:
+        points, unit = (exact - exact.mean(axis=0)) / spread, spread
+    view = view_of(points, dims, seed) * (unit if method == "pca" else 1)
+    return torch.from_numpy(view.astype(np.float32))
 
 
 def _umap(points, dims, seed):
-    import warnings
-
+    import numba
     import umap
 
-    threads = torch.get_num_threads()  # starting numba's threads changes torch's number of them
-    with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
-        warnings.filterwarnings("ignore", message="n_jobs value")
-        view = umap.UMAP(n_components=dims, random_state=seed).fit_transform(points)
-    torch.set_num_threads(threads)
-    return view
+    if len(points) == 2:  # too few for UMAP; two points have but one view
+        return _pca(points, dims, seed)
+    settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
+    start = "random" if len(points) <= dims + 1 else "spectral"
+    threads = torch.get_num_threads(), numba.get_num_threads()  # UMAP changes numba's, whose start changes torch's
+    try:
+        with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
+            warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
+            return umap.UMAP(init=start, **settings).fit_transform(points)
+    finally:
+        torch.set_num_threads(threads[0])
+        numba.set_num_threads(threads[1])
 
 
 def _tsne(points, dims, seed):
     from sklearn.manifold import TSNE
 
-    return TSNE(n_components=dims, random_state=seed).fit_transform(points)
+    perplexity = min(30, max(1, (len(points) - 1) / 3))
+    start = "pca" if dims <= min(points.shape) else "random"
+    method = "barnes_hut" if dims <= 3 else "exact"
+    return TSNE(dims, perplexity=perplexity, init=start, method=method, random_state=seed).fit_transform(points)
 
 
 def _pca(points, dims, seed):
     from sklearn.decomposition import PCA
 
-    return PCA(n_components=dims, random_state=seed).fit_transform(points)
+    view = PCA(min(dims, *points.shape), random_state=seed).fit_transform(points)
+    return np.pad(view, ((0, 0), (0, dims - view.shape[1])))
 
 
 PROJECTIONS = {"umap": _umap, "tsne": _tsne, "pca": _pca}

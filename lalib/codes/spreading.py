@@ -1,7 +1,5 @@
 """Label spreading: a few labels, carried along the neighbours among the codes to all images.
 
-References
-----------
 [Zhou2004] Zhou, Bousquet, Lal, Weston and Schölkopf, Learning with local and global consistency, NIPS 2003.
 """
 
@@ -39,8 +37,8 @@ def spread_labels(
     codes = check_codes(codes).cpu()
     n, n_classes = len(codes), check_int("n_classes", n_classes, low=2)
     labels = check_labels(labels, n, n_classes, low=UNKNOWN).cpu()
-    check_int("neighbours", neighbours, low=1, high=n - 1)
-    if not check_number("alpha", alpha, low=0) < 1:
+    neighbours, alpha = check_int("neighbours", neighbours, low=1, high=n - 1), check_number("alpha", alpha, low=0)
+    if alpha >= 1:
         raise ValueError(f"alpha must be below 1, got {alpha}")
     known = (labels != UNKNOWN).nonzero().squeeze(1)
     if not len(known):

@@ -276,5 +276,5 @@ def accuracy(classifier: Classifier, inputs: ImageSet | Tensor, labels: Tensor |
     labels = getattr(inputs, "labels", None) if labels is None else labels
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
-    labels = check_targets(classifier, labels, len(inputs), names).cpu()
-    return float(_hits(predict_proba(classifier, inputs), labels).float().mean())
+    probs = predict_proba(classifier, inputs)
+    return float(_hits(probs, check_targets(classifier, labels, len(probs), names).cpu()).float().mean())

@@ -40,16 +40,16 @@ def typiclust(
     neighbours: int = 20,
     iterations: int = 25,
 ) -> Selection:
-    """The most typical image of the cluster with the fewest labels, the largest of such, again and again [Hacohen2022].
+    """Again and again the most typical image of the cluster with the fewest labels, of the largest such [Hacohen2022].
 
     Clusters are those of k-means on all codes, min(labelled + n, max_clusters) of them, by at most `iterations` of
-    Lloyd's; those below min_size images have their turn when all others are used up. An image is typical if the mean
-    distance to its min(neighbours, size / 2) nearest in the cluster is small; the score is minus that distance.
-    Differs: neighbours count whether they are labelled or not, and picks count as labels when the next cluster is
-    chosen, which matters beyond max_clusters only.
+    Lloyd's. Clusters below min_size images come last. An image is typical if the mean distance to its
+    min(neighbours, size / 2) nearest in the cluster is small; the score is minus that distance.
+    Differs: neighbours may be labelled or not. Picks count as labels when the next cluster is chosen, which matters
+    only if there are more of them than max_clusters.
     """
-    for name, value in {"max_clusters": max_clusters, "min_size": min_size, "neighbours": neighbours}.items():
-        check_int(name, value, low=1)
+    options = {"max_clusters": max_clusters, "min_size": min_size, "neighbours": neighbours}
+    max_clusters, min_size, neighbours = (check_int(name, value, low=1) for name, value in options.items())
     count = min(len(view.labeled) + n, max_clusters, view.n_images)
     _, assignment = kmeans(view.codes, count, generator, iterations=iterations)
     free = torch.zeros(view.n_images, dtype=torch.bool)
@@ -77,15 +77,11 @@ def _members(assignment, count):
 
 def _by_typicality(codes, members, free, neighbours):
     """(index, score) of the free members, the most typical last, the lowest index last of equals."""
-    score = -_mean_distance(codes[members.to(codes.device)].double(), min(neighbours, len(members) // 2)).cpu()
+    points, k = codes[members.to(codes.device)].double(), min(neighbours, len(members) // 2)
+    score = -(knn(points, k)[0].mean(dim=1) if k else points.new_zeros(len(points))).cpu()
     order = score.argsort(descending=True, stable=True)
     order = order[free[members[order]]].flip(0)
     return list(zip(members[order].tolist(), score[order].tolist(), strict=True))
-
-
-def _mean_distance(points, k):
-    """Mean distance (N,) from each point (N, L) to its k nearest others; 0 for k = 0."""
-    return knn(points, k)[0].mean(dim=1) if k else points.new_zeros(len(points))
 
 
 DECLARED = (Strategy("k-medoids", k_medoids, needs=("codes",)), Strategy("typiclust", typiclust, needs=("codes",)))

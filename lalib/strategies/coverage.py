@@ -7,33 +7,32 @@
               budgets", ICLR 2025.
 [Minoux1978]  M. Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
 
-Their unit of length, where none is given, follows the data and the budget: with m labelled and n to pick, the median
-distance from a place to its k-th nearest other place, k = (number of places) / (4 (m + n)), so that a ball of that
-radius holds a quarter of an image's share of the pool. Equal codes are one place; the median is that of at most 256
-places, evenly spread in lexicographic order. (On 16 principal components of mnist-mini and 10 to 100 labels a quarter
-served better than a half or the whole share.)
+Their unit of length, where none is given, follows the data and the budget. With m labelled and n to pick, each of the
+m + n images has a share of the pool, and a ball of unit radius holds a quarter of it: the unit is the median distance
+from a place to its k-th nearest other place, k = (number of places) / (4 (m + n)). Equal codes are one place; at most
+256 places are looked at, evenly spread in lexicographic order. (On 16 principal components of mnist-mini and 10 to 100
+labels a quarter served better than a half or the whole share.)
 
-All need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains; after that
-only rows that may lead are looked at, and what is picked is decided in double precision.
+All need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains. After that
+only images that may have the largest gain are looked at, and double precision decides.
 """
 
 from functools import cached_property
 
 import torch
 
-from lalib.codes.neighbours import distinct, evenly_spread, factors
+from lalib.codes.neighbours import distinct, evenly_spread
+from lalib.codes.pairwise import Pairs, blocks, full_precision
 from lalib.data.checks import check_choice, check_number
-from lalib.strategies.picking import draw_candidates, pick
+from lalib.strategies.picking import check_bandwidth, draw_candidates, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
 from lalib.strategies.view import PoolView, Selection, Strategy
 
-TILE = 2**19  # squared distances at once, 4 MB: they stay in the cache
-ROWS = 512  # of a tile, at most
-BATCH = 64  # gains brought up to date together
-SHARE = 4  # a ball of unit radius holds one such part of an image's share of the pool
+BATCH = 64  # gains computed again at once
+SHARE = 4  # a ball of unit radius holds this part of an image's share of the pool: a quarter
 PLACES = 256  # whose neighbours set the unit of length
-ROUNDING = 1e-9  # by this share a squared distance may exceed the squared radius and still lie within
-DECIMALS = 9  # of a gain: what differs less is a tie, which goes to the lowest index
+ROUNDING = 1e-9  # a squared distance lies within a squared radius up to this share beyond it
+DECIMALS = 9  # of a gain: gains that differ less are equal
 
 
 def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: float | None = None) -> Selection:
@@ -42,14 +41,14 @@ def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: floa
     delta: in units of the codes, >= 0; None (default): see the module. Labelled images cover their balls, too. Once
     all images are covered, those in the fewest balls count as uncovered, and so on. Nothing is drawn; equal gains go to
     the lowest index. The score is the number of images newly covered.
-    Differs: the paper sets delta once, by the purity of k-means clusters; ours shrinks as labels are bought, so that
-    later rounds do not find everything covered.
+    Differs: the paper sets delta once, by the purity of k-means clusters. Ours shrinks as more images are labelled, so
+    that later rounds do not find everything covered.
     """
     delta = _unit(view, n) if delta is None else check_number("delta", delta, low=0)
     # A ball of radius 0 holds what is at the same place: places are numbered then.
     points = view.codes.double() / delta if delta else 2 * distinct(view.codes)[1].double()[:, None]
-    pairs = _Pairs(points, view.unlabeled)
-    return pick(view, *_lazy_greedy(_Balls(pairs, view.labeled, limit=1 + ROUNDING), n))
+    balls = _Balls(Pairs(points, view.unlabeled), view.labeled, limit=1 + ROUNDING)
+    return pick(view, *_lazy_greedy(balls, n))
 
 
 def maxherding(
@@ -93,17 +92,11 @@ def uncertainty_herding(
 
 
 def _herd(view, n, weight, generator, bandwidth, candidates):
-    bandwidth = (_unit(view, n) or 1.0) if bandwidth is None else _positive("bandwidth", bandwidth)
+    bandwidth = (_unit(view, n) or 1.0) if bandwidth is None else check_bandwidth(bandwidth)
     rows = draw_candidates(len(view.unlabeled), n, candidates, generator)
-    pairs = _Pairs(view.codes.double() / (2**0.5 * bandwidth), view.unlabeled[rows])
+    pairs = Pairs(view.codes.double() / (2**0.5 * bandwidth), view.unlabeled[rows])
     found, gains = _lazy_greedy(_Kernels(pairs, view.labeled, weight), n)
     return pick(view, rows[found], gains)
-
-
-def _positive(name, value):
-    if check_number(name, value) <= 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
-    return value
 
 
 def _unit(view, n):
@@ -113,63 +106,28 @@ def _unit(view, n):
     if size == 1:
         return 0.0
     k = min(max(1, round(size / (SHARE * (len(view.labeled) + n)))), size - 1)
-    rows = evenly_spread(places, PLACES).split(max(1, TILE // size))
-    distance = [torch.cdist(row, places, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(k + 1) for row in rows]
-    return float(torch.cat([found.values for found in distance]).median())
-
-
-class _Pairs:
-    """Squared distances from some of the points (N, L) to all of them, in tiles.
-
-    Rough ones are in single precision and never above the true ones: a product of L + 2 terms is right to
-    (L + 2) 2^-23 of the squared norms, and both norms are shrunk by a little more than that. This takes torch's default
-    of full float32 products for granted (torch.get_float32_matmul_precision() == "highest").
-    """
-
-    def __init__(self, points, rows):
-        everything, self.right = factors(points, points)
-        self.left = everything[rows.to(points.device)]
-        self.everything = everything
-        keep = 1 - (points.shape[1] + 16) * 2**-23
-        self.rough_left, self.rough_right = self.left.float(), self.right.float()
-        self.rough_left[:, -2] *= keep
-        self.rough_right[:, -1] *= keep
-
-    def tiles(self, rows, targets=None, rough=False):
-        """For rows (B,), slice by slice, and all points or the targets, a mask (N,): the slices and the distances."""
-        left, right = (self.rough_left, self.rough_right) if rough else (self.left, self.right)
-        return _tiles(left[rows.to(left.device)], right if targets is None else right[targets])
-
-    def from_labeled(self, labeled):
-        return _tiles(self.everything[labeled.to(self.right.device)], self.right)
-
-    def from_row(self, row):
-        """Of one row, (N,)."""
-        return self.right @ self.left[row]
-
-
-def _tiles(left, right):
-    height = min(ROWS, max(1, len(left)))
-    for i in range(0, len(left), height):
-        for j in range(0, len(right), TILE // height):
-            rows, columns = slice(i, i + height), slice(j, j + TILE // height)
-            yield rows, columns, left[rows] @ right[columns].T
+    found = [distance.kthvalue(k + 1).values for distance in blocks(evenly_spread(places, PLACES), places)]
+    return float(torch.cat(found).median())
 
 
 class _Balls:
-    """How many balls each of N images lies in, and how many of those in the fewest a further ball would hold."""
+    """Around each labelled or picked image lies a ball; covers (N,) counts in how many of them each image lies.
+
+    Images in the fewest balls are uncovered. The gain of a further ball is the number of uncovered images in it.
+    limit: the squared radius.
+    """
 
     def __init__(self, pairs, labeled, limit):
         self.pairs, self.limit = pairs, limit
         self.covers = torch.zeros_like(pairs.right[:, 0])
-        for _, columns, square in pairs.from_labeled(labeled):
+        for _, columns, square in pairs.from_points(labeled):
             self.covers[columns] += square.le_(limit).sum(dim=0)
 
     def gains(self, rows, rough=False):
         return self._within(rows, self.covers == self.covers.min(), rough)
 
     def add(self, row):
-        """Put a ball around the row; where that begins a new layer, an upper bound of all gains, else None."""
+        """Put a ball around the row. If it covers the last uncovered image, gains grow: an upper bound, else None."""
         before = self.covers.min()
         self.covers += self.pairs.from_row(row).le_(self.limit)
         return self.sizes if self.covers.min() > before else None
@@ -186,15 +144,16 @@ class _Balls:
 
 
 class _Kernels:
-    """How near, as a kernel, each of N images is to the nearest centre, and what a further one would add to them all.
+    """reach (N,): the kernel k of each image and the nearest labelled or picked one, 0 if there is none.
 
-    weight (N,) in [0, 1]: what an image counts.
+    The gain of a further image is how much it raises the sum of reach, in which each image counts by its weight (N,) in
+    [0, 1].
     """
 
     def __init__(self, pairs, labeled, weight):
         self.pairs, self.weight = pairs, weight.to(pairs.right)
         self.reach = torch.zeros_like(pairs.right[:, 0])
-        for _, columns, square in pairs.from_labeled(labeled):
+        for _, columns, square in pairs.from_points(labeled):
             self.reach[columns] = torch.maximum(self.reach[columns], square.amin(dim=0).neg_().exp_())
 
     def gains(self, rows, rough=False):
@@ -210,14 +169,17 @@ class _Kernels:
         self.reach = torch.maximum(self.reach, self.pairs.from_row(row).neg_().exp_())
 
 
-EXACT, BOUND, STALE = range(3)  # what a gain is: today's, an upper bound of it, or an earlier step's
+EXACT, BOUND, STALE = range(
+    3
+)  # what we know of a gain: itself, an upper bound of it, or what it was at an earlier step
 
 
+@full_precision()
 def _lazy_greedy(state, n):
     """Rows (n,), each of the largest gain after those before it, the lowest of equals, and their gains (n,).
 
-    Exact and lazy [Minoux1978]: gains only fall, so that one of an earlier step bounds today's, and only rows that lead
-    are looked at again, first roughly. Where gains grow, state.add says what bounds them.
+    Exact and lazy [Minoux1978]: gains only fall, so that a gain of an earlier step is an upper bound. Only the rows of
+    largest bounds are computed again, first roughly, then exactly. Where gains grow, state.add gives new bounds.
     """
     gain = state.gains(torch.arange(len(state.pairs.left)), rough=True)
     status, picked, scores = torch.full_like(gain, BOUND), [], []
@@ -239,7 +201,7 @@ def _lazy_greedy(state, n):
 
 
 def _leaders(gain, among, best):
-    """The rows of largest gain among some, `best` one of them however many tie."""
+    """At most BATCH rows of largest gain among those in the mask `among`, and `best`, even if too many tie with it."""
     rows = gain.masked_fill(~among, -torch.inf).topk(min(BATCH, len(gain))).indices
     rows = rows[gain[rows].isfinite() & among[rows]]
     return torch.cat([rows[rows != best], torch.tensor([best])])

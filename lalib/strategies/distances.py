@@ -1,4 +1,4 @@
-"""Strategies that ask far from what a classifier already knows, in its latent space.
+"""Strategies that pick far from the labelled images, in the latent space of a classifier.
 
 [Losalka]  A. Losalka, D. Singhanian, X. Sun, "Active learning using deep generative models", slides: both algorithms.
 
@@ -17,8 +17,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lalib.codes.pairwise import blocks, from_row
 from lalib.strategies.learned import class_labels, latent_points
-from lalib.strategies.picking import largest, nearest_distance, pick, total_distance
+from lalib.strategies.picking import greedily, largest, pick
 from lalib.strategies.spatial import allocation
 from lalib.strategies.uncertainty import class_probs, uncertainty
 from lalib.strategies.view import PoolView, Selection, Strategy
@@ -29,12 +30,12 @@ def m2_distance(
 ) -> Selection:
     """For each predicted class again and again the image of largest sum of distances to the anchors, Algorithm 1.
 
-    A pick joins the anchors of its class. n is split evenly over the predicted classes; one with too few unlabelled
-    images gives all of them and the others share the rest; what cannot be split goes to the classes of fewest anchors,
-    equal ones to the lowest number. The picks stand class by class. Nothing is drawn. The score is the sum.
+    A pick joins the anchors of its class. n is split evenly over the predicted classes; a class with too few unlabelled
+    images gives all of them, and the others share the rest. What cannot be split goes to the classes of fewest anchors,
+    of equal ones to the lowest number. The picks stand class by class. Nothing is drawn. The score is the sum.
 
-    The algorithm has a weakness that is kept: once a class has many anchors, one more hardly changes the sums, so that
-    the farthest region of a class, its outliers, gets all of its picks.
+    A weakness of the algorithm, kept: once a class has many anchors, one more hardly changes the sums. Then all picks
+    of the class lie in its farthest region, among its outliers.
     """
     answers = _answers(view)
     share = _shares(n, *answers)
@@ -55,10 +56,9 @@ def m2_confidence_distance(
     The distance is the mean of those to the anchors, scaled so that it runs from 0 to 1 over the unlabelled images; if
     all have the same, it is 1. Nothing is drawn, and the picks do not change the anchors.
     """
-    answers = _answers(view)
     distance = torch.empty(len(view.unlabeled), dtype=torch.float64)
-    for _, members, points, anchors in _by_class(view, *answers, space, alpha):
-        distance[members] = (total_distance(points, anchors) / len(anchors)).cpu()
+    for _, members, points, anchors in _by_class(view, *_answers(view), space, alpha):
+        distance[members] = (_total_distance(points, anchors) / len(anchors)).cpu()
     return largest(view, uncertainty(view, "least-confidence") * _scaled(distance), n)
 
 
@@ -94,13 +94,13 @@ def _shares(n: int, guess: Tensor, anchored: Tensor, n_classes: int) -> dict[int
 
 def _farthest(points: Tensor, anchors: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Rows (n,) of the points, one by one of the largest sum of distances to all anchors, which they join; the sums."""
-    total, picked, scores = total_distance(points, anchors), [], []
-    for _ in range(n):
-        picked.append(int(total.argmax()))
-        scores.append(total[picked[-1]].clone())
-        total += nearest_distance(points, points[picked[-1:]])
-        total[picked[-1]] = -torch.inf
-    return torch.tensor(picked), torch.stack(scores)
+    total = _total_distance(points, anchors)
+    return greedily(lambda: total, lambda row: total.add_(from_row(points, row)), n)
+
+
+def _total_distance(points: Tensor, anchors: Tensor) -> Tensor:
+    """Sum (N,) of the distances from each point (N, F) to all anchors (M, F), M >= 1."""
+    return torch.cat([distance.sum(dim=1) for distance in blocks(points, anchors)])
 
 
 def _scaled(values: Tensor) -> Tensor:

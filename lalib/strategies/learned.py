@@ -16,9 +16,11 @@ alpha z.
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.codes.clustering import seeding
+from lalib.codes.pairwise import distances, from_row, nearest_distance
+from lalib.data.checks import LalibError, check_choice, check_number
 from lalib.data.door import check_labels
-from lalib.strategies.picking import largest, nearest_distance, pick
+from lalib.strategies.picking import check_candidates, greedily, largest, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
 from lalib.strategies.view import PoolView, Selection, Strategy
 
@@ -45,14 +47,13 @@ def core_set(
     With nothing labelled the first is drawn uniformly. The score is the distance to the nearest labelled or picked.
     """
     labeled, points = latent_points(view, space, alpha)
-    near, picked, scores = nearest_distance(points, labeled), [], []
-    for _ in range(n):
-        cold = not picked and not len(labeled)
-        picked.append(_anyone(points, generator) if cold else int(near.argmax()))
-        scores.append(near[picked[-1]].clone())
-        near = torch.minimum(near, nearest_distance(points, points[picked[-1:]]))
-        near[picked[-1]] = -torch.inf
-    return pick(view, torch.tensor(picked), torch.stack(scores), **_spreads(view, space, alpha))
+    near = nearest_distance(points, labeled)
+
+    def add(row):
+        torch.minimum(near, from_row(points, row), out=near)
+
+    found = greedily(lambda: near, add, n, first=_cold_start(labeled, points, generator))
+    return pick(view, *found, **_spreads(view, space, alpha))
 
 
 def medal(
@@ -66,23 +67,30 @@ def medal(
 ) -> Selection:
     """Again and again the image of largest mean squared distance to all labelled and picked ones [Smailagic2018].
 
-    candidates: only so many of largest entropy of view.probs are looked at, at least n (all, if fewer are left); None
-    (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
+    candidates: only so many images of largest entropy of view.probs are looked at, at least n (all, if fewer are left);
+    None (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
     Differs: squared distances, whose mean is |x - m|^2 + mean |l - m|^2 with m the mean of the labelled.
     """
     labeled, points = latent_points(view, space, alpha)
     rows = _most_uncertain(view, n, candidates)
     points = points[rows.to(points.device)]
-    mean, spread, count = _moments(labeled)
-    free, picked, scores = torch.ones_like(points[:, 0], dtype=torch.bool), [], []
-    for _ in range(n):
-        distance = nearest_distance(points, mean[None]).square() + spread
-        best = int(distance.masked_fill(~free, -torch.inf).argmax()) if count else _anyone(points, generator)
-        picked.append(best)
-        scores.append(distance[best] if count else distance.new_tensor(torch.inf))
-        free[best] = False
-        mean, spread, count = _with(points[best], mean, spread, count)
-    return pick(view, rows[picked], torch.stack(scores), **_spreads(view, space, alpha))
+    moments = _moments(labeled)
+
+    def scores():
+        mean, spread, _ = moments
+        return distances(mean[None], points)[0].square_() + spread
+
+    def add(row):
+        nonlocal moments
+        moments = _with(points[row], *moments)
+
+    found, score = greedily(scores, add, n, first=_cold_start(labeled, points, generator))
+    return pick(view, rows[found], score, **_spreads(view, space, alpha))
+
+
+def _cold_start(labeled, points, generator):
+    """The row to begin with, drawn uniformly if nothing is labelled, else None."""
+    return None if len(labeled) else int(torch.randint(len(points), (1,), generator=generator))
 
 
 def _moments(points):
@@ -104,23 +112,18 @@ def _most_uncertain(view, n, candidates):
     """Rows among the unlabelled, ascending."""
     if candidates is None:
         return torch.arange(len(view.unlabeled))
-    if check_int("candidates", candidates, low=1) < n:
-        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
-    return uncertainty(view, "entropy").argsort(descending=True, stable=True)[:candidates].sort().values
+    order = uncertainty(view, "entropy").argsort(descending=True, stable=True)
+    return order[: check_candidates(candidates, n)].sort().values
 
 
 def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Points of the labelled (M, F) and of the unlabelled images (U, F), float64, in a space of the module."""
     check_choice("space", space, SPACES)
-    check_number("alpha", alpha, low=0)
-    if space == "codes":
-        points = view.codes.double()
-    elif space == "latents":
-        points = view.latents.double()
-    elif space == "features":
-        points = view.features.double()
-    else:
+    alpha = check_number("alpha", alpha, low=0)
+    if space == "both":
         points = torch.cat([view.features.double(), alpha * view.codes.to(view.features.device).double()], dim=1)
+    else:
+        points = getattr(view, space).double()
     return points[view.labeled.to(points.device)], points[view.unlabeled.to(points.device)]
 
 
@@ -128,7 +131,7 @@ def _spreads(view, space, alpha):
     if space != "both":
         return {}
     spreads = [(2 * part.double().var(dim=0, correction=0).sum()).sqrt() for part in (view.features, view.codes)]
-    return {"task_spread": float(spreads[0]), "code_spread": alpha * float(spreads[1])}
+    return {"task_spread": float(spreads[0]), "code_spread": check_number("alpha", alpha) * float(spreads[1])}
 
 
 def class_labels(view: PoolView, n_classes: int | None = None) -> torch.Tensor:
@@ -137,11 +140,7 @@ def class_labels(view: PoolView, n_classes: int | None = None) -> torch.Tensor:
         raise LalibError("this strategy needs one label per image, but images may have several here")
     if view.labels is None or not len(view.labels):
         raise LalibError("this strategy needs labelled images, which were not given: pass labeled=index, labels=y")
-    return check_labels(view.labels, n_classes=n_classes).long()
-
-
-def _anyone(points, generator):
-    return int(torch.randint(len(points), (1,), generator=generator))
+    return check_labels(view.labels, n_classes=n_classes)
 
 
 def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -163,23 +162,16 @@ def _spread_gradients(a, b, n, generator):
     |a x b - c x d|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a.c)(b.d)
     """
     size = a.square().sum(dim=1) * b.square().sum(dim=1)
-    near, free, picked, scores = (
-        torch.full_like(size, torch.inf),
-        torch.ones_like(size),
-        [int(size.argmax())],
-        [size.max()],
-    )
-    while True:
-        last = picked[-1]
-        both = size + size[last]
-        distance = both - 2 * (a @ a[last]) * (b @ b[last])
-        near = torch.minimum(near, distance.masked_fill_(distance <= ROUNDING * both, 0))
-        near[last] = free[last] = 0
-        if len(picked) == n:
-            return torch.tensor(picked), torch.stack(scores)
-        weight = near if near.any() else free
-        picked.append(int(torch.multinomial(weight.cpu(), 1, generator=generator)))
-        scores.append(near[picked[-1]])
+
+    def square_from(row):
+        both = size + size[row]
+        distance = both - 2 * (a @ a[row]) * (b @ b[row])
+        return distance.masked_fill_(distance <= ROUNDING * both, 0)
+
+    def draw(weight):
+        return int(torch.multinomial(weight.cpu(), 1, generator=generator))
+
+    return seeding(square_from, size, n, draw, first=int(size.argmax()))
 
 
 DECLARED = (

@@ -1,4 +1,4 @@
-"""From draws of a density in latent space to distinct points of the pool: the second half of Algorithm 1.
+"""Draws of a density in latent space are matched to distinct points of the pool: the second half of Algorithm 1.
 
 [Killeen2019] B. Killeen, "Query selection based on latent space sampling", slides, 2019.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from lalib.codes.neighbours import Neighbours, distinct, median_nn_distance, resolve_metric
+from lalib.codes.neighbours import METRICS, Neighbours, distinct, median_nn_distance
 from lalib.data.checks import LalibError, check_choice, check_number
 
 PATIENCE = 10_000  # draws in a row that may add nothing before a threshold is given up
@@ -26,7 +26,7 @@ def match_draws(draw: Density, codes: torch.Tensor, candidates: torch.Tensor, n:
     "all": each draw takes every candidate within the threshold, the last draw only its nearest ones.
     Equal distances go to the lowest index. LalibError if PATIENCE draws in a row add nothing.
     """
-    take = MATCHES[match](codes, candidates, resolve_metric(metric, codes), threshold)
+    take = MATCHES[match](codes, candidates, metric, threshold)
     picked, draws, hits, misses = [], 0, 0, 0
     for added in take(_stream(draw, n)):
         draws, hits = draws + 1, hits + bool(added)
@@ -48,11 +48,11 @@ def _stream(draw, n) -> Iterator[torch.Tensor]:
 
 
 class _Nearest:
-    """The candidates that are still free, walked draw by draw.
+    """Each draw takes the nearest candidate that is still free.
 
-    Candidates with equal codes share a place, so that a heap of duplicates costs one neighbour. The tree holds the
-    places that were free when it was last built; it is built anew once more neighbours were looked at than it has
-    places, which keeps both costs in balance however the draws fall.
+    Candidates with equal codes share a place, so that many duplicates cost one neighbour. The tree holds the places
+    that were free when it was built. It is built anew once more neighbours were looked at than it has places: then
+    neither building nor searching can cost much more than the other.
     """
 
     def __init__(self, codes, candidates, metric, threshold):
@@ -84,13 +84,15 @@ class _Nearest:
         self.looked = 0
 
     def _start(self, draws):
-        if self.search.tree is None:  # blocks cost the same for any k: start afresh and leave nothing to ask again
+        if (
+            self.search.tree is None
+        ):  # blocks cost the same for any k: look at so many that nothing has to be asked again
             self._build()
             return draws + 1
         return START
 
     def _search(self, draws, k):
-        """For each draw: distances, places, and the distance from which on nothing is known."""
+        """For each draw: distances and places of its nearest k, and beyond which distance there may be others."""
         if self.looked > max(len(self.alive), 16 * WALK):
             self._build()
         k = min(k, len(self.alive))
@@ -100,7 +102,7 @@ class _Nearest:
         return list(zip(distance, self.alive[index], horizon, strict=True))
 
     def _closest(self, query, row):
-        """The nearest free place within the limit, or None; looks at twice as many places until it is certain."""
+        """The nearest free place within the limit, or None. Looks at twice as many until that is certain."""
         while True:
             distance, place, horizon = row
             free = self.open[place]
@@ -138,15 +140,13 @@ class _All:
 MATCHES = {"nearest": _Nearest, "all": _All}
 
 
-def check_matching(match, threshold):
-    """Raise ValueError or TypeError for an unknown form or a threshold that is not a number >= 0 or None."""
+def default_threshold(codes: torch.Tensor, match: str, threshold: float | None, metric: str) -> float | None:
+    """The threshold given; else none for "nearest" and 3 median nearest-neighbour distances for "all".
+
+    Raises ValueError or TypeError for an unknown form or metric, and for a threshold that is not a number >= 0 or None.
+    """
     check_choice("match", match, MATCHES)
-    if threshold is not None:
-        check_number("threshold", threshold, low=0)
-
-
-def default_threshold(codes: torch.Tensor, match: str, threshold: float | None, metric) -> float | None:
-    """The threshold given; else none for "nearest" and 3 median nearest-neighbour distances for "all"."""
-    if threshold is None and match == "all":
-        return 3 * median_nn_distance(codes, metric)
-    return threshold
+    check_choice("metric", metric, METRICS)
+    if threshold is None:
+        return 3 * median_nn_distance(codes, metric) if match == "all" else None
+    return check_number("threshold", threshold, low=0)

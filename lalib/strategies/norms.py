@@ -18,10 +18,10 @@ Differs: the paper has two classes with targets -1 and 1. Ours has one function 
 target 1 for its images and -1 for others, and squared norms are summed over them. The label of least norm is then
 argmax_c f_c, as sum_c (y_c - f_c)^2 = sum_c (1 + f_c)^2 - 4 f_y; two classes give the paper's order (both functions are
 its f, up to the sign; targets 0 and 1 would not give it). The 1e-6 lets images at one place have different labels. A
-batch is picked as if the oracle had answered with the labels of least norm.
+batch is picked as if every pick had its label of least norm.
 
-An image with g(u) <= 1e-5 lies, to the kernel, where a labelled or picked one does. It counts as known: it adds 0 to
-the norm, changes f by 0, and comes last.
+An image with g(u) <= 1e-5 is, for the kernel, at the place of a labelled or picked one. Its label counts as known: it
+adds 0 to the norm, changes f by 0, and comes last.
 
 Both share options:
 
@@ -38,15 +38,16 @@ import torch
 from torch import Tensor
 
 from lalib.codes.neighbours import distinct, evenly_spread
-from lalib.data.checks import check_int, check_number
+from lalib.codes.pairwise import distances
+from lalib.data.checks import check_int
 from lalib.strategies.learned import class_labels, latent_points
-from lalib.strategies.picking import draw_candidates, pick
+from lalib.strategies.picking import check_bandwidth, draw_candidates, greedily, pick
 from lalib.strategies.view import PoolView, Selection, Strategy
 
 NUGGET = 1e-6  # on the diagonal of K
-KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one: a few nuggets
+KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one
 PLACES = 512  # whose distances set the bandwidth
-ROWS = 64  # of the residual kernel, brought up to date together: they stay in the cache
+ROWS = 64  # of the residual kernel, changed at once: they stay in the cache
 
 
 def norm_added(
@@ -66,7 +67,7 @@ def norm_added(
     labeled, points, bandwidth = _space(view, space, alpha, bandwidth)
     rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
     fit = _Interpolant(labeled, _targets(view), points[rows], n, bandwidth)
-    found, added = _greedy(fit, n)
+    found, added = greedily(fit.scores, fit.add, n)
     return pick(view, rows[found], (fit.norm + added.cumsum(0)).sqrt())
 
 
@@ -90,17 +91,14 @@ def norm_change(
     rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
     at = draw_candidates(len(points), 1, check_int("evaluations", evaluations, low=1), generator).to(points.device)
     fit = _Change(labeled, _targets(view), points[rows], n, bandwidth, points[at])
-    found, change = _greedy(fit, n)
+    found, change = greedily(fit.scores, fit.add, n)
     return pick(view, rows[found], change)
 
 
 def _space(view, space, alpha, bandwidth):
     """Points of the labelled and of the unlabelled images, and the unit of length."""
     labeled, points = latent_points(view, space, alpha)
-    if bandwidth is None:
-        return labeled, points, _median_distance(torch.cat([labeled, points]))
-    if check_number("bandwidth", bandwidth) <= 0:
-        raise ValueError(f"bandwidth must be above 0, got {bandwidth}")
+    bandwidth = _median_distance(torch.cat([labeled, points])) if bandwidth is None else check_bandwidth(bandwidth)
     return labeled, points, bandwidth
 
 
@@ -121,7 +119,7 @@ def _one_vs_rest(which: Tensor, n_classes: int) -> Tensor:
 
 
 def _laplace(a: Tensor, b: Tensor, bandwidth: float) -> Tensor:
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").div_(-bandwidth).exp_()
+    return distances(a, b).div_(-bandwidth).exp_()
 
 
 class _Interpolant:
@@ -151,24 +149,25 @@ class _Interpolant:
         return self.missing().square() / self.gap
 
     def missing(self) -> Tensor:
-        """|y - f(u)| with the label y of least norm, (N,); 0 where the kernel knows the image."""
+        """|y - f(u)| with the label y of least norm, (N,); 0 where the label counts as known."""
         found = torch.linalg.vector_norm(self._errors(self.value), dim=1)
         return found.masked_fill_(self.gap <= KNOWN, 0)
 
     def column(self, row: int) -> Tensor:
         """r_v(u) of the candidate v = `row` for all candidates u, (N,)."""
         factor = self.factor[: self.count]
-        kernel = _laplace(self.points, self.points[row : row + 1], self.bandwidth).squeeze(1)
+        kernel = _laplace(self.points[row : row + 1], self.points, self.bandwidth)[0]
         return kernel - factor.T @ factor[:, row]
 
-    def add(self, row: int, column: Tensor) -> None:
-        """Take the candidate v = `row`, of which column (N,) is r_v(u), with its least-norm label for labelled."""
-        gap = self.gap[row].clone()
+    def add(self, row: int) -> Tensor:
+        """Take the candidate v = `row` for labelled, with its label of least norm; r_v(u) / g(v) for all u, (N,)."""
+        gap, column = self.gap[row].clone(), self.column(row)
         step = column / gap
         self.value += step[:, None] * self._errors(self.value[row : row + 1])
         self.gap -= step * column
         self.factor[self.count] = column / gap.sqrt()
         self.count += 1
+        return step
 
     def _errors(self, value: Tensor) -> Tensor:
         """y - f, (B, C)."""
@@ -189,23 +188,10 @@ class _Change(_Interpolant):
         reach = torch.linalg.vector_norm(self.residual, dim=1) / self.residual.shape[1] ** 0.5
         return self.missing() / self.gap * reach
 
-    def add(self, row: int, column: Tensor) -> None:
-        own, step = self.residual[row].clone(), column / self.gap[row]
-        for part, steps in zip(self.residual.split(ROWS), step.split(ROWS), strict=True):
+    def add(self, row: int) -> None:
+        own = self.residual[row].clone()
+        for part, steps in zip(self.residual.split(ROWS), super().add(row).split(ROWS), strict=True):
             part.addr_(steps, own, alpha=-1)
-        super().add(row, column)
-
-
-def _greedy(fit: _Interpolant, n: int) -> tuple[Tensor, Tensor]:
-    """Rows (n,) of the candidates, each of the largest score after those before it, and their scores."""
-    free, picked, scores = torch.ones_like(fit.gap, dtype=torch.bool), [], []
-    for _ in range(n):
-        score = fit.scores().masked_fill_(~free, -torch.inf)
-        picked.append(int(score.argmax()))
-        scores.append(score[picked[-1]])
-        free[picked[-1]] = False
-        fit.add(picked[-1], fit.column(picked[-1]))
-    return torch.tensor(picked), torch.stack(scores)
 
 
 DECLARED = (

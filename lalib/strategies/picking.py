@@ -1,13 +1,11 @@
-"""Orders, ranks and distances that several strategies share."""
+"""Orders, ranks, candidates and greedy picking, as several strategies share them."""
 
 from collections.abc import Callable
 
 import torch
 
-from lalib.data.checks import check_int
+from lalib.data.checks import check_int, check_number
 from lalib.strategies.view import PoolView, Selection
-
-BLOCK = 2**21  # distances at once: 16 MB
 
 
 def pick(view: PoolView, rows: torch.Tensor, score: torch.Tensor | None = None, **record: float) -> Selection:
@@ -21,13 +19,49 @@ def largest(view: PoolView, values: torch.Tensor, n: int) -> Selection:
     return pick(view, order, values[order])
 
 
+def greedily(
+    scores: Callable[[], torch.Tensor], add: Callable[[int], None], n: int, first: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (n,), one by one of the largest score among those not yet picked, the lowest of equals, and their scores.
+
+    scores(): of all rows (M,), asked before every pick; add(row): called between two picks. first: picked without
+    regard to the scores, with score infinity. On a GPU every pick waits for the device.
+    """
+    picked, values, taken = [], [], None
+    for step in range(n):
+        score = scores()
+        taken = torch.zeros_like(score, dtype=torch.bool) if taken is None else taken
+        score = score.masked_fill(taken, -torch.inf)
+        if first is not None and not step:
+            score.fill_(-torch.inf)[first] = torch.inf
+        picked.append(int(score.argmax()))
+        values.append(score[picked[-1]].clone())
+        taken[picked[-1]] = True
+        if step + 1 < n:
+            add(picked[-1])
+    return torch.tensor(picked), torch.stack(values)
+
+
+def check_candidates(candidates: int, n: int) -> int:
+    """`candidates` as an int; TypeError for anything but a whole number, ValueError if below n."""
+    candidates = check_int("candidates", candidates, low=1)
+    if candidates < n:
+        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
+    return candidates
+
+
 def draw_candidates(size: int, n: int, candidates: int | None, generator: torch.Generator) -> torch.Tensor:
     """Rows (min(size, candidates),) of `size`, drawn uniformly, ascending; all if None. ValueError if below n."""
     if candidates is None:
         return torch.arange(size)
-    if check_int("candidates", candidates, low=1) < n:
-        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
-    return torch.randperm(size, generator=generator)[:candidates].sort().values
+    return torch.randperm(size, generator=generator)[: check_candidates(candidates, n)].sort().values
+
+
+def check_bandwidth(bandwidth: float) -> float:
+    """`bandwidth` as a float; TypeError for anything but a number, ValueError unless it is above 0."""
+    if check_number("bandwidth", bandwidth) <= 0:
+        raise ValueError(f"bandwidth must be above 0, got {bandwidth}")
+    return check_number("bandwidth", bandwidth)
 
 
 def ranks(values: torch.Tensor) -> torch.Tensor:
@@ -39,25 +73,3 @@ def ranks(values: torch.Tensor) -> torch.Tensor:
     last = counts.cumsum(0) - 1
     mean = last.double() - (counts - 1) / 2
     return (mean / (len(values) - 1))[which] if len(values) > 1 else torch.full_like(mean, 0.5)
-
-
-def nearest_distance(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Distance (N,) from each point (N, F) to the nearest of the centres (M, F), from differences; inf if M = 0."""
-    if not len(centres):
-        return points.new_full((len(points),), torch.inf)
-    if len(centres) == 1:  # twice as fast as cdist
-        return (points - centres).square().sum(dim=1).sqrt()
-    return _by_block(points, centres, lambda distance: distance.amin(dim=1))
-
-
-def total_distance(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Sum (N,) of the distances from each point (N, F) to all centres (M, F), M >= 1, from differences."""
-    return _by_block(points, centres, lambda distance: distance.sum(dim=1))
-
-
-def _by_block(points, centres, reduce: Callable[[torch.Tensor], torch.Tensor]):
-    """`reduce` of the distances (B, M), a block of points at a time."""
-    blocks = points.split(max(1, BLOCK // len(centres)))
-    return torch.cat(
-        [reduce(torch.cdist(block, centres, compute_mode="donot_use_mm_for_euclid_dist")) for block in blocks]
-    )

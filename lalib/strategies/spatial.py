@@ -6,20 +6,23 @@ match: "nearest" (default: each draw takes the nearest point not yet picked) or 
     threshold of the draw).
 threshold: largest distance between a draw and its match, in units of the codes under `metric`. None (default) is no
     limit for "nearest" and 3 median nearest-neighbour distances for "all".
-metric: any metric of scikit-learn's trees, see geometry.Neighbours.
-clusters: how many Ward clusters, by default round(sqrt(n)), at most one per image; or the assignment (N,) of every
-    image to a cluster, for instance a stored geometry.ward(codes, 20), which saves the clustering.
+metric: "euclidean" (default), "manhattan" or "chebyshev".
+clusters: how many Ward clusters, by default round(sqrt(n)), at most one per image; or the cluster of every image (N,),
+    whole numbers, for instance a stored la.codes.ward(codes, 20), which saves the clustering.
 allocate: "proportional" (default: n_S = n |S| / N, rounded by largest remainder) or "equal"; a cluster never
     has to give more than its unlabelled images, the rest goes to the others.
 
 [Killeen2018] "Query selection based on latent space sampling": report, Algorithm 1, and slides.
 """
 
+import numbers
+
 import torch
 
 from lalib.codes.clustering import ward
 from lalib.data.checks import LalibError, check_choice, check_int
-from lalib.strategies.matching import check_matching, default_threshold, match_draws
+from lalib.data.door import as_tensor, plain
+from lalib.strategies.matching import default_threshold, match_draws
 from lalib.strategies.view import PoolView, Selection, Strategy
 
 
@@ -37,13 +40,13 @@ def uniform_spatial(
     bounds: str = "box",
     match: str = "nearest",
     threshold: float | None = None,
-    metric="euclidean",
+    metric: str = "euclidean",
 ) -> Selection:
     """Draws uniform on the bounding box of the codes (bounds="box") or on [0, 1]^L (bounds="unit")."""
     check_choice("bounds", bounds, ("box", "unit"))
     codes = _double(view)
-    low, high = _box(codes) if bounds == "box" else (torch.zeros_like(codes[0]), torch.ones_like(codes[0]))
-    return _spatial(view, n, _uniform(low, high, generator), match, threshold, metric)
+    corners = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, codes.shape[1])
+    return _spatial(view, n, _uniform(codes if bounds == "box" else corners, generator), match, threshold, metric)
 
 
 def normal_spatial(
@@ -54,14 +57,14 @@ def normal_spatial(
     prior: str = "data",
     match: str = "nearest",
     threshold: float | None = None,
-    metric="euclidean",
+    metric: str = "euclidean",
 ) -> Selection:
     """Draws from N(mean Z, cov Z) (prior="data") or from a VAE's prior N(0, I) (prior="standard")."""
     check_choice("prior", prior, ("data", "standard"))
     codes = _double(view)
-    size = codes.shape[1]
-    mean, root = _moments(codes) if prior == "data" else (codes.new_zeros(size), torch.eye(size).double())
-    return _spatial(view, n, _normal(mean, root, generator), match, threshold, metric)
+    standard = _normal(torch.zeros_like(codes[0]), torch.ones_like(codes[0]).diag(), generator)
+    draw = _normal_of(codes, generator) if prior == "data" else standard
+    return _spatial(view, n, draw, match, threshold, metric)
 
 
 def clustered_normal_spatial(
@@ -72,7 +75,7 @@ def clustered_normal_spatial(
     clusters: int | torch.Tensor | None = None,
     match: str = "nearest",
     threshold: float | None = None,
-    metric="euclidean",
+    metric: str = "euclidean",
 ) -> Selection:
     """Draws from one mixture over all clusters S with weights |S| / N and parts N(mean Z_S, cov Z_S).
 
@@ -110,10 +113,10 @@ def normal_in_clusters(
     allocate: str = "proportional",
     match: str = "nearest",
     threshold: float | None = None,
-    metric="euclidean",
+    metric: str = "euclidean",
 ) -> Selection:
     """In every cluster S, draws from N(mean Z_S, cov Z_S), matched to n_S images of S."""
-    return _in_clusters(view, n, _normal_over, generator, clusters, allocate, match, threshold, metric)
+    return _in_clusters(view, n, _normal_of, generator, clusters, allocate, match, threshold, metric)
 
 
 def uniform_in_clusters(
@@ -125,14 +128,13 @@ def uniform_in_clusters(
     allocate: str = "proportional",
     match: str = "nearest",
     threshold: float | None = None,
-    metric="euclidean",
+    metric: str = "euclidean",
 ) -> Selection:
     """In every cluster S, draws uniform on its bounding box, matched to n_S images of S."""
-    return _in_clusters(view, n, _uniform_over, generator, clusters, allocate, match, threshold, metric)
+    return _in_clusters(view, n, _uniform, generator, clusters, allocate, match, threshold, metric)
 
 
 def _spatial(view, n, draw, match, threshold, metric):
-    check_matching(match, threshold)
     threshold = default_threshold(view.codes, match, threshold, metric)
     picked = match_draws(draw, view.codes, view.unlabeled, n, match=match, threshold=threshold, metric=metric)
     return Selection(picked)
@@ -140,11 +142,9 @@ def _spatial(view, n, draw, match, threshold, metric):
 
 def _in_clusters(view, n, density, generator, clusters, allocate, match, threshold, metric):
     """Matching stays inside the cluster, which is what guarantees n_S."""
-    check_matching(match, threshold)
-    shares = list(_shares(view, n, clusters, allocate))
     threshold = default_threshold(view.codes, match, threshold, metric)
     codes, picked = _double(view), []
-    for whole, members, count in shares:
+    for whole, members, count in _shares(view, n, clusters, allocate):
         draw = density(codes[whole], generator)
         try:
             found = match_draws(draw, view.codes, members, count, match=match, threshold=threshold, metric=metric)
@@ -157,11 +157,10 @@ def _in_clusters(view, n, density, generator, clusters, allocate, match, thresho
 
 def find_clusters(view: PoolView, n: int, clusters: int | torch.Tensor | None) -> torch.Tensor:
     """Assignment (N,) int64 on the CPU, numbered 0, 1, ... without gaps, from the option `clusters`."""
-    if clusters is None:
-        clusters = min(view.n_images, max(1, round(n**0.5)))
-    if not torch.is_tensor(clusters) and not hasattr(clusters, "__len__"):
+    clusters = plain(min(view.n_images, max(1, round(n**0.5))) if clusters is None else clusters)
+    if isinstance(clusters, numbers.Number):
         return ward(view.codes, check_int("clusters", clusters, low=1)).cpu()
-    assignment = torch.as_tensor(clusters).detach().cpu()
+    assignment = as_tensor(clusters, "clusters").cpu()
     if assignment.shape != (view.n_images,):
         raise ValueError(f"clusters must be a number or ({view.n_images},), got shape {tuple(assignment.shape)}")
     if assignment.is_floating_point() or assignment.dtype == torch.bool:
@@ -210,10 +209,6 @@ def _double(view):
     return view.codes.cpu().double()
 
 
-def _box(codes):
-    return codes.amin(dim=0), codes.amax(dim=0)
-
-
 def _moments(codes):
     """Mean (L,) and symmetric root (L, L) of the unbiased covariance; a single point has covariance 0."""
     size = codes.shape[1]
@@ -222,7 +217,8 @@ def _moments(codes):
     return codes.mean(dim=0), vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
-def _uniform(low, high, generator):
+def _uniform(codes, generator):
+    low, high = codes.amin(dim=0), codes.amax(dim=0)
     return lambda m: low + (high - low) * torch.rand(m, len(low), generator=generator, dtype=torch.float64)
 
 
@@ -230,12 +226,8 @@ def _normal(mean, root, generator):
     return lambda m: mean + torch.randn(m, len(mean), generator=generator, dtype=torch.float64) @ root
 
 
-def _normal_over(codes, generator):
+def _normal_of(codes, generator):
     return _normal(*_moments(codes), generator)
-
-
-def _uniform_over(codes, generator):
-    return _uniform(*_box(codes), generator)
 
 
 def _mixture(weights, means, roots, generator):

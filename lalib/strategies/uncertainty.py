@@ -16,70 +16,58 @@ neighbours: how many nearest codes "knn" looks at, default 20. They are searched
 Several labels per image: every label is a binary question, and the measure is its mean over the labels.
 """
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable
 
 import torch
 
 from lalib.codes.neighbours import knn
+from lalib.codes.pairwise import from_row, nearest_distance
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.files import tensor_digest
-from lalib.strategies.picking import largest, nearest_distance, pick, ranks
+from lalib.strategies.picking import check_candidates, greedily, largest, pick, ranks
 from lalib.strategies.view import PoolView, Selection, Strategy
 
 BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
 
 
-def least_confidence(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    representativeness: float = 0.0,
-    diversity: float = 0.0,
-    representative_by: str = "knn",
-    neighbours: int = 20,
-) -> Selection:
-    """The n images of largest 1 - max p."""
-    return _combined(view, n, "least-confidence", representativeness, diversity, representative_by, neighbours)
+def _most_uncertain(measure: str, formula: str) -> Callable[..., Selection]:
+    """The strategy of one of MEASURES."""
+
+    def strategy(
+        view: PoolView,
+        n: int,
+        *,
+        generator: torch.Generator,
+        representativeness: float = 0.0,
+        diversity: float = 0.0,
+        representative_by: str = "knn",
+        neighbours: int = 20,
+    ) -> Selection:
+        weights = {"representativeness": representativeness, "diversity": diversity}
+        w2, w3 = (check_number(name, weight, low=0) for name, weight in weights.items())
+        near = REPRESENTATIVE[check_choice("representative_by", representative_by, REPRESENTATIVE)]
+        neighbours = check_int("neighbours", neighbours, low=1)
+        value = uncertainty(view, measure)
+        if w2 or w3:
+            value = ranks(value)
+        if w2:
+            value += w2 * ranks(near(view, neighbours))
+        return _spread(view, n, value, w3) if w3 else largest(view, value, n)
+
+    strategy.__name__ = strategy.__qualname__ = measure.replace("-", "_")
+    strategy.__doc__ = f"The n images of largest {formula}; the options are those of the module."
+    return strategy
 
 
-def margin(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    representativeness: float = 0.0,
-    diversity: float = 0.0,
-    representative_by: str = "knn",
-    neighbours: int = 20,
-) -> Selection:
-    """The n images of largest 1 - (p1 - p2), p1 and p2 the two largest probabilities."""
-    return _combined(view, n, "margin", representativeness, diversity, representative_by, neighbours)
-
-
-def entropy(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    representativeness: float = 0.0,
-    diversity: float = 0.0,
-    representative_by: str = "knn",
-    neighbours: int = 20,
-) -> Selection:
-    """The n images of largest entropy of p, in nats."""
-    return _combined(view, n, "entropy", representativeness, diversity, representative_by, neighbours)
+least_confidence = _most_uncertain("least-confidence", "1 - max p")
+margin = _most_uncertain("margin", "1 - (p1 - p2), p1 and p2 the two largest probabilities")
+entropy = _most_uncertain("entropy", "entropy of p, in nats")
 
 
 def uncertainty(view: PoolView, measure: str) -> torch.Tensor:
     """One of MEASURES for the unlabelled images, (M,) float64 on the CPU: the mean over their labels."""
-    return MEASURES[measure](_answers(view)).mean(dim=-1).cpu()
-
-
-def _least_confidence(p):
-    return 1 - p.amax(dim=-1)
+    return MEASURES[measure](_questions(class_probs(view), view)).mean(dim=-1).cpu()
 
 
 def _margin(p):
@@ -91,7 +79,7 @@ def _entropy(p):
     return -torch.xlogy(p, p).sum(dim=-1)
 
 
-MEASURES = {"least-confidence": _least_confidence, "margin": _margin, "entropy": _entropy}
+MEASURES = {"least-confidence": lambda p: 1 - p.amax(dim=-1), "margin": _margin, "entropy": _entropy}
 
 
 def bald(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -115,13 +103,13 @@ def batchbald(
     candidates: int | None = None,
     configurations: int = 1000,
 ) -> Selection:
-    """Greedily the images whose labels together tell most of the model: Alg. 1 of [Kirsch2019] on view.mc_probs.
+    """One by one the images whose labels together tell most about the model: Alg. 1 of [Kirsch2019] on view.mc_probs.
 
-    candidates: only so many of largest BALD are looked at, at least n; None: 500, but at least 2 n. configurations:
-    the labels of the picked images are enumerated while they have at most so many configurations; from then on so many
+    candidates: only so many images of largest BALD are looked at, at least n; None: 500, or 2 n if that is more.
+    configurations: all ways to label the picked images are listed while there are at most so many; from then on so many
     of them are drawn. The score is what the image adds to the joint mutual information, in nats.
 
-    The joint information of T passes cannot exceed log T: many more picks than that allows are told apart by noise.
+    T passes cannot tell more than log T nats. Once the picks together tell that much, noise decides on further ones.
     Differs: the gain is written as E[H[p(y | labels picked so far)]] - mean H[p], which has the same maximum as the
     joint information and takes no logarithm of a joint probability. Raises LalibError for several labels per image.
     """
@@ -132,37 +120,33 @@ def batchbald(
         )
     passes_T_M_C = _passes(view).squeeze(2)
     single = mutual_information(passes_T_M_C)
-    best = single.argsort(descending=True, stable=True)[: _how_many(candidates, n)].sort().values
-    check_int("configurations", configurations, low=1)
-    rows, gains = _greedy(passes_T_M_C[:, best], n, configurations, generator)
+    most = max(500, 2 * n) if candidates is None else check_candidates(candidates, n)
+    best = single.argsort(descending=True, stable=True)[:most].sort().values
+    configurations = check_int("configurations", configurations, low=1)
+    rows, gains = _most_informative(passes_T_M_C[:, best], n, configurations, generator)
     return pick(view, best[rows], gains)
 
 
-def _how_many(candidates, n):
-    if candidates is None:
-        return max(500, 2 * n)
-    if check_int("candidates", candidates, low=1) < n:
-        raise ValueError(f"candidates must be at least n={n}, got {candidates}")
-    return candidates
-
-
-def _greedy(passes_T_M_C, n, configurations, generator):
-    """Rows (n,) of the M images and their gains (n,), one by one."""
-    known, which = _entropy(passes_T_M_C).mean(dim=0), None
+def _most_informative(passes_T_M_C, n, configurations, generator):
+    """Rows (n,) of the M images, one by one, and their gains (n,)."""
+    own, which, picked = _entropy(passes_T_M_C).mean(dim=0), None, []
     log_T_K = passes_T_M_C.new_zeros(len(passes_T_M_C), 1)  # log p(configuration | pass)
-    free, picked, gains = torch.ones_like(known, dtype=torch.bool), [], []
-    for _ in range(n):
-        gain = _expected_entropy(passes_T_M_C, log_T_K, enumerated=which is None) - known
-        picked.append(int(gain.masked_fill(~free, -torch.inf).argmax()))
-        gains.append(gain[picked[-1]])
-        free[picked[-1]] = False
-        new = picked[-1:]
+
+    def gains():
+        return _expected_entropy(passes_T_M_C, log_T_K, enumerated=which is None) - own
+
+    def add(row):
+        nonlocal log_T_K, which
+        picked.append(row)
+        new = [row]
         if which is None and log_T_K.shape[1] * passes_T_M_C.shape[2] > configurations:
             which = torch.randint(len(log_T_K), (configurations,), generator=generator).to(log_T_K.device)
             log_T_K, new = log_T_K.new_zeros(len(log_T_K), configurations), picked
         for row in new:
             log_T_K = _extend(log_T_K, passes_T_M_C[:, row], which, generator)
-    return torch.tensor(picked, device=known.device), torch.stack(gains)
+
+    rows, score = greedily(gains, add, n)
+    return rows.to(own.device), score
 
 
 def _extend(log_T_K, answer_T_C, which, generator):
@@ -184,20 +168,9 @@ def _expected_entropy(passes_T_M_C, log_T_K, enumerated):
     return torch.cat([weight[possible] @ _entropy(torch.einsum("kt,tmc->kmc", posterior_K_T, b)) for b in blocks])
 
 
-def _binary(p: torch.Tensor) -> torch.Tensor:
-    """Probabilities (..., C, 2) of no and yes to each of C labels, from those of yes (..., C)."""
-    return torch.stack([1 - p, p], dim=-1)
-
-
 def class_probs(view: PoolView) -> torch.Tensor:
     """view.probs of the unlabelled images (M, C) in float64, checked to be probabilities."""
     return _check_probs("probs", view.probs, view)
-
-
-def _answers(view):
-    """Probabilities of the unlabelled images, (M, 1, C), or (M, C, 2) for several labels per image."""
-    p = class_probs(view)
-    return _binary(p) if view.multi_label else p[:, None, :]
 
 
 def _passes(view):
@@ -205,7 +178,12 @@ def _passes(view):
     p = _check_probs("mc_probs", view.mc_probs, view)
     if len(p) < 2:
         raise ValueError("mc_probs must hold at least 2 passes, which can disagree; got 1")
-    return _binary(p) if view.multi_label else p[:, :, None, :]
+    return _questions(p, view)
+
+
+def _questions(p, view):
+    """Probabilities (..., C) as (..., 1, C): one question; several labels: C questions of no and yes, (..., C, 2)."""
+    return torch.stack([1 - p, p], dim=-1) if view.multi_label else p.unsqueeze(-2)
 
 
 def _check_probs(name, p, view):
@@ -225,60 +203,36 @@ def _check_probs(name, p, view):
     return p
 
 
-def _combined(view, n, measure, representativeness, diversity, representative_by, neighbours):
-    """The weighted ranks of the module's docstring, greedily; with both weights 0 the order of the measure itself."""
-    check_number("representativeness", representativeness, low=0)
-    check_number("diversity", diversity, low=0)
-    check_choice("representative_by", representative_by, REPRESENTATIVE)
-    check_int("neighbours", neighbours, low=1)
-    value = uncertainty(view, measure)
-    if not representativeness and not diversity:
-        return largest(view, value, n)
-    value = ranks(value)
-    if representativeness:
-        value += representativeness * ranks(REPRESENTATIVE[representative_by](view, neighbours))
-    if not diversity:
-        return largest(view, value, n)
-    return _spread(view, n, value, diversity)
-
-
 def _spread(view, n, value, weight):
     """Greedily the largest value (M,) + weight * rank of the distance to what is labelled or picked."""
     codes = view.codes.double()
     unlabeled = codes[view.unlabeled.to(codes.device)]
-    near, picked, scores = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)]), [], []
-    free = torch.ones_like(value, dtype=torch.bool)
-    for _ in range(n):
-        total = (value + weight * ranks(near.cpu())).masked_fill_(~free, -torch.inf)
-        picked.append(int(total.argmax()))
-        scores.append(total[picked[-1]])
-        free[picked[-1]] = False
-        near = torch.minimum(near, nearest_distance(unlabeled, unlabeled[picked[-1:]]))
-    return pick(view, torch.tensor(picked), torch.stack(scores))
+    near = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)])
+
+    def add(row):
+        torch.minimum(near, from_row(unlabeled, row), out=near)
+
+    return pick(view, *greedily(lambda: value + weight * ranks(near.cpu()), add, n))
 
 
 def _near_others(view, neighbours):
     if neighbours >= view.n_images:
         raise ValueError(f"neighbours must be below the {view.n_images} images, got {neighbours}")
-    return -_mean_distance(_Codes.of(view.codes), neighbours)[view.unlabeled]
+    return -_mean_distance(view.codes, neighbours)[view.unlabeled]
 
 
-@dataclass(frozen=True)
-class _Codes:
-    """Codes known by what they hold: every round and every seed brings a view of its own, mostly of the same codes."""
-
-    content: tuple
-    codes: torch.Tensor = field(compare=False)
-
-    @classmethod
-    def of(cls, codes):
-        return cls((tensor_digest({"codes": codes}), codes.device), codes)
+_LAST = {}  # what _mean_distance found last, by a digest of the codes: every round and seed comes with the same codes
 
 
-@lru_cache(maxsize=1)
-def _mean_distance(known, neighbours):
+def _mean_distance(codes, neighbours):
     """Mean distance (N,) from each code to its nearest others, computed once while the codes stay the same."""
-    return knn(known.codes, neighbours)[0].mean(dim=1).cpu()
+    key = (tensor_digest({"codes": codes}), codes.device, neighbours)
+    found = _LAST.get(key)
+    if found is None:
+        found = knn(codes, neighbours)[0].mean(dim=1).cpu()
+        _LAST.clear()
+        _LAST[key] = found
+    return found
 
 
 def _under_prior(view, neighbours):

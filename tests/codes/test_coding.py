@@ -1,8 +1,11 @@
 """Latent tools against the model called by hand, scikit-learn and hand-made values."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -274,6 +277,187 @@ def test_bad_projections():
         la.project(torch.rand(9, 3), "pca", dims=0)
     with pytest.raises(ValueError, match="codes must be finite"):
         la.project(torch.rand(9, 3) / 0 * 0, "pca")
+
+
+HARD = """
+import torch, lalib as la
+draw = torch.Generator().manual_seed(0)
+normal = lambda *shape: torch.randn(*shape, generator=draw)
+few = [normal(n, 5) for n in (1, 2, 3, 4, 5, 9, 16, 30, 31)]
+ones, one_ulp, far = torch.ones(60, 5), torch.ones(60, 5), torch.ones(60, 5)
+one_ulp[3, 2] += 2e-7
+far[5] = 1e6
+alike = [ones, 0 * ones, one_ulp, far, 1 + 1e-8 * normal(60, 5), 1 + 1e-8 * normal(60, 5).double(), 1e6 + normal(60, 5)]
+scales = [scale * normal(60, 5).double() for scale in (1e-200, 1e-42, 1e-8, 1e30)]
+for codes in (*few, *alike, *scales, normal(60, 1), normal(2, 1), normal(3, 5)[torch.arange(60) % 3]):
+    for dims in (2, 3):
+        view = la.project(codes, METHOD, dims=dims)
+        assert view.shape == (len(codes), dims) and torch.isfinite(view).all(), codes
+print("done")
+"""
+
+
+def test_few_and_equal_and_extreme_codes_have_a_view_by_tsne():
+    """In a process of its own: given NaN, scikit-learn's t-SNE ends the process with a segmentation fault."""
+    code = HARD.replace("METHOD", "'tsne'")
+    seen = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert (seen.stdout, seen.returncode) == ("done\n", 0), seen.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["umap", "pca"])
+def test_few_and_equal_and_extreme_codes_have_a_view(method):
+    exec(HARD.replace("METHOD", repr(method)), {})
+
+
+def test_equal_codes_lie_at_one_place_and_too_large_ones_are_refused():
+    assert torch.equal(la.project(torch.ones(5, 3), "tsne"), torch.zeros(5, 2))
+    with pytest.raises(ValueError, match=r"codes must be below 1e\+37 to be viewed, got 1e\+200"):
+        la.project(torch.tensor([[0.0], [1e200]], dtype=torch.float64), "pca")
+
+
+def test_pca_of_tiny_codes_keeps_their_scale():
+    codes, _ = _blobs()
+    torch.testing.assert_close(1e13 * la.project(1e-13 * codes.double(), "pca"), la.project(codes, "pca"))
+
+
+def test_threads_are_put_back_also_after_an_error_inside_umap(monkeypatch):
+    import numba
+    import umap
+
+    def fail(*_):
+        torch.set_num_threads(2)
+        numba.set_num_threads(1)
+        raise RuntimeError("inside")
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    monkeypatch.setattr(umap.UMAP, "fit_transform", fail)
+    with pytest.raises(RuntimeError, match="inside"):
+        la.project(torch.rand(9, 3), "umap")
+    assert (torch.get_num_threads(), numba.get_num_threads()) == before
+
+
+# The door: what users pass to the room
+
+
+def _points():
+    return torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).double().numpy().round(2)
+
+
+def _filtered(values):
+    """A pandas object whose labels do not begin at 0."""
+    kind = pd.Series if np.ndim(values) == 1 else pd.DataFrame
+    return kind(np.concatenate([values, values]))[len(values) :]
+
+
+KINDS = {
+    "another byte order": lambda v: v.astype(v.dtype.newbyteorder(">")),
+    "reversed twice": lambda v: v[::-1].copy()[::-1],
+    "filtered table": _filtered,
+    "list": lambda v: v.tolist(),
+    "read-only": lambda v: np.broadcast_to(v, v.shape),
+    "tensor": torch.from_numpy,
+}
+Y = np.arange(40) % 3
+TAKE_CODES = {
+    "decode": lambda z: la.decode(la.CAE(SHAPE, 2, seed=0), z),
+    "latent_grid": lambda z: la.codes.latent_grid(la.CAE(SHAPE, 2, seed=0), z, size=2).codes,
+    "one_nn_error": lambda z: la.one_nn_error(z, Y),
+    "one_nn_error, test_codes": lambda z: la.one_nn_error(_points(), Y, z, Y),
+    "trustworthiness": lambda z: la.codes.trustworthiness(_points(), z, 5),
+    "trustworthiness, images": lambda z: la.codes.trustworthiness(z, _points(), 5),
+    "project": lambda z: la.project(z, "pca"),
+    "spread_labels": lambda z: la.codes.spread_labels(z, Y, 3, neighbours=5),
+    "spread_labels, queries": lambda z: la.codes.spread_labels(_points(), Y, 3, neighbours=5, queries=z),
+    "knn": lambda z: la.codes.knn(z, 3)[0],
+    "knn, queries": lambda z: la.codes.knn(_points(), 3, z)[0],
+    "kmeans": lambda z: la.codes.kmeans(z, 3, torch.Generator().manual_seed(0))[0],
+    "ward": lambda z: la.codes.ward(z, 3),
+    "median_nn_distance": la.codes.median_nn_distance,
+    "Neighbours": lambda z: la.codes.Neighbours(z).nearest(z, 2)[0],
+}
+TAKE_LABELS = {
+    "one_nn_error": lambda y: la.one_nn_error(_points(), y),
+    "one_nn_error, test_labels": lambda y: la.one_nn_error(_points(), Y, _points() + 1, y),
+    "class_balance": lambda y: la.codes.class_balance(y, 3),
+    "spread_labels": lambda y: la.codes.spread_labels(_points(), y, 3, neighbours=5),
+}
+TAKE_NUMBERS = {
+    "knn": lambda v: la.codes.knn(_points(), v),
+    "kmeans, k": lambda v: la.codes.kmeans(_points(), v, torch.Generator()),
+    "kmeans, iterations": lambda v: la.codes.kmeans(_points(), 2, torch.Generator(), iterations=v),
+    "ward": lambda v: la.codes.ward(_points(), v),
+    "median_nn_distance": lambda v: la.codes.median_nn_distance(_points(), sample=v),
+    "project, dims": lambda v: la.project(_points(), "pca", dims=v),
+    "project, seed": lambda v: la.project(_points(), "pca", seed=v),
+    "class_balance": lambda v: la.codes.class_balance(Y, v),
+    "trustworthiness": lambda v: la.codes.trustworthiness(_points(), _points(), v),
+    "latent_grid": lambda v: la.codes.latent_grid(la.CAE(SHAPE, 2), size=v),
+    "traversal": lambda v: la.codes.traversal(la.CAE(SHAPE, 2), steps=v),
+    "spread_labels, neighbours": lambda v: la.codes.spread_labels(_points(), Y, 3, neighbours=v),
+    "spread_labels, n_classes": lambda v: la.codes.spread_labels(_points(), Y, v, neighbours=5),
+    "decode": lambda v: la.decode(la.CAE(SHAPE, 2), _points(), batch_size=v),
+}
+WRONG = {"text": "abc", "nothing": [], "ragged": [[1], [1, 2]], "texts": [["a", "b"]], "table": {}, "objects": [[None]]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TAKE_CODES)
+def test_codes_of_every_kind(name, kind):
+    taken, expected = (torch.as_tensor(TAKE_CODES[name](z)) for z in (KINDS[kind](_points()), _points()))
+    assert torch.equal(taken, expected)
+    for other in (torch.from_numpy(_points()).requires_grad_(), _points().astype("f2")):
+        assert torch.as_tensor(TAKE_CODES[name](other)).shape == expected.shape
+
+
+@pytest.mark.parametrize("name", TAKE_CODES)
+def test_what_is_no_codes_is_refused_in_words(name):
+    for wrong in (*WRONG.values(), 3.0, _points() * np.nan, _points() + 1j, np.array(["2020-01-01"], "M8[D]")):
+        with pytest.raises((ValueError, TypeError), match=r"(codes|images|queries|\bN\b|NaN).* must|must .*got"):
+            TAKE_CODES[name](wrong)
+
+
+@pytest.mark.parametrize("name", TAKE_LABELS)
+def test_labels_of_every_kind(name):
+    expected = torch.as_tensor(TAKE_LABELS[name](Y))
+    for kind in (*KINDS.values(), lambda y: y.astype("u8"), lambda y: torch.from_numpy(y).to(torch.int8)):
+        assert torch.equal(torch.as_tensor(TAKE_LABELS[name](kind(Y))), expected)
+    for wrong in (*WRONG.values(), None, Y[:, None], Y / 2, Y > 1, 3, [np.nan] * 40, list("ab" * 20)):
+        with pytest.raises((ValueError, TypeError), match=r"labels must"):
+            TAKE_LABELS[name](wrong)
+
+
+@pytest.mark.parametrize("name", TAKE_NUMBERS)
+def test_numbers_of_every_kind(name):
+    for three in (3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)):
+        TAKE_NUMBERS[name](three)
+    for wrong in (None, "3", 2.5, -1, True, [3], np.nan):
+        with pytest.raises((ValueError, TypeError), match=r"\w+ must be (a whole number|at least)"):
+            TAKE_NUMBERS[name](wrong)
+
+
+def test_limits_and_fixed_codes_of_every_kind():
+    model, limits = la.CAE(SHAPE, 2), np.array([0.0, 1.0, 2.0, 3.0])
+    for kind in KINDS.values():
+        assert la.codes.latent_grid(model, size=2, limits=kind(limits)).x.tolist() == [0, 1]
+        assert la.codes.traversal(model, steps=2, fixed=kind(limits[:2]), low=np.float32(0)).shape[:2] == (2, 2)
+    for wrong in (*WRONG.values(), 5, [[0, 1], [2, 3]], [0, np.nan, 0, 1], [0, np.inf, 0, 1]):
+        with pytest.raises((ValueError, TypeError), match="limits must"):
+            la.codes.latent_grid(model, limits=wrong)
+    for wrong in (*WRONG.values(), None, [1]):
+        with pytest.raises((ValueError, TypeError), match="fixed must"):
+            la.codes.traversal(model, fixed=wrong)
+
+
+def test_only_an_image_set_is_encoded(model):
+    for function in (la.encode, la.codes.reconstruct, la.reconstruction_errors):
+        with pytest.raises(TypeError, match=r"images must be an ImageSet, .* got ndarray"):
+            function(model, np.zeros((3, *SHAPE)))
+
+
+def test_held_out_labels_need_their_codes():
+    with pytest.raises(ValueError, match="test_codes must be given beside test_labels"):
+        la.one_nn_error(_points(), Y, test_labels=Y)
 
 
 def test_difficulty_by_hand():

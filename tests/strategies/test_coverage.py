@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from lalib.codes import pairwise
 from lalib.codes.clustering import kmeans
 from lalib.data.seeds import generator
 from lalib.strategies import STRATEGIES, coverage, select
@@ -248,7 +249,7 @@ def test_the_unit_of_length_of_a_sample_follows_the_scale_and_not_the_order():
 @pytest.mark.parametrize("name", ["probcover", "maxherding"])
 def test_rough_gains_are_upper_bounds_and_close(name):
     codes = torch.cat([blobs(300, 20), 1e3 * blobs(4, 20)]).double()  # four far away spoil single precision
-    pairs = coverage._Pairs(codes / 4, torch.arange(304))
+    pairs = pairwise.Pairs(codes / 4, torch.arange(304))
     state = (
         coverage._Balls(pairs, LABELED, 1.0)
         if name == "probcover"
@@ -265,8 +266,8 @@ def test_rough_gains_are_upper_bounds_and_close(name):
 def test_tiles_of_any_size_give_the_same_answer(name, monkeypatch):
     codes = blobs()
     whole = run(name, codes, 50).index
-    monkeypatch.setattr(coverage, "TILE", 64)
-    monkeypatch.setattr(coverage, "ROWS", 7)
+    monkeypatch.setattr(pairwise, "TILE", 64)
+    monkeypatch.setattr(pairwise, "ROWS", 7)
     monkeypatch.setattr(coverage, "BATCH", 3)
     assert torch.equal(run(name, codes, 50).index, whole)
 

@@ -163,7 +163,7 @@ def test_equal_distances_leave_the_choice_to_confidence():
 def test_blocks_change_nothing(monkeypatch):
     given = pool()
     whole = [run(name, 40, **given) for name in NAMES]
-    monkeypatch.setattr("lalib.strategies.picking.BLOCK", 7)
+    monkeypatch.setattr("lalib.codes.pairwise.BLOCK", 7)
     for name, expected in zip(NAMES, whole, strict=True):
         assert torch.equal(run(name, 40, **given).index, expected.index)
 

@@ -1,14 +1,17 @@
 """Uncertainty, information and learned features against slow float64 references; every error message."""
 
+import gc
 import itertools
 import math
+import pickle
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal, rankdata
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, keyword_defaults
 from lalib.data.seeds import generator
 from lalib.strategies import STRATEGIES, select, uncertainty
 from lalib.strategies.view import PoolView
@@ -151,6 +154,26 @@ def test_neighbours_are_searched_once_while_the_codes_stay_the_same(monkeypatch)
     assert ask(codes) == slow_combined("margin", probs(), codes, 9, 1, 0, "knn", k=5) != first
     ask(codes.double())
     assert searched == [5, 4, 5, 5, 5]
+
+
+def test_nothing_keeps_the_codes_once_the_strategy_is_done():
+    codes = normal(SIZE, 3, seed=7).double()  # double: the search takes them as they are
+    run("margin", 9, codes=codes, probs=probs(), options={"representativeness": 1, "diversity": 1})
+    storage = weakref.ref(codes.untyped_storage())
+    gone = weakref.ref(codes)
+    del codes
+    gc.collect()
+    assert gone() is None
+    assert storage() is None
+
+
+@pytest.mark.parametrize("name", ["least_confidence", "margin", "entropy"])
+def test_the_three_measures_are_functions_of_their_own(name):
+    function = getattr(uncertainty, name)
+    assert function.__name__ == function.__qualname__ == name
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert "largest" in function.__doc__
+    assert set(keyword_defaults(function)) == {"representativeness", "diversity", "representative_by", "neighbours"}
 
 
 def test_diversity_alone_decides_between_equals_and_starts_without_labels():
@@ -371,6 +394,21 @@ def test_badge_leaves_duplicates_for_last():
     index = run("badge", 60, labeled=None, probs=p, features=h).index
     assert sorted((index[:20] % 20).tolist()) == list(range(20))
     assert len(index.unique()) == 60
+
+
+@pytest.mark.parametrize("dimensions", [2, 20])
+def test_core_set_gives_exact_ties_to_the_lowest_index(dimensions):
+    """On a grid squared distances are whole numbers, and many are equal."""
+    codes = (4 * normal(600, dimensions)).round()
+    labeled = torch.randperm(600, generator=generator(9))[:50]
+    square = ((codes[:, None] - codes[None]) ** 2).sum(dim=2).to(torch.int64)
+    near, expected = square[labeled].amin(dim=0), []
+    for _ in range(40):
+        free = [i for i in range(600) if i not in labeled.tolist() + expected]
+        expected.append(max(free, key=lambda i: (int(near[i]), -i)))
+        near = torch.minimum(near, square[expected[-1]])
+    seen = run("core-set", 40, labeled=labeled, codes=codes, options={"space": "codes"})
+    assert seen.index.tolist() == expected
 
 
 def test_learning_loss_takes_the_largest():

@@ -1,0 +1,116 @@
+"""The engine of distances against scipy; the precision of float32 products is asked for and given back."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from lalib.codes import pairwise
+from lalib.data.seeds import generator
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+
+
+def normal(size, dimensions=2, seed=0):
+    return torch.randn(size, dimensions, generator=generator(seed, "codes"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_distances_are_those_of_scipy_from_differences(device):
+    a, b = (1e6 + normal(7, 3)).double().to(device), (1e6 + normal(5, 3, seed=1)).double().to(device)
+    for p, name in ((2.0, "euclidean"), (1.0, "cityblock"), (float("inf"), "chebyshev")):
+        np.testing.assert_allclose(pairwise.distances(a, b, p).cpu(), cdist(a.cpu(), b.cpu(), name), rtol=1e-12)
+    assert torch.equal(pairwise.from_row(a, 3), pairwise.distances(a, a)[3])
+    assert (pairwise.distances(a, a).diagonal() == 0).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_nearest_distance_in_blocks(device, monkeypatch):
+    points, centres = normal(50).double().to(device), normal(9, seed=1).double().to(device)
+    expected = torch.cdist(points, centres).amin(dim=1)
+    monkeypatch.setattr(pairwise, "BLOCK", 20)  # two points at a time
+    torch.testing.assert_close(pairwise.nearest_distance(points, centres), expected)
+    assert (pairwise.nearest_distance(points, centres[:0]) == torch.inf).all()
+
+
+def test_factors_are_those_of_the_squared_distances():
+    a, b = 1000 + normal(20, 30), 1000 + normal(15, 30, seed=1)
+    left, right = pairwise.factors(a, b)
+    expected = cdist(a.double(), b.double(), "sqeuclidean")
+    np.testing.assert_allclose(left @ right.T, expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dimensions", [2, 64])
+def test_rough_squares_are_never_above_the_exact_ones_whatever_precision_was_asked_for(dimensions, device, precision):
+    points = torch.cat([100 + normal(300, dimensions), 1e3 * normal(4, dimensions)]).to(device)
+    pairs, everything = pairwise.Pairs(points, torch.arange(304)), torch.arange(304)
+    with pairwise.full_precision():
+        rough = torch.cat([part for _, _, part in pairs.tiles(everything, rough=True)])
+    exact = torch.cat([part for _, _, part in pairs.tiles(everything)])
+    assert (rough.double() <= exact + 1e-9).all()
+    np.testing.assert_allclose(
+        exact.cpu(), cdist(points.cpu().double(), points.cpu().double(), "sqeuclidean"), atol=1e-6
+    )
+    torch.testing.assert_close(pairs.from_row(3), exact[3], rtol=1e-9, atol=1e-6)
+
+
+PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+
+
+def settings():
+    """All that torch tells of it: before 2.9 one setting, then one for each library as well."""
+    return torch.get_float32_matmul_precision(), [getattr(product, "fp32_precision", None) for product in PRODUCTS]
+
+
+@pytest.fixture(params=["highest", "high", "medium"])
+def precision(request):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
+def test_full_precision_holds_inside_and_what_was_found_comes_back(precision):
+    before = settings()
+    with pairwise.full_precision(), pairwise.full_precision():
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert settings() == before
+    with pytest.raises(KeyError), pairwise.full_precision():
+        raise KeyError
+    assert settings() == before
+    assert before[0] == precision
+
+
+@pytest.mark.skipif(not hasattr(PRODUCTS[0], "fp32_precision"), reason="torch before 2.9")
+def test_precision_set_for_one_library_alone_comes_back(precision):
+    before = [product.fp32_precision for product in PRODUCTS]
+    PRODUCTS[0].fp32_precision, PRODUCTS[1].fp32_precision = "tf32", "bf16"
+    with pairwise.full_precision():
+        assert [product.fp32_precision for product in PRODUCTS] == ["ieee", "ieee"]
+    assert [product.fp32_precision for product in PRODUCTS] == ["tf32", "bf16"]
+    for product, value in zip(PRODUCTS, before, strict=True):
+        product.fp32_precision = value
+
+
+def test_full_precision_comes_back_when_the_last_thread_leaves(precision):
+    before, inside, leave = settings(), threading.Event(), threading.Event()
+
+    def other():
+        with pairwise.full_precision():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with pairwise.full_precision():
+        thread.start()
+        assert inside.wait(10)
+    assert torch.get_float32_matmul_precision() == "highest"  # the other thread still needs it
+    leave.set()
+    thread.join()
+    assert settings() == before
