@@ -37,12 +37,15 @@ def m2_distance(
     A weakness of the algorithm, kept: once a class has many anchors, one more hardly changes the sums. Then all picks
     of the class lie in its farthest region, among its outliers.
     """
-    answers = _answers(view)
-    share = _shares(n, *answers)
+    guess, anchored, n_classes = _answers(view)
+    order = anchored[anchored >= 0].bincount(minlength=n_classes).argsort(stable=True)
+    room = guess.bincount(minlength=n_classes)[order]
+    share = dict(zip(order.tolist(), allocation(n, [1] * n_classes, room.tolist()), strict=True))
     rows, scores = [], []
-    for c, members, points, anchors in _by_class(view, *answers, space, alpha):
+    for c, members, points, anchors in _by_class(view, guess, anchored, space, alpha):
         if share[c]:
-            found, sums = _farthest(points, anchors, share[c])
+            total = _total_distance(points, anchors)
+            found, sums = greedily(lambda t=total: t, lambda row, t=total, p=points: t.add_(from_row(p, row)), share[c])
             rows.append(members[found])
             scores.append(sums.cpu())
     return pick(view, torch.cat(rows), torch.cat(scores))
@@ -57,7 +60,8 @@ def m2_confidence_distance(
     all have the same, it is 1. Nothing is drawn, and the picks do not change the anchors.
     """
     distance = torch.empty(len(view.unlabeled), dtype=torch.float64)
-    for _, members, points, anchors in _by_class(view, *_answers(view), space, alpha):
+    guess, anchored, _ = _answers(view)
+    for _, members, points, anchors in _by_class(view, guess, anchored, space, alpha):
         distance[members] = (_total_distance(points, anchors) / len(anchors)).cpu()
     return largest(view, uncertainty(view, "least-confidence") * _scaled(distance), n)
 
@@ -69,33 +73,14 @@ def _answers(view: PoolView) -> tuple[Tensor, Tensor, int]:
     return guess[view.unlabeled], labels.where(guess[view.labeled] == labels, -1), n_classes
 
 
-def _by_class(view, guess, anchored, n_classes, space, alpha) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def _by_class(view, guess, anchored, space, alpha) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Of each predicted class: its number, its rows among the unlabelled, their points and those of its anchors."""
     labeled, points = latent_points(view, space, alpha)
     for c in guess.unique().tolist():
         members = (guess == c).nonzero().squeeze(1)
-        yield c, members, points[members.to(points.device)], labeled[_anchors(anchored, c).to(labeled.device)]
-
-
-def _anchors(anchored: Tensor, c: int) -> Tensor:
-    """Which of the labelled (M,) are anchors of class c, or stand in for them: a mask."""
-    own, any_class = anchored == c, anchored >= 0
-    if own.any():
-        return own
-    return any_class if any_class.any() else ~any_class
-
-
-def _shares(n: int, guess: Tensor, anchored: Tensor, n_classes: int) -> dict[int, int]:
-    """How many images of each class to pick."""
-    order = anchored[anchored >= 0].bincount(minlength=n_classes).argsort(stable=True)
-    room = guess.bincount(minlength=n_classes)[order]
-    return dict(zip(order.tolist(), allocation(n, [1] * n_classes, room.tolist()), strict=True))
-
-
-def _farthest(points: Tensor, anchors: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Rows (n,) of the points, one by one of the largest sum of distances to all anchors, which they join; the sums."""
-    total = _total_distance(points, anchors)
-    return greedily(lambda: total, lambda row: total.add_(from_row(points, row)), n)
+        masks = anchored == c, anchored >= 0, anchored < 0  # of the class; else of all classes; else all labelled
+        anchors = next(mask for mask in masks if mask.any())
+        yield c, members, points[members.to(points.device)], labeled[anchors.to(labeled.device)]
 
 
 def _total_distance(points: Tensor, anchors: Tensor) -> Tensor:

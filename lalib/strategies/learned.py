@@ -32,7 +32,7 @@ def learning_loss(view: PoolView, n: int, *, generator: torch.Generator, space: 
     """The n images of largest expected loss [Yoo2019]; nothing is drawn.
 
     space: "features" (default: view.predicted_losses) or "both": view.predicted_losses_with_codes, whose head sees the
-    codes beside the task model's features.
+    codes beside the task model's features. loss_weight: of the pair loss beside the task's, default 1.
     """
     check_choice("space", space, ("features", "both"))
     losses = view.predicted_losses if space == "features" else view.predicted_losses_with_codes
@@ -72,17 +72,22 @@ def medal(
     Differs: squared distances, whose mean is |x - m|^2 + mean |l - m|^2 with m the mean of the labelled.
     """
     labeled, points = latent_points(view, space, alpha)
-    rows = _most_uncertain(view, n, candidates)
-    points = points[rows.to(points.device)]
-    moments = _moments(labeled)
+    rows = torch.arange(len(points))
+    if candidates is not None:
+        order = uncertainty(view, "entropy").argsort(descending=True, stable=True)
+        rows = order[: check_candidates(candidates, n)].sort().values
+    points, count = points[rows.to(points.device)], len(labeled)
+    mean = labeled.mean(dim=0) if count else points.new_zeros(points.shape[1])
+    spread = (labeled - mean).square().sum(dim=1).mean() if count else points.new_zeros(())
 
     def scores():
-        mean, spread, _ = moments
         return distances(mean[None], points)[0].square_() + spread
 
-    def add(row):
-        nonlocal moments
-        moments = _with(points[row], *moments)
+    def add(row):  # the moments with one more point, without a second pass
+        nonlocal mean, spread, count
+        before, count = points[row] - mean, count + 1
+        mean = mean + before / count
+        spread = spread + (before @ (points[row] - mean) - spread) / count
 
     found, score = greedily(scores, add, n, first=_cold_start(labeled, points, generator))
     return pick(view, rows[found], score, **_spreads(view, space, alpha))
@@ -91,29 +96,6 @@ def medal(
 def _cold_start(labeled, points, generator):
     """The row to begin with, drawn uniformly if nothing is labelled, else None."""
     return None if len(labeled) else int(torch.randint(len(points), (1,), generator=generator))
-
-
-def _moments(points):
-    """Mean (F,), mean squared distance from it, and number of points (M, F); zeros of none."""
-    if not len(points):
-        return points.new_zeros(points.shape[1]), points.new_zeros(()), 0
-    mean = points.mean(dim=0)
-    return mean, (points - mean).square().sum(dim=1).mean(), len(points)
-
-
-def _with(point, mean, spread, count):
-    """The moments with one more point, without a second pass."""
-    before, count = point - mean, count + 1
-    mean = mean + before / count
-    return mean, spread + (before @ (point - mean) - spread) / count, count
-
-
-def _most_uncertain(view, n, candidates):
-    """Rows among the unlabelled, ascending."""
-    if candidates is None:
-        return torch.arange(len(view.unlabeled))
-    order = uncertainty(view, "entropy").argsort(descending=True, stable=True)
-    return order[: check_candidates(candidates, n)].sort().values
 
 
 def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,9 +117,7 @@ def _spreads(view, space, alpha):
 
 
 def class_labels(view: PoolView, n_classes: int | None = None) -> torch.Tensor:
-    """view.labels (M,) int64, M >= 1, in [0, n_classes) if that is given; LalibError if none or several per image."""
-    if view.multi_label:
-        raise LalibError("this strategy needs one label per image, but images may have several here")
+    """view.labels (M,) int64, M >= 1, in [0, n_classes) if that is given; LalibError if there are none."""
     if view.labels is None or not len(view.labels):
         raise LalibError("this strategy needs labelled images, which were not given: pass labeled=index, labels=y")
     return check_labels(view.labels, n_classes=n_classes)
@@ -152,18 +132,10 @@ def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     """
     p = class_probs(view)
     guess = p.round() if view.multi_label else torch.nn.functional.one_hot(p.argmax(dim=1), p.shape[1])
-    features = view.features[view.unlabeled.to(view.features.device)].double()
-    return pick(view, *_spread_gradients(p - guess, features.to(p.device), n, generator))
-
-
-def _spread_gradients(a, b, n, generator):
-    """k-means++ on the products of the rows of a (M, C) and b (M, F), none of which is formed.
-
-    |a x b - c x d|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a.c)(b.d)
-    """
+    a, b = p - guess, view.features[view.unlabeled.to(view.features.device)].double().to(p.device)
     size = a.square().sum(dim=1) * b.square().sum(dim=1)
 
-    def square_from(row):
+    def square_from(row):  # |a x b - c x d|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a.c)(b.d): no product is formed
         both = size + size[row]
         distance = both - 2 * (a @ a[row]) * (b @ b[row])
         return distance.masked_fill_(distance <= ROUNDING * both, 0)
@@ -171,7 +143,7 @@ def _spread_gradients(a, b, n, generator):
     def draw(weight):
         return int(torch.multinomial(weight.cpu(), 1, generator=generator))
 
-    return seeding(square_from, size, n, draw, first=int(size.argmax()))
+    return pick(view, *seeding(square_from, size, n, draw, first=int(size.argmax())))
 
 
 DECLARED = (

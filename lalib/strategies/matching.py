@@ -84,12 +84,10 @@ class _Nearest:
         self.looked = 0
 
     def _start(self, draws):
-        if (
-            self.search.tree is None
-        ):  # blocks cost the same for any k: look at so many that nothing has to be asked again
-            self._build()
-            return draws + 1
-        return START
+        if self.search.tree is not None:
+            return START
+        self._build()
+        return draws + 1  # blocks cost the same for any k: look at so many that nothing has to be asked again
 
     def _search(self, draws, k):
         """For each draw: distances and places of its nearest k, and beyond which distance there may be others."""

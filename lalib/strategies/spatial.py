@@ -62,9 +62,8 @@ def normal_spatial(
     """Draws from N(mean Z, cov Z) (prior="data") or from a VAE's prior N(0, I) (prior="standard")."""
     check_choice("prior", prior, ("data", "standard"))
     codes = _double(view)
-    standard = _normal(torch.zeros_like(codes[0]), torch.ones_like(codes[0]).diag(), generator)
-    draw = _normal_of(codes, generator) if prior == "data" else standard
-    return _spatial(view, n, draw, match, threshold, metric)
+    moments = _moments(codes) if prior == "data" else (torch.zeros_like(codes[0]), torch.ones_like(codes[0]).diag())
+    return _spatial(view, n, _normal(*moments, generator), match, threshold, metric)
 
 
 def clustered_normal_spatial(
@@ -116,7 +115,11 @@ def normal_in_clusters(
     metric: str = "euclidean",
 ) -> Selection:
     """In every cluster S, draws from N(mean Z_S, cov Z_S), matched to n_S images of S."""
-    return _in_clusters(view, n, _normal_of, generator, clusters, allocate, match, threshold, metric)
+
+    def normal(codes, generator):
+        return _normal(*_moments(codes), generator)
+
+    return _in_clusters(view, n, normal, generator, clusters, allocate, match, threshold, metric)
 
 
 def uniform_in_clusters(
@@ -224,10 +227,6 @@ def _uniform(codes, generator):
 
 def _normal(mean, root, generator):
     return lambda m: mean + torch.randn(m, len(mean), generator=generator, dtype=torch.float64) @ root
-
-
-def _normal_of(codes, generator):
-    return _normal(*_moments(codes), generator)
 
 
 def _mixture(weights, means, roots, generator):

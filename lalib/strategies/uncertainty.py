@@ -22,7 +22,7 @@ import torch
 
 from lalib.codes.neighbours import knn
 from lalib.codes.pairwise import from_row, nearest_distance
-from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.files import tensor_digest
 from lalib.strategies.picking import check_candidates, greedily, largest, pick, ranks
 from lalib.strategies.view import PoolView, Selection, Strategy
@@ -44,8 +44,8 @@ def _most_uncertain(measure: str, formula: str) -> Callable[..., Selection]:
         representative_by: str = "knn",
         neighbours: int = 20,
     ) -> Selection:
-        weights = {"representativeness": representativeness, "diversity": diversity}
-        w2, w3 = (check_number(name, weight, low=0) for name, weight in weights.items())
+        w2 = check_number("representativeness", representativeness, low=0)
+        w3 = check_number("diversity", diversity, low=0)
         near = REPRESENTATIVE[check_choice("representative_by", representative_by, REPRESENTATIVE)]
         neighbours = check_int("neighbours", neighbours, low=1)
         value = uncertainty(view, measure)
@@ -53,7 +53,16 @@ def _most_uncertain(measure: str, formula: str) -> Callable[..., Selection]:
             value = ranks(value)
         if w2:
             value += w2 * ranks(near(view, neighbours))
-        return _spread(view, n, value, w3) if w3 else largest(view, value, n)
+        if not w3:
+            return largest(view, value, n)
+        codes = view.codes.double()
+        unlabeled = codes[view.unlabeled.to(codes.device)]
+        closest = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)])
+
+        def add(row):
+            torch.minimum(closest, from_row(unlabeled, row), out=closest)
+
+        return pick(view, *greedily(lambda: value + w3 * ranks(closest.cpu()), add, n))
 
     strategy.__name__ = strategy.__qualname__ = measure.replace("-", "_")
     strategy.__doc__ = f"The n images of largest {formula}; the options are those of the module."
@@ -85,7 +94,7 @@ MEASURES = {"least-confidence": lambda p: 1 - p.amax(dim=-1), "margin": _margin,
 def bald(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     """The n images of largest H[mean p] - mean H[p] over the passes of view.mc_probs, Eq. 2 of [Houlsby2011].
 
-    Several labels per image: the sum of that of each label.
+    passes: how many the task model makes, default 5. Several labels per image: the sum of that of each label.
     """
     return largest(view, mutual_information(_passes(view)).sum(dim=-1), n)
 
@@ -96,18 +105,13 @@ def mutual_information(passes_T_M_C: torch.Tensor) -> torch.Tensor:
 
 
 def batchbald(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    candidates: int | None = None,
-    configurations: int = 1000,
+    view: PoolView, n: int, *, generator: torch.Generator, candidates: int | None = None, configurations: int = 1000
 ) -> Selection:
     """One by one the images whose labels together tell most about the model: Alg. 1 of [Kirsch2019] on view.mc_probs.
 
     candidates: only so many images of largest BALD are looked at, at least n; None: 500, or 2 n if that is more.
     configurations: all ways to label the picked images are listed while there are at most so many; from then on so many
-    of them are drawn. The score is what the image adds to the joint mutual information, in nats.
+    of them are drawn. passes: see bald. The score is what the image adds to the joint mutual information, in nats.
 
     T passes cannot tell more than log T nats. Once the picks together tell that much, noise decides on further ones.
     Differs: the gain is written as E[H[p(y | labels picked so far)]] - mean H[p], which has the same maximum as the
@@ -123,12 +127,7 @@ def batchbald(
     most = max(500, 2 * n) if candidates is None else check_candidates(candidates, n)
     best = single.argsort(descending=True, stable=True)[:most].sort().values
     configurations = check_int("configurations", configurations, low=1)
-    rows, gains = _most_informative(passes_T_M_C[:, best], n, configurations, generator)
-    return pick(view, best[rows], gains)
-
-
-def _most_informative(passes_T_M_C, n, configurations, generator):
-    """Rows (n,) of the M images, one by one, and their gains (n,)."""
+    passes_T_M_C = passes_T_M_C[:, best]
     own, which, picked = _entropy(passes_T_M_C).mean(dim=0), None, []
     log_T_K = passes_T_M_C.new_zeros(len(passes_T_M_C), 1)  # log p(configuration | pass)
 
@@ -146,7 +145,7 @@ def _most_informative(passes_T_M_C, n, configurations, generator):
             log_T_K = _extend(log_T_K, passes_T_M_C[:, row], which, generator)
 
     rows, score = greedily(gains, add, n)
-    return rows.to(own.device), score
+    return pick(view, best[rows.to(best.device)], score)
 
 
 def _extend(log_T_K, answer_T_C, which, generator):
@@ -203,36 +202,18 @@ def _check_probs(name, p, view):
     return p
 
 
-def _spread(view, n, value, weight):
-    """Greedily the largest value (M,) + weight * rank of the distance to what is labelled or picked."""
-    codes = view.codes.double()
-    unlabeled = codes[view.unlabeled.to(codes.device)]
-    near = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)])
-
-    def add(row):
-        torch.minimum(near, from_row(unlabeled, row), out=near)
-
-    return pick(view, *greedily(lambda: value + weight * ranks(near.cpu()), add, n))
+_LAST = {}  # the mean distances found last, by a digest of the codes: every round and seed comes with the same codes
 
 
 def _near_others(view, neighbours):
     if neighbours >= view.n_images:
         raise ValueError(f"neighbours must be below the {view.n_images} images, got {neighbours}")
-    return -_mean_distance(view.codes, neighbours)[view.unlabeled]
-
-
-_LAST = {}  # what _mean_distance found last, by a digest of the codes: every round and seed comes with the same codes
-
-
-def _mean_distance(codes, neighbours):
-    """Mean distance (N,) from each code to its nearest others, computed once while the codes stay the same."""
-    key = (tensor_digest({"codes": codes}), codes.device, neighbours)
-    found = _LAST.get(key)
-    if found is None:
-        found = knn(codes, neighbours)[0].mean(dim=1).cpu()
+    key = (tensor_digest({"codes": view.codes}), view.codes.device, neighbours)
+    if key not in _LAST:
+        found = knn(view.codes, neighbours)[0].mean(dim=1).cpu()
         _LAST.clear()
         _LAST[key] = found
-    return found
+    return -_LAST[key][view.unlabeled]
 
 
 def _under_prior(view, neighbours):
