@@ -22,7 +22,7 @@ import torch
 
 from lalib.codes.neighbours import knn
 from lalib.codes.pairwise import from_row, nearest_distance
-from lalib.data.checks import check_choice, check_int, check_number
+from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.files import tensor_digest
 from lalib.strategies.picking import check_candidates, greedily, largest, pick, ranks
 from lalib.strategies.view import PoolView, Selection, Strategy
