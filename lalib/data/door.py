@@ -69,8 +69,7 @@ def _from_array(array) -> Tensor:
         array = array.astype(dtype, order="C" if odd else "K", copy=odd)
     if array.flags.writeable:
         return torch.from_numpy(array)
-    with warnings.catch_warnings():  # torch warns that one could write to it; lalib never does
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # lalib never writes to it, as torch fears
         return torch.from_numpy(array)
 
 
@@ -116,8 +115,7 @@ def check_codes(codes, name: str = "codes") -> Tensor:
         raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
     if codes.dtype not in (torch.float32, torch.float64):
         codes = codes.float() if codes.is_floating_point() else codes.double()
-    bad = int((~torch.isfinite(codes)).any(dim=1).sum())
-    if bad:
+    if bad := int((~torch.isfinite(codes)).any(dim=1).sum()):
         said = f"{bad} of {len(codes)} rows hold NaN or infinity"
         raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")
     return codes
@@ -204,8 +202,7 @@ def check_class_names(names: Iterable[str], n: int | None = None) -> tuple[str, 
     if not several or isinstance(names, (str, bytes, Mapping, set, frozenset)):
         raise TypeError(f"class_names must be a list of names, got {names!r:.60}")
     names = tuple(check_name("a class name", name) for name in names)
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
+    if twins := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"class_names must differ, got {twins[0]!r} twice")
     if n is not None and len(names) != n:
         raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
@@ -221,8 +218,7 @@ def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> T
     if names == wanted:
         return labels
     used = labels.any(dim=0).nonzero()[:, 0] if labels.ndim == 2 else labels[labels >= 0].unique()
-    foreign = [names[label] for label in used.tolist() if names[label] not in wanted]
-    if foreign:
+    if foreign := [names[label] for label in used.tolist() if names[label] not in wanted]:
         raise ValueError(f"classes must be among {', '.join(map(repr, wanted))}, got {foreign[0]!r}")
     place = torch.tensor([wanted.index(name) if name in wanted else -1 for name in names], device=labels.device)
     if labels.ndim == 1:
@@ -239,6 +235,6 @@ def plain(value):
         return value.item()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+    if type(value) in (list, tuple):
         return type(value)(plain(item) for item in value)
     return value

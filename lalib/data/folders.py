@@ -8,8 +8,8 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from PIL.Image import DecompressionBombError
 from lalib.data.door import check_name
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_open = partial(Image.open, formats=[name for name in FORMATS if name != "MPO"])  # Pillow counts MPO as JPEG
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 # what Pillow's parsers raise on damaged files
@@ -28,39 +29,28 @@ SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
 
 
-class _Header(NamedTuple):
-    size: tuple[int, int]  # (H, W), after turning the image upright
-    grey: bool
-
-
-DESCRIBED = (  # what must be the same in all images
-    lambda header: f"{header.size[0]} x {header.size[1]} pixels",
-    lambda header: "grey" if header.grey else "in colour",
-)
-
-
 def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
-    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), in sorted order.
+    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`) for from_folder.
 
-    All headers are read first, so that a mixed folder is refused before it fills the memory. Without `size` (H, W) all
-    images must agree in size and in being grey or in colour; with it they are resized, and all become RGB if one is.
-    Images that are unreadable or do not agree are named: in a ValueError, or with `skip` in a warning that they are
-    left out. Raises ValueError for a folder without any image, or with none left.
+    All headers are read first, so that a mixed folder is refused before it fills the memory.
     """
     files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
     headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
     files = _settled(files, unreadable, UNREADABLE, skip)
-    for describe in DESCRIBED if size is None else ():
-        files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    for form in ("{0[0]} x {0[1]} pixels", "{1}") if size is None else ():  # what must be the same in all images
+        values = {name: form.format(*headers[name]) for name in files}
+        usual = Counter(values.values()).most_common(1)[0][0]
+        unlike = {name: value for name, value in values.items() if value != usual}
+        files = _settled(files, unlike, f"are not {usual}, as most are", skip)
     _classes([name for name in files if "/" in name], class_names)  # refuses before the longest part
-    grey = all(headers[name].grey for name in files)
-    size = size or headers[next(iter(files))].size
+    grey = all(headers[name][1] == "grey" for name in files)
+    size = size or headers[next(iter(files))][0]
     images = torch.empty((len(files), 1 if grey else 3, *size), dtype=torch.uint8)
     rows = dict(zip(files, images, strict=True))
     _, unreadable = _each(lambda name: rows[name].copy_(_pixels(files[name], grey, size)), files, "images")
     kept = _settled(files, unreadable, UNREADABLE, skip)
     if unreadable:  # the rest must be as if these had never been there: what is known of an image hangs on its pixels
-        colours = 1 if all(headers[name].grey for name in kept) else 3
+        colours = 1 if all(headers[name][1] == "grey" for name in kept) else 3
         images = images[[name in kept for name in files], :colours]
     return images, *_classes(list(kept), class_names), tuple(kept)
 
@@ -79,11 +69,11 @@ def _image_files(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         inside = place != str(folder)  # there, links are passed over
         folders[:] = [name for name in folders if name[0] != "." and not (inside and Path(place, name).is_symlink())]
-        images += [Path(place, name) for name in names if name[0] != "."]
-    images = sorted(file for file in images if file.suffix.lower() in extensions)
+        visible = [Path(place, name) for name in names if name[0] != "."]
+        images += [file for file in visible if file.suffix.lower() in extensions]
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
-    return images
+    return sorted(images)
 
 
 def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
@@ -101,11 +91,8 @@ def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, 
     return results, failed
 
 
-def _open(file: Path) -> Image.Image:
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-def _header(file: Path) -> _Header:
+def _header(file: Path) -> tuple[tuple[int, int], str]:
+    """(H, W) of the image once it is upright, and "grey" or "in colour"."""
     if str(file).encode(errors="replace").decode() != str(file):
         raise ValueError("its path is not UTF-8 text")  # which no CSV file could hold
     if file.exists() and not file.is_file():
@@ -115,7 +102,7 @@ def _header(file: Path) -> _Header:
             raise ValueError(f"pixels of mode {image.mode!r}; 8-bit or 16-bit grey, or colour is needed")
         width, height = image.size
         sideways = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 turn by 90
-        return _Header((width, height) if sideways else (height, width), image.mode in GREY)
+        return (width, height) if sideways else (height, width), "grey" if image.mode in GREY else "in colour"
 
 
 def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
@@ -131,12 +118,6 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image))
     return pixels[None] if grey else pixels.permute(2, 0, 1)
-
-
-def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:
-    """The values that differ from the most frequent one, by name, and the end of a sentence that says so."""
-    usual = Counter(values.values()).most_common(1)[0][0]
-    return {name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are"
 
 
 def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool) -> dict[str, Path]:
@@ -164,18 +145,17 @@ def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
 
     Systems write accents in two ways; class names have them in one (NFC). `class_names`, where given, fix the numbers.
     """
-    folders = [name.split("/")[0] if "/" in name else None for name in names]
-    loose = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
         return None, class_names or ()
     if loose:
         raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
+    folders = [name.split("/")[0] for name in names]
     named = {folder: check_name("the name of a class folder", folder) for folder in dict.fromkeys(folders)}
     name, count = Counter(named.values()).most_common(1)[0]
     if count > 1:
         raise ValueError(f"class folders must differ, got {name!r} twice, its accents written in two ways")
     known = tuple(sorted(named.values())) if class_names is None else class_names
-    foreign = [name for name in named.values() if name not in known]
-    if foreign:
+    if foreign := [name for name in named.values() if name not in known]:
         raise ValueError(f"class folders must be among the class_names {_listed(map(repr, known))}, got {foreign[0]!r}")
     return torch.tensor([known.index(named[folder]) for folder in folders]), known

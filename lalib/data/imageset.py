@@ -34,7 +34,21 @@ class ImageSet:
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", check_class_names(self.class_names))
         object.__setattr__(self, "files", tuple(self.files))
-        _check_images(self.images)
+        images = self.images
+        if not isinstance(images, torch.Tensor):
+            came = type(images).__name__
+            raise TypeError(f"images must be a torch tensor, got {came}; from_arrays takes other arrays")
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}; from_arrays takes floats in [0, 1]")
+        if images.device.type != "cpu":
+            raise ValueError(f"images must be on the CPU, got {images.device}")
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images must have shape (N, C, H, W) with C 1 or 3, got {tuple(images.shape)}")
+        if len(images) == 0:
+            raise ValueError("images must hold at least one image, got none")
+        height, width = images.shape[2:]
+        if min(height, width) < MIN_SIZE:
+            raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
         if self.labels is not None:
             if not isinstance(self.labels, torch.Tensor) or self.labels.dtype != torch.int64:
                 came = getattr(self.labels, "dtype", type(self.labels).__name__)
@@ -96,22 +110,6 @@ class ImageSet:
         return tuple(digest(shape, image) for image in self.images.numpy())
 
 
-def _check_images(images):
-    if not isinstance(images, torch.Tensor):
-        raise TypeError(f"images must be a torch tensor, got {type(images).__name__}; from_arrays takes other arrays")
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images must be uint8, got {images.dtype}; from_arrays takes floats in [0, 1]")
-    if images.device.type != "cpu":
-        raise ValueError(f"images must be on the CPU, got {images.device}")
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must have shape (N, C, H, W) with C 1 or 3, got {tuple(images.shape)}")
-    if len(images) == 0:
-        raise ValueError("images must hold at least one image, got none")
-    if min(images.shape[2:]) < MIN_SIZE:
-        height, width = images.shape[2:]
-        raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
-
-
 def from_arrays(images: Array, labels: Array | None = None, class_names: Iterable[str] | None = None) -> ImageSet:
     """An ImageSet of arrays: uint8, or floats in [0, 1]; grey (N, H, W), or (N, H, W, C) or (N, C, H, W) with C 1 or 3.
 
@@ -119,7 +117,11 @@ def from_arrays(images: Array, labels: Array | None = None, class_names: Iterabl
     uint8 arrays are not copied where their layout allows, so that a memory map stays one.
     Raises TypeError and ValueError for other types, shapes and values, NaN among them.
     """
-    images = _channels_first(_as_uint8(as_tensor(images, "images").cpu()))
+    images = _as_uint8(as_tensor(images, "images").cpu())
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2).contiguous()
     if labels is not None:
         labels = as_tensor(labels, "labels").cpu()
         labels = check_labels(labels.long() if labels.dtype == torch.bool else labels, several=True)
@@ -136,19 +138,9 @@ def _as_uint8(images):
         return images
     if not images.is_floating_point():
         raise TypeError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
-    bad = int((~torch.isfinite(images)).flatten(1).any(1).sum()) if images.ndim > 1 else 0
-    if bad:
+    if images.ndim > 1 and (bad := int((~torch.isfinite(images)).flatten(1).any(1).sum())):
         raise ValueError(f"images must be finite, but {bad} of {len(images)} hold NaN or infinity")
     if images.numel() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
         low, high = float(images.min()), float(images.max())
         raise ValueError(f"images of floats must lie in [0, 1], got {low:g} to {high:g}")
     return (images * 255).round().to(torch.uint8)
-
-
-def _channels_first(images):
-    """(N, H, W) and (N, H, W, C) to (N, C, H, W); what is neither is left for ImageSet to refuse."""
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        return images.permute(0, 3, 1, 2).contiguous()
-    return images

@@ -66,36 +66,29 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
     if images.labels is None or images.multi_label:
         came = "several per image" if images.multi_label else "none"
         raise ValueError(f"unbalance needs one label per image, got {came}")
-    grow = _check_classes(classes, images.n_classes)
     counts = torch.bincount(images.labels, minlength=images.n_classes)
+    chosen = range(0, len(counts), 2) if classes is None else sorted(classes) if isinstance(classes, Set) else classes
+    chosen = check_index(chosen, len(counts), "classes").unique()
+    if len(chosen) in (0, len(counts)):
+        raise ValueError(f"classes must be some but not all of the {len(counts)} classes, got {chosen.tolist()}")
+    grow = torch.zeros(len(counts), dtype=torch.bool).index_fill_(0, chosen, True)
     targets = _unbalanced_counts(counts, grow, ratio)
     rng = generator(seed, "unbalance")
     kept, sources = [], []
     for label, (count, target) in enumerate(zip(counts.tolist(), targets.tolist(), strict=True)):
         members = torch.nonzero(images.labels == label)[:, 0][torch.randperm(count, generator=rng)]
-        kept.append(members[:target])
-        missing = max(target - count, 0)
-        sources.append(members.repeat(math.ceil(missing / max(count, 1)))[:missing])
+        members = members.repeat(math.ceil(target / max(count, 1)))[:target]
+        kept.append(members[:count])
+        sources.append(members[count:])
     kept, sources = torch.cat(kept).sort().values, torch.cat(sources)
     pool = images.subset(torch.cat([kept, sources]))
-    copies = augment(pool.images[len(kept) :], generator=rng)
-    together = torch.cat([pool.images[: len(kept)], copies])
-    return replace(pool, images=together, source=f"{images.source}, unbalanced by {ratio:g}")
-
-
-def _check_classes(classes, n_classes):
-    """(n_classes,) bool: which classes grow."""
-    chosen = range(0, n_classes, 2) if classes is None else sorted(classes) if isinstance(classes, Set) else classes
-    chosen = check_index(chosen, n_classes, "classes").unique()
-    if len(chosen) in (0, n_classes):
-        raise ValueError(f"classes must be some but not all of the {n_classes} classes, got {chosen.tolist()}")
-    return torch.zeros(n_classes, dtype=torch.bool).index_fill_(0, chosen, True)
+    pool.images[len(kept) :] = augment(pool.images[len(kept) :], generator=rng)
+    return replace(pool, source=f"{images.source}, unbalanced by {ratio:g}")
 
 
 def _unbalanced_counts(counts, grow, ratio):
     shrink = float(counts.sum()) / float(ratio * counts[grow].sum() + counts[~grow].sum())
     targets = (counts * torch.where(grow, ratio * shrink, shrink).double()).round().long()
-    gone = torch.nonzero((targets == 0) & (counts > 0))[:, 0].tolist()
-    if gone:
+    if gone := torch.nonzero((targets == 0) & (counts > 0))[:, 0].tolist():
         raise ValueError(f"ratio={ratio:g} leaves no image of class {gone[0]}, which has {int(counts[gone[0]])}")
     return targets

@@ -26,8 +26,7 @@ def warp(images: Tensor, theta: Tensor, bend: Tensor | None = None) -> Tensor:
     Bilinear; the border's pixels fill what comes in from outside.
     """
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    grid = grid if bend is None else grid + bend
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid if bend is None else grid + bend, padding_mode="border", align_corners=False)
 
 
 def augment(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
