@@ -75,8 +75,7 @@ def from_npz(path: str | Path) -> ImageSet:
     if not path.is_file():
         raise ValueError(f"path must be an .npz file, got {str(path)!r}, which is not there")
     arrays = downloads.read_npz(path)
-    unknown = sorted(set(arrays) - {"images", "labels", "class_names"})
-    if unknown or "images" not in arrays:
+    if not {"images"} <= set(arrays) <= {"images", "labels", "class_names"}:
         came = ", ".join(map(repr, arrays)) or "none"
         raise ValueError(f"{path} must hold 'images' and may hold 'labels' and 'class_names', got {came}")
     if "class_names" in arrays:

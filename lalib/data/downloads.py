@@ -1,7 +1,6 @@
 """Files of public data sets: fetched safely, checked on every use, parsed by the libraries that know them.
 
-Addresses and checksums are those of torchvision and medmnist. Every reader returns (images, labels, class_names) as
-from_arrays takes them.
+Addresses and checksums are those of torchvision and medmnist. Every reader returns the arguments of from_arrays.
 
 [MedMNIST] Yang et al. (2023), doi:10.1038/s41597-022-01721-8.
 [SVHN] Netzer et al. (2011), Reading Digits in Natural Images with Unsupervised Feature Learning.
@@ -52,8 +51,7 @@ def fetch(name: str, folder: Path, urls: Sequence[str], md5: str, mirror: str | 
 
 def check_digest(path: Path, algorithm: str, wanted: str, remedy: str) -> None:
     """LalibError, with the remedy, unless the file's checksum ("MD5" or "SHA-256") is the wanted one."""
-    came = file_digest(path, algorithm.lower().replace("-", ""))
-    if came != wanted:
+    if (came := file_digest(path, algorithm.lower().replace("-", ""))) != wanted:
         what = f"{path} is damaged: its {algorithm} is {came} ({path.stat().st_size:,} bytes), not {wanted}"
         raise LalibError(f"{what}. {remedy}")
 
@@ -73,8 +71,7 @@ def _transfer(source: str | Path, target: Path, md5: str) -> Path:
         else:
             get = pooch.HTTPDownloader(bar, chunk_size=BLOCK, timeout=TIMEOUT, hooks={"response": _as_it_lies_there})
             get(source, str(part), None)
-        came = file_digest(part, "md5")
-        if came != md5:
+        if (came := file_digest(part, "md5")) != md5:
             raise LalibError(f"sent {part.stat().st_size:,} bytes with MD5 {came}, not {md5}")
     return target
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.Image import DecompressionBombError
 
 from lalib.data.door import check_name
 
@@ -23,7 +22,16 @@ _open = partial(Image.open, formats=[name for name in FORMATS if name != "MPO"])
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 # what Pillow's parsers raise on damaged files
-BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, DecompressionBombError)
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 UNREADABLE = "cannot be read"
 SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
@@ -113,11 +121,8 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
             image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
-        image = image.convert("L" if grey else "RGB")
-        if image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if grey else pixels.permute(2, 0, 1)
+        image = image.convert("L" if grey else "RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
 
 
 def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool) -> dict[str, Path]:

@@ -102,12 +102,8 @@ class ImageSet:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """What each image is known by: the SHA-256 of its shape and pixels, whatever its file is called.
-
-        Copies of an image have the same hash. Another `size` of from_folder makes other pixels, and so other hashes.
-        """
-        shape = repr(self.image_shape)
-        return tuple(digest(shape, image) for image in self.images.numpy())
+        """What each image is known by: the SHA-256 of its shape and pixels, after from_folder has resized them."""
+        return tuple(digest(repr(self.image_shape), image) for image in self.images.numpy())
 
 
 def from_arrays(images: Array, labels: Array | None = None, class_names: Iterable[str] | None = None) -> ImageSet:
@@ -117,7 +113,16 @@ def from_arrays(images: Array, labels: Array | None = None, class_names: Iterabl
     uint8 arrays are not copied where their layout allows, so that a memory map stays one.
     Raises TypeError and ValueError for other types, shapes and values, NaN among them.
     """
-    images = _as_uint8(as_tensor(images, "images").cpu())
+    images = as_tensor(images, "images").cpu()
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise TypeError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
+        if images.ndim > 1 and (bad := int((~torch.isfinite(images)).flatten(1).any(1).sum())):
+            raise ValueError(f"images must be finite, but {bad} of {len(images)} hold NaN or infinity")
+        if images.numel() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+            low, high = float(images.min()), float(images.max())
+            raise ValueError(f"images of floats must lie in [0, 1], got {low:g} to {high:g}")
+        images = (images * 255).round().to(torch.uint8)
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
@@ -131,16 +136,3 @@ def from_arrays(images: Array, labels: Array | None = None, class_names: Iterabl
                 raise ValueError(f"labels without class_names must lie below {MOST_CLASSES}, got {count - 1}")
             class_names = map(str, range(count))
     return ImageSet(images, labels, () if class_names is None else class_names, "arrays")
-
-
-def _as_uint8(images):
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise TypeError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
-    if images.ndim > 1 and (bad := int((~torch.isfinite(images)).flatten(1).any(1).sum())):
-        raise ValueError(f"images must be finite, but {bad} of {len(images)} hold NaN or infinity")
-    if images.numel() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
-        low, high = float(images.min()), float(images.max())
-        raise ValueError(f"images of floats must lie in [0, 1], got {low:g} to {high:g}")
-    return (images * 255).round().to(torch.uint8)

@@ -1,8 +1,4 @@
-"""One seed per run and child generators by name.
-
-A child depends on the seed and on its name alone. So one purpose (a strategy) may draw more, and what another one
-draws (the initial weights) stays the same.
-"""
+"""One seed per run and child generators by name: what one purpose draws does not change what another one draws."""
 
 import contextlib
 import threading

@@ -25,7 +25,10 @@ def stratified_split(images: ImageSet, fraction: float, *, seed: int) -> tuple[I
     if not 0 < n < len(images):
         raise ValueError(f"fraction={fraction} of {len(images)} images leaves a part empty")
     strata = _strata(images)
-    take = _shares(torch.bincount(strata), n)
+    share = torch.bincount(strata).double() * n / len(images)
+    take = share.floor().long()
+    largest = torch.argsort(take - share, stable=True)  # fractions: these strata give one image more
+    take[largest[: n - int(take.sum())]] += 1
     held_out = torch.zeros(len(images), dtype=torch.bool)
     order = torch.randperm(len(images), generator=generator(seed, "split"))
     for stratum, count in enumerate(take.tolist()):
@@ -42,15 +45,6 @@ def _strata(images):
     count = images.labels.sum(0)
     rarity = torch.where(images.labels == 1, count, len(images) + 1)
     return torch.where(images.labels.any(1), rarity.argmin(1), images.n_classes)
-
-
-def _shares(counts, n):
-    """`n` divided in proportion to `counts`, the remainders going to the largest fractions; sums to n exactly."""
-    share = counts.double() * n / counts.sum()
-    take = share.floor().long()
-    largest = torch.argsort(take - share, stable=True)
-    take[largest[: n - int(take.sum())]] += 1
-    return take
 
 
 def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[int] | None = None) -> ImageSet:
@@ -72,7 +66,10 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
     if len(chosen) in (0, len(counts)):
         raise ValueError(f"classes must be some but not all of the {len(counts)} classes, got {chosen.tolist()}")
     grow = torch.zeros(len(counts), dtype=torch.bool).index_fill_(0, chosen, True)
-    targets = _unbalanced_counts(counts, grow, ratio)
+    shrink = float(counts.sum()) / float(ratio * counts[grow].sum() + counts[~grow].sum())
+    targets = (counts * torch.where(grow, ratio * shrink, shrink).double()).round().long()
+    if gone := torch.nonzero((targets == 0) & (counts > 0))[:, 0].tolist():
+        raise ValueError(f"ratio={ratio:g} leaves no image of class {gone[0]}, which has {int(counts[gone[0]])}")
     rng = generator(seed, "unbalance")
     kept, sources = [], []
     for label, (count, target) in enumerate(zip(counts.tolist(), targets.tolist(), strict=True)):
@@ -84,11 +81,3 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
     pool = images.subset(torch.cat([kept, sources]))
     pool.images[len(kept) :] = augment(pool.images[len(kept) :], generator=rng)
     return replace(pool, source=f"{images.source}, unbalanced by {ratio:g}")
-
-
-def _unbalanced_counts(counts, grow, ratio):
-    shrink = float(counts.sum()) / float(ratio * counts[grow].sum() + counts[~grow].sum())
-    targets = (counts * torch.where(grow, ratio * shrink, shrink).double()).round().long()
-    if gone := torch.nonzero((targets == 0) & (counts > 0))[:, 0].tolist():
-        raise ValueError(f"ratio={ratio:g} leaves no image of class {gone[0]}, which has {int(counts[gone[0]])}")
-    return targets
