@@ -1,7 +1,4 @@
-"""The data sets that load by name, and own images from a file or a folder.
-
-The small sets in data/ are read only if their SHA-256 is the recorded one. A data set is never replaced by another.
-"""
+"""The data sets that load by name, and own images from a file or a folder."""
 
 from collections.abc import Iterable
 from dataclasses import replace

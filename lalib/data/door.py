@@ -1,10 +1,10 @@
 """The door: what users pass becomes, once, what the inside of lalib expects.
 
 Arrays, tables, lists and tensors become tensors, numpy's scalars become Python numbers, names become text in one form.
-Inside nobody converts again. Of a pandas table positions count, never its index. Every message says what is allowed and
-what came.
+Of a pandas table positions count, never its index. Every message says what is allowed and what came.
 """
 
+import contextlib
 import decimal
 import numbers
 import unicodedata
@@ -39,7 +39,16 @@ def as_tensor(values, name: str) -> Tensor:
         if len({row.shape for row in rows}) > 1:
             raise ValueError(f"{name} must be rows of one length, got rows of several")
         return torch.stack(rows)
-    return _dense(values if isinstance(values, Tensor) else _from_array(_as_array(values, name)), name)
+    if not isinstance(values, Tensor):
+        array = _as_array(values, name)
+        odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
+        dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
+        with np.errstate(over="ignore"):  # a long double becomes infinity
+            array = array.astype(dtype, order="C" if odd else "K", copy=odd)
+        fear = warnings.catch_warnings(action="ignore", category=UserWarning)  # that one writes to a read-only array
+        with contextlib.nullcontext() if array.flags.writeable else fear:
+            values = torch.from_numpy(array)
+    return _dense(values, name)
 
 
 def _dense(tensor, name) -> Tensor:
@@ -60,17 +69,6 @@ def _dense(tensor, name) -> Tensor:
             return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
         except RuntimeError:
             raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}") from None
-
-
-def _from_array(array) -> Tensor:
-    odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
-    dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # a long double becomes infinity
-        array = array.astype(dtype, order="C" if odd else "K", copy=odd)
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # lalib never writes to it, as torch fears
-        return torch.from_numpy(array)
 
 
 def _as_array(values, name) -> np.ndarray:
@@ -122,13 +120,7 @@ def check_codes(codes, name: str = "codes") -> Tensor:
 
 
 def check_labels(
-    labels,
-    n: int | None = None,
-    n_classes: int | None = None,
-    name: str = "labels",
-    *,
-    low: int = 0,
-    several: bool = False,
+    labels, n: int | None = None, n_classes: int | None = None, name="labels", *, low: int = 0, several: bool = False
 ) -> Tensor:
     """`labels` as an int64 tensor (n,) in [low, n_classes), n >= 1; what is None is not checked.
 

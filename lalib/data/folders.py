@@ -1,7 +1,4 @@
-"""Image files in a folder, read with Pillow and checked before any memory is taken.
-
-Only raster formats are opened: Pillow hands some of the others (EPS) to programs outside Python.
-"""
+"""Image files in a folder, read with Pillow and checked before any memory is taken."""
 
 import os
 import struct
@@ -17,21 +14,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lalib.data.door import check_name
 
+# raster formats only: Pillow hands some of the others (EPS) to programs outside Python
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _open = partial(Image.open, formats=[name for name in FORMATS if name != "MPO"])  # Pillow counts MPO as JPEG
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 # what Pillow's parsers raise on damaged files
-BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    SyntaxError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+FAULT = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError)
 UNREADABLE = "cannot be read"
 SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
@@ -67,18 +56,15 @@ def _image_files(folder: Path) -> list[Path]:
     """The files in a folder and those below that are called images, sorted; ValueError for a folder that is closed."""
     if not folder.is_dir():
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
-
-    def refuse(error: OSError) -> None:  # or it would be passed over
-        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-
     Image.init()
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
-    images = []
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    images, closed = [], []
+    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         inside = place != str(folder)  # there, links are passed over
         folders[:] = [name for name in folders if name[0] != "." and not (inside and Path(place, name).is_symlink())]
-        visible = [Path(place, name) for name in names if name[0] != "."]
-        images += [file for file in visible if file.suffix.lower() in extensions]
+        images += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in extensions]
+    if closed:
+        raise ValueError(f"{closed[0].filename} cannot be read ({closed[0].strerror})") from closed[0]
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
     return sorted(images)
@@ -94,7 +80,7 @@ def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, 
             results[name] = function(name)
         except UnidentifiedImageError:
             failed[name] = "not an image"
-        except BROKEN as error:
+        except FAULT as error:
             failed[name] = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return results, failed
 
@@ -146,10 +132,7 @@ def _listed(items: Iterable[str]) -> str:
 
 
 def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Labels and class names by the first sub-folder in each name; labels are None if no image lies in a sub-folder.
-
-    Systems write accents in two ways; class names have them in one (NFC). `class_names`, where given, fix the numbers.
-    """
+    """Labels (None if no image lies in a sub-folder) and class names, by the first sub-folder in each name."""
     loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
         return None, class_names or ()

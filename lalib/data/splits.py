@@ -24,27 +24,20 @@ def stratified_split(images: ImageSet, fraction: float, *, seed: int) -> tuple[I
     n = round(fraction * len(images))
     if not 0 < n < len(images):
         raise ValueError(f"fraction={fraction} of {len(images)} images leaves a part empty")
-    strata = _strata(images)
+    if images.multi_label:  # the rarest class of each image; a stratum of their own for those without any
+        rarity = torch.where(images.labels == 1, images.labels.sum(0), len(images) + 1)
+        strata = torch.where(images.labels.any(1), rarity.argmin(1), images.n_classes)
+    else:
+        strata = torch.zeros(len(images), dtype=torch.int64) if images.labels is None else images.labels
     share = torch.bincount(strata).double() * n / len(images)
     take = share.floor().long()
-    largest = torch.argsort(take - share, stable=True)  # fractions: these strata give one image more
+    largest = torch.argsort(take - share, stable=True)  # the largest fractions get what is missing to n
     take[largest[: n - int(take.sum())]] += 1
     held_out = torch.zeros(len(images), dtype=torch.bool)
     order = torch.randperm(len(images), generator=generator(seed, "split"))
     for stratum, count in enumerate(take.tolist()):
         held_out[order[strata[order] == stratum][:count]] = True
     return images.subset(torch.nonzero(~held_out)[:, 0]), images.subset(torch.nonzero(held_out)[:, 0])
-
-
-def _strata(images):
-    """(N,) the class of each image; the rarest of several, the number of classes if it has none, 0 without labels."""
-    if images.labels is None:
-        return torch.zeros(len(images), dtype=torch.int64)
-    if not images.multi_label:
-        return images.labels
-    count = images.labels.sum(0)
-    rarity = torch.where(images.labels == 1, count, len(images) + 1)
-    return torch.where(images.labels.any(1), rarity.argmin(1), images.n_classes)
 
 
 def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[int] | None = None) -> ImageSet:
