@@ -65,8 +65,7 @@ DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
 def from_npz(path: str | Path) -> ImageSet:
     """An ImageSet of an .npz file: arrays `images` and, if known, `labels` and `class_names` (see from_arrays).
 
-    Nothing is unpickled. Raises ValueError for a file that is not there or has other arrays, LalibError for one that is
-    damaged or holds Python objects.
+    Raises ValueError for a file that is not there or has other arrays, LalibError if it is damaged or holds objects.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,9 +91,8 @@ def from_folder(
     the classes in the order of their numbers, such as train.class_names for the folder of the test images, which may
     lack some; None is the sub-folders in sorted order. bad_files: images that are unreadable or, without `size`, differ
     from most in size or in being grey: "refuse", or "skip", which leaves them out with a warning that names them.
-    Raises ValueError, naming the files, for bad ones that are refused; for a folder without images or one that may not
-    be read; for class folders that are not among the class_names, whose name no class may have (see
-    door.check_name), or whose names differ in the spelling of accents only.
+    Raises ValueError, naming the files, for bad ones that are refused; for a folder that is closed or without images;
+    for class folders not among the class_names, refused by door.check_name, or alike but for the spelling of accents.
     """
     from lalib.data.folders import read_folder
 

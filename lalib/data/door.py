@@ -45,8 +45,8 @@ def as_tensor(values, name: str) -> Tensor:
         dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
         with np.errstate(over="ignore"):  # a long double becomes infinity
             array = array.astype(dtype, order="C" if odd else "K", copy=odd)
-        fear = warnings.catch_warnings(action="ignore", category=UserWarning)  # that one writes to a read-only array
-        with contextlib.nullcontext() if array.flags.writeable else fear:
+        quiet = warnings.catch_warnings(action="ignore", category=UserWarning)  # of writing, which lalib never does
+        with contextlib.nullcontext() if array.flags.writeable else quiet:
             values = torch.from_numpy(array)
     return _dense(values, name)
 
@@ -91,9 +91,8 @@ def _of_objects(array, name) -> np.ndarray:
     items = [plain(item) for item in array.flat]
     if items and all(isinstance(item, (list, tuple, np.ndarray, Tensor)) for item in items):
         return _as_array(items, name)
-    for item in items:
-        if not isinstance(item, (numbers.Real, decimal.Decimal)):
-            raise TypeError(f"{name} must hold numbers, got {item!r:.60}")
+    if others := [item for item in items if not isinstance(item, (numbers.Real, decimal.Decimal))]:
+        raise TypeError(f"{name} must hold numbers, got {others[0]!r:.60}")
     try:
         found = np.asarray(items)
         if found.dtype == object:  # fractions, or whole numbers too large

@@ -26,8 +26,8 @@ BLOCK = 1 << 18  # bytes
 def fetch(name: str, folder: Path, urls: Sequence[str], md5: str, mirror: str | Path | None = None) -> Path:
     """The file `name` in `folder`, fetched from the first of `urls` that gives it whole, or from `mirror` alone.
 
-    It gets its name once its MD5 is right, so that neither a broken connection nor Ctrl-C leaves anything half-written.
-    A file that is there already is checked, never overwritten.
+    It gets its name once its MD5 is right, so neither a broken connection nor Ctrl-C leaves it half-written. A file
+    that is there already is checked, never overwritten.
     Raises LalibError if the file there is damaged, or if no source gives it: then the message says what to put where.
     """
     target = Path(folder) / name
@@ -120,8 +120,7 @@ def read_idx_pair(name: str, split: str, root: Path, mirror: str | Path | None) 
 
     known = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     folder = Path(root) / known.__name__ / "raw"
-    prefix = {"train": "train-", "test": "t10k-"}[split]
-    files = [resource for resource in known.resources if resource[0].startswith(prefix)]
+    files = [entry for entry in known.resources if entry[0].startswith("train" if split == "train" else "t10k")]
     arrays = []
     for (file, md5), parse in zip(files, (read_image_file, read_label_file), strict=True):
         # Debian packs the files anew, so upstream's MD5 does not apply; gzip's own CRC is checked on reading.

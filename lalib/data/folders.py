@@ -1,4 +1,4 @@
-"""Image files in a folder, read with Pillow and checked before any memory is taken."""
+"""Image files in a folder, read with Pillow; all headers first, so that a mixed folder is refused early."""
 
 import os
 import struct
@@ -27,10 +27,7 @@ BIG = 500  # files from which on a progress bar is worth its line
 
 
 def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
-    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`) for from_folder.
-
-    All headers are read first, so that a mixed folder is refused before it fills the memory.
-    """
+    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`) for from_folder."""
     files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
     headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
     files = _settled(files, unreadable, UNREADABLE, skip)
@@ -94,9 +91,8 @@ def _header(file: Path) -> tuple[tuple[int, int], str]:
     with _open(file) as image:
         if image.mode not in GREY + COLOUR:
             raise ValueError(f"pixels of mode {image.mode!r}; 8-bit or 16-bit grey, or colour is needed")
-        width, height = image.size
         sideways = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 turn by 90
-        return (width, height) if sideways else (height, width), "grey" if image.mode in GREY else "in colour"
+        return image.size if sideways else image.size[::-1], "grey" if image.mode in GREY else "in colour"
 
 
 def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:

@@ -44,9 +44,8 @@ def unbalance(images: ImageSet, ratio: float, *, seed: int, classes: Iterable[in
     """A pool of about the same size in which `classes` (even numbers if None) are `ratio` times as frequent as before.
 
     For G images in `classes` and S in the others, the others shrink by the factor f = (G + S) / (ratio G + S), and
-    `classes` grow by ratio f. Where G = S that is 2 / (ratio + 1) and 2 ratio / (ratio + 1): ratio 7/3 gives 0.6 and
-    1.4, ratio 10 makes 10:1 of a balanced set. A class grows by slightly moved copies of its images (`augment`), of all
-    equally many, give or take one. The images that are kept come first, in their old order, then the copies.
+    `classes` grow by ratio f; where G = S, ratio 7/3 gives 0.6 and 1.4. A class grows by slightly moved copies of its
+    images (`augment`), of all equally many, give or take one. The kept images come first, in their old order.
     Raises ValueError without labels, with several per image, or if a class would vanish.
     """
     ratio = check_number("ratio", ratio, low=1)

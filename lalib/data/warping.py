@@ -31,7 +31,7 @@ def warp(images: Tensor, theta: Tensor, bend: Tensor | None = None) -> Tensor:
 
 def augment(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
     """Copies of `images` (N, C, H, W) uint8, each shifted by up to 7 % of a side, turned by up to 10 degrees and scaled
-    by up to 10 %; never mirrored, which would make other digits and letters. The border's pixels fill what comes in.
+    by up to 10 %; never mirrored, which would make other digits and letters.
     """
     draw = torch.rand((4, len(images)), generator=generator) * 2 - 1
     angle, scale, shift = draw[0] * (math.pi / 18), 1 + 0.1 * draw[1], 0.14 * draw[2:]  # a side is 2 units long
