@@ -27,7 +27,7 @@ BIG = 500  # files from which on a progress bar is worth its line
 
 
 def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
-    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`) for from_folder."""
+    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), sorted."""
     files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
     headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
     files = _settled(files, unreadable, UNREADABLE, skip)
