@@ -1,14 +1,8 @@
-"""The data sets that load by name, and own images from a file or a folder.
-
-The small sets in data/ are read only if their SHA-256 is the recorded one. A data set is never replaced by another.
-"""
+"""The data sets that load by name, and own images from a file or a folder."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from lalib.data import downloads
 from lalib.data.checks import LalibError, check_choice, check_int
@@ -32,8 +26,8 @@ def load(
     check_choice("name", name, DATASETS)
     reader, splits = DATASETS[name]
     check_choice(f"split of {name}", split, splits)
-    images, labels, class_names = reader(name, split, Path(root or DATA / "downloads"), mirror)
-    return ImageSet(images, labels, class_names, f"{name}/{split}")
+    arrays = reader(name, split, Path(root or DATA / "downloads"), mirror)
+    return replace(from_arrays(*arrays), source=f"{name}/{split}")
 
 
 def _mini(name, split, root, mirror):
@@ -43,24 +37,21 @@ def _mini(name, split, root, mirror):
         raise LalibError(f"{path} is missing: lalib runs from a clone of its repository (pip install -e .). {remedy}")
     recorded = {file: sha for sha, file in map(str.split, (DATA / "SHA256SUMS").read_text().splitlines())}
     downloads.check_digest(path, "SHA-256", recorded[path.name], remedy)
-    arrays = downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"])
-    images, labels, class_names = arrays.values()
-    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), tuple(class_names.tolist())
+    return downloads.read_npz(path, [f"{split}_images", f"{split}_labels", "class_names"]).values()
 
 
 def _digits(name, split, root, mirror):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # counts 0 to 16 become 0 to 255
-    labels = torch.from_numpy(digits.target.astype(np.int64))
-    whole = ImageSet(torch.from_numpy(images), labels, tuple(map(str, digits.target_names)), name)
-    part = dict(zip(("train", "test"), stratified_split(whole, 0.2, seed=0), strict=True))[split]
+    whole = from_arrays(digits.images / 16, digits.target)  # pixels count from 0 to 16
+    part = stratified_split(whole, 0.2, seed=0)[split == "test"]
     return part.images, part.labels, part.class_names
 
 
 _TRAIN_TEST = ("train", "test")
-_MEDMNIST = ("path", "chest", "derma", "oct", "pneumonia", "retina", "breast", "blood", "tissue")
+_ORGANS = ("organa", "organc", "organs")
+_FLAT = ("path", "chest", "derma", "oct", "pneumonia", "retina", "breast", "blood", "tissue", *_ORGANS)
 DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
     "digits": (_digits, _TRAIN_TEST),
     "mnist-mini": (_mini, _TRAIN_TEST),
@@ -68,37 +59,28 @@ DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
     "mnist": (downloads.read_idx_pair, _TRAIN_TEST),
     "fashion-mnist": (downloads.read_idx_pair, _TRAIN_TEST),
     "svhn": (downloads.read_svhn, (*_TRAIN_TEST, "extra")),
-} | dict.fromkeys(
-    [f"{what}mnist" for what in (*_MEDMNIST, "organa", "organc", "organs")],
-    (downloads.read_medmnist, ("train", "val", "test")),
-)
+} | {f"{what}mnist": (downloads.read_medmnist, ("train", "val", "test")) for what in _FLAT}
 
 
 def from_npz(path: str | Path) -> ImageSet:
     """An ImageSet of an .npz file: arrays `images` and, if known, `labels` and `class_names` (see from_arrays).
 
-    Nothing is unpickled. Raises ValueError for a file that is not there or has other arrays, LalibError for one that is
-    damaged or holds Python objects.
+    Raises ValueError for a file that is not there or has other arrays, LalibError if it is damaged or holds objects.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"path must be an .npz file, got {str(path)!r}, which is not there")
     arrays = downloads.read_npz(path)
-    unknown = sorted(set(arrays) - {"images", "labels", "class_names"})
-    if unknown or "images" not in arrays:
+    if not {"images"} <= set(arrays) <= {"images", "labels", "class_names"}:
         came = ", ".join(map(repr, arrays)) or "none"
         raise ValueError(f"{path} must hold 'images' and may hold 'labels' and 'class_names', got {came}")
-    names = arrays.get("class_names")
-    images = from_arrays(arrays["images"], arrays.get("labels"), None if names is None else names.astype(str).tolist())
-    return replace(images, source=str(path))
+    if "class_names" in arrays:
+        arrays["class_names"] = arrays["class_names"].astype(str).tolist()
+    return replace(from_arrays(**arrays), source=str(path))
 
 
 def from_folder(
-    path: str | Path,
-    size: int | tuple[int, int] | None = None,
-    *,
-    class_names: Iterable[str] | None = None,
-    bad_files: str = "refuse",
+    path: str | Path, size: int | tuple | None = None, *, class_names: Iterable | None = None, bad_files: str = "refuse"
 ) -> ImageSet:
     """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
 
@@ -109,9 +91,8 @@ def from_folder(
     the classes in the order of their numbers, such as train.class_names for the folder of the test images, which may
     lack some; None is the sub-folders in sorted order. bad_files: images that are unreadable or, without `size`, differ
     from most in size or in being grey: "refuse", or "skip", which leaves them out with a warning that names them.
-    Raises ValueError, naming the files, for bad ones that are refused; for a folder without images or one that may not
-    be read; for class folders that are not among the class_names, whose name no class may have (see
-    door.check_name), or whose names differ in the spelling of accents only.
+    Raises ValueError, naming the files, for bad ones that are refused; for a folder that is closed or without images;
+    for class folders not among the class_names, refused by door.check_name, or alike but for the spelling of accents.
     """
     from lalib.data.folders import read_folder
 

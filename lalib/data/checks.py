@@ -71,15 +71,13 @@ def keyword_defaults(function: Callable) -> dict:
 def check_options(name: str, function: Callable, options: dict) -> None:
     """ValueError if `options` holds a key that is not a keyword-only parameter of `function`."""
     parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    check_known(name, options, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"])
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        check_known(name, options, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"])
 
 
 def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
     """ValueError if one of the `options` is not among the `known` ones; `name` says whose options they are."""
-    unknown = [key for key in options if key not in known]
-    if unknown:
+    if unknown := [key for key in options if key not in known]:
         allowed = ", ".join(map(repr, known)) or "none"
         raise ValueError(f"{name} has no option {unknown[0]!r}; its options are: {allowed}")
 

@@ -1,10 +1,10 @@
 """The door: what users pass becomes, once, what the inside of lalib expects.
 
 Arrays, tables, lists and tensors become tensors, numpy's scalars become Python numbers, names become text in one form.
-Inside nobody converts again. Of a pandas table positions count, never its index. Every message says what is allowed and
-what came.
+Of a pandas table positions count, never its index. Every message says what is allowed and what came.
 """
 
+import contextlib
 import decimal
 import numbers
 import unicodedata
@@ -39,7 +39,16 @@ def as_tensor(values, name: str) -> Tensor:
         if len({row.shape for row in rows}) > 1:
             raise ValueError(f"{name} must be rows of one length, got rows of several")
         return torch.stack(rows)
-    return _dense(values if isinstance(values, Tensor) else _from_array(_as_array(values, name)), name)
+    if not isinstance(values, Tensor):
+        array = _as_array(values, name)
+        odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
+        dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
+        with np.errstate(over="ignore"):  # a long double becomes infinity
+            array = array.astype(dtype, order="C" if odd else "K", copy=odd)
+        quiet = warnings.catch_warnings(action="ignore", category=UserWarning)  # of writing, which lalib never does
+        with contextlib.nullcontext() if array.flags.writeable else quiet:
+            values = torch.from_numpy(array)
+    return _dense(values, name)
 
 
 def _dense(tensor, name) -> Tensor:
@@ -62,18 +71,6 @@ def _dense(tensor, name) -> Tensor:
             raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}") from None
 
 
-def _from_array(array) -> Tensor:
-    odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
-    dtype = np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # a long double becomes infinity
-        array = array.astype(dtype, order="C" if odd else "K", copy=odd)
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    with warnings.catch_warnings():  # torch warns that one could write to it; lalib never does
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)
-
-
 def _as_array(values, name) -> np.ndarray:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} must hold numbers, got an array with masked ones")
@@ -94,9 +91,8 @@ def _of_objects(array, name) -> np.ndarray:
     items = [plain(item) for item in array.flat]
     if items and all(isinstance(item, (list, tuple, np.ndarray, Tensor)) for item in items):
         return _as_array(items, name)
-    for item in items:
-        if not isinstance(item, (numbers.Real, decimal.Decimal)):
-            raise TypeError(f"{name} must hold numbers, got {item!r:.60}")
+    if others := [item for item in items if not isinstance(item, (numbers.Real, decimal.Decimal))]:
+        raise TypeError(f"{name} must hold numbers, got {others[0]!r:.60}")
     try:
         found = np.asarray(items)
         if found.dtype == object:  # fractions, or whole numbers too large
@@ -116,21 +112,14 @@ def check_codes(codes, name: str = "codes") -> Tensor:
         raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
     if codes.dtype not in (torch.float32, torch.float64):
         codes = codes.float() if codes.is_floating_point() else codes.double()
-    bad = int((~torch.isfinite(codes)).any(dim=1).sum())
-    if bad:
+    if bad := int((~torch.isfinite(codes)).any(dim=1).sum()):
         said = f"{bad} of {len(codes)} rows hold NaN or infinity"
         raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")
     return codes
 
 
 def check_labels(
-    labels,
-    n: int | None = None,
-    n_classes: int | None = None,
-    name: str = "labels",
-    *,
-    low: int = 0,
-    several: bool = False,
+    labels, n: int | None = None, n_classes: int | None = None, name="labels", *, low: int = 0, several: bool = False
 ) -> Tensor:
     """`labels` as an int64 tensor (n,) in [low, n_classes), n >= 1; what is None is not checked.
 
@@ -204,8 +193,7 @@ def check_class_names(names: Iterable[str], n: int | None = None) -> tuple[str, 
     if not several or isinstance(names, (str, bytes, Mapping, set, frozenset)):
         raise TypeError(f"class_names must be a list of names, got {names!r:.60}")
     names = tuple(check_name("a class name", name) for name in names)
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
+    if twins := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"class_names must differ, got {twins[0]!r} twice")
     if n is not None and len(names) != n:
         raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
@@ -221,8 +209,7 @@ def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> T
     if names == wanted:
         return labels
     used = labels.any(dim=0).nonzero()[:, 0] if labels.ndim == 2 else labels[labels >= 0].unique()
-    foreign = [names[label] for label in used.tolist() if names[label] not in wanted]
-    if foreign:
+    if foreign := [names[label] for label in used.tolist() if names[label] not in wanted]:
         raise ValueError(f"classes must be among {', '.join(map(repr, wanted))}, got {foreign[0]!r}")
     place = torch.tensor([wanted.index(name) if name in wanted else -1 for name in names], device=labels.device)
     if labels.ndim == 1:
@@ -239,6 +226,6 @@ def plain(value):
         return value.item()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+    if type(value) in (list, tuple):
         return type(value)(plain(item) for item in value)
     return value

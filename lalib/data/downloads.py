@@ -1,24 +1,19 @@
 """Files of public data sets: fetched safely, checked on every use, parsed by the libraries that know them.
 
-Addresses and checksums are those of torchvision and medmnist. Every reader returns (images, labels, class_names):
-images uint8 (N, C, H, W), labels int64 (N,) or 0/1 (N, C).
+Addresses and checksums are those of torchvision and medmnist. Every reader returns the arguments of from_arrays.
 
-[FashionMNIST] Xiao, Rasul, Vollgraf (2017), arXiv:1708.07747.
 [MedMNIST] Yang et al. (2023), doi:10.1038/s41597-022-01721-8.
 [SVHN] Netzer et al. (2011), Reading Digits in Natural Images with Unsupervised Feature Learning.
 """
 
 import contextlib
 import gzip
-import os
-import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lalib.data.checks import LalibError
 from lalib.data.files import file_digest, written_whole
@@ -31,17 +26,21 @@ BLOCK = 1 << 18  # bytes
 def fetch(name: str, folder: Path, urls: Sequence[str], md5: str, mirror: str | Path | None = None) -> Path:
     """The file `name` in `folder`, fetched from the first of `urls` that gives it whole, or from `mirror` alone.
 
-    It gets its name once its MD5 is right, so that neither a broken connection nor Ctrl-C leaves anything half-written.
-    A file that is there already is checked, never overwritten.
+    It gets its name once its MD5 is right, so neither a broken connection nor Ctrl-C leaves it half-written. A file
+    that is there already is checked, never overwritten.
     Raises LalibError if the file there is damaged, or if no source gives it: then the message says what to put where.
     """
     target = Path(folder) / name
     if target.exists():
         check_digest(target, "MD5", md5, "Delete it, and it is fetched again.")
         return target
-    sources = list(urls) if mirror is None else [_in_mirror(mirror, name)]
+    if mirror is not None:
+        at_url = str(mirror).startswith(("http://", "https://"))
+        if not at_url and not Path(mirror).is_dir():
+            raise ValueError(f"mirror must be an http(s) URL or an existing folder, got {str(mirror)!r}")
+        urls = [f"{str(mirror).rstrip('/')}/{name}" if at_url else Path(mirror) / name]
     reasons = []
-    for source in sources:
+    for source in urls:
         try:
             return _transfer(source, target, md5)
         except (OSError, ValueError, LalibError) as error:  # what requests raises is an OSError
@@ -52,18 +51,9 @@ def fetch(name: str, folder: Path, urls: Sequence[str], md5: str, mirror: str | 
 
 def check_digest(path: Path, algorithm: str, wanted: str, remedy: str) -> None:
     """LalibError, with the remedy, unless the file's checksum ("MD5" or "SHA-256") is the wanted one."""
-    came = file_digest(path, algorithm.lower().replace("-", ""))
-    if came != wanted:
+    if (came := file_digest(path, algorithm.lower().replace("-", ""))) != wanted:
         what = f"{path} is damaged: its {algorithm} is {came} ({path.stat().st_size:,} bytes), not {wanted}"
         raise LalibError(f"{what}. {remedy}")
-
-
-def _in_mirror(mirror: str | Path, name: str) -> str | Path:
-    if str(mirror).startswith(("http://", "https://")):
-        return f"{str(mirror).rstrip('/')}/{name}"
-    if not Path(mirror).is_dir():
-        raise ValueError(f"mirror must be an http(s) URL or an existing folder, got {str(mirror)!r}")
-    return Path(mirror) / name
 
 
 def _transfer(source: str | Path, target: Path, md5: str) -> Path:
@@ -81,8 +71,7 @@ def _transfer(source: str | Path, target: Path, md5: str) -> Path:
         else:
             get = pooch.HTTPDownloader(bar, chunk_size=BLOCK, timeout=TIMEOUT, hooks={"response": _as_it_lies_there})
             get(source, str(part), None)
-        came = file_digest(part, "md5")
-        if came != md5:
+        if (came := file_digest(part, "md5")) != md5:
             raise LalibError(f"sent {part.stat().st_size:,} bytes with MD5 {came}, not {md5}")
     return target
 
@@ -111,8 +100,6 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn whatever a library's parser raises on a damaged file into a LalibError that names it."""
     try:
         yield
-    except LalibError:
-        raise
     except Exception as error:  # they share no base class: zlib, zipfile, scipy.io and plain asserts have their own
         raise LalibError(f"{path} cannot be read: {str(error) or type(error).__name__}") from error
 
@@ -122,17 +109,8 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, np.ndar
     with _readable(path), open(path, "rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise LalibError(f"{path} cannot be read: it is a single array, not an .npz archive")
+            raise ValueError("it is a single array, not an .npz archive")
         return {key: archive[key] for key in (archive.files if keys is None else keys)}
-
-
-def _read_idx(path: Path, parse) -> torch.Tensor:
-    """torchvision's parser takes unpacked files only, so the .gz is unpacked for the moment of reading."""
-    with _readable(path), tempfile.TemporaryDirectory() as folder:
-        plain = os.path.join(folder, "idx")
-        with gzip.open(path) as packed, open(plain, "wb") as out:
-            shutil.copyfileobj(packed, out)
-        return parse(plain)
 
 
 def read_idx_pair(name: str, split: str, root: Path, mirror: str | Path | None) -> tuple:
@@ -141,20 +119,19 @@ def read_idx_pair(name: str, split: str, root: Path, mirror: str | Path | None) 
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     known = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
-    prefix = {"train": "train-", "test": "t10k-"}[split]
-    files = [resource for resource in known.resources if resource[0].startswith(prefix)]
-    images, labels = (_idx_file(known, file, md5, root, mirror) for file, md5 in files)
-    names = known.classes if name == "fashion-mnist" else map(str, range(10))
-    return _read_idx(images, read_image_file)[:, None], _read_idx(labels, read_label_file), tuple(names)
-
-
-def _idx_file(known: type, file: str, md5: str, root: Path, mirror: str | Path | None) -> Path:
     folder = Path(root) / known.__name__ / "raw"
-    debian = DEBIAN_FASHION_MNIST / file
-    # Debian packs the files anew, so upstream's MD5 does not apply; gzip's own CRC is checked on reading.
-    if known.__name__ == "FashionMNIST" and mirror is None and debian.exists() and not (folder / file).exists():
-        return debian
-    return fetch(file, folder, [urllib.parse.urljoin(base, file) for base in known.mirrors], md5, mirror)
+    files = [entry for entry in known.resources if entry[0].startswith("train" if split == "train" else "t10k")]
+    arrays = []
+    for (file, md5), parse in zip(files, (read_image_file, read_label_file), strict=True):
+        # Debian packs the files anew, so upstream's MD5 does not apply; gzip's own CRC is checked on reading.
+        path = DEBIAN_FASHION_MNIST / file
+        if name != "fashion-mnist" or mirror is not None or not path.exists() or (folder / file).exists():
+            path = fetch(file, folder, [urllib.parse.urljoin(base, file) for base in known.mirrors], md5, mirror)
+        with _readable(path), tempfile.TemporaryDirectory() as unpacked:  # torchvision's parsers take no .gz
+            idx = Path(unpacked, "idx")
+            idx.write_bytes(gzip.decompress(path.read_bytes()))
+            arrays.append(parse(idx))
+    return *arrays, known.classes if name == "fashion-mnist" else map(str, range(10))
 
 
 def read_svhn(name: str, split: str, root: Path, mirror: str | Path | None) -> tuple:
@@ -165,8 +142,7 @@ def read_svhn(name: str, split: str, root: Path, mirror: str | Path | None) -> t
     path = fetch(file, Path(root) / "SVHN", [url], md5, mirror)
     with _readable(path):
         svhn = SVHN(path.parent, split=split)
-    images = torch.from_numpy(np.ascontiguousarray(svhn.data))
-    return images, torch.from_numpy(svhn.labels), tuple(map(str, range(10)))
+    return np.ascontiguousarray(svhn.data), svhn.labels, map(str, range(10))
 
 
 def read_medmnist(name: str, split: str, root: Path, mirror: str | Path | None) -> tuple:
@@ -176,7 +152,4 @@ def read_medmnist(name: str, split: str, root: Path, mirror: str | Path | None) 
     info = INFO[name]
     path = fetch(f"{name}.npz", Path(root) / "MedMNIST", [info["url"]], info["MD5"], mirror)
     images, labels = read_npz(path, [f"{split}_images", f"{split}_labels"]).values()
-    images = torch.from_numpy(images)
-    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-    labels = labels if info["task"].startswith("multi-label") else labels[:, 0]
-    return (images, torch.from_numpy(labels.astype(np.int64)), tuple(info["label"].values()))
+    return images, labels if info["task"].startswith("multi-label") else labels[:, 0], info["label"].values()

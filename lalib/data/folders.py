@@ -1,66 +1,50 @@
-"""Image files in a folder, read with Pillow and checked before any memory is taken.
-
-Only raster formats are opened: Pillow hands some of the others (EPS) to programs outside Python.
-"""
+"""Image files in a folder, read with Pillow; all headers first, so that a mixed folder is refused early."""
 
 import os
 import struct
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.Image import DecompressionBombError
 
 from lalib.data.door import check_name
 
+# raster formats only: Pillow hands some of the others (EPS) to programs outside Python
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_open = partial(Image.open, formats=[name for name in FORMATS if name != "MPO"])  # Pillow counts MPO as JPEG
 GREY = ("1", "L", "LA", "I;16", "I;16B")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 # what Pillow's parsers raise on damaged files
-BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, DecompressionBombError)
+FAULT = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError)
 UNREADABLE = "cannot be read"
 SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
 
 
-class _Header(NamedTuple):
-    size: tuple[int, int]  # (H, W), after turning the image upright
-    grey: bool
-
-
-DESCRIBED = (  # what must be the same in all images
-    lambda header: f"{header.size[0]} x {header.size[1]} pixels",
-    lambda header: "grey" if header.grey else "in colour",
-)
-
-
 def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
-    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), in sorted order.
-
-    All headers are read first, so that a mixed folder is refused before it fills the memory. Without `size` (H, W) all
-    images must agree in size and in being grey or in colour; with it they are resized, and all become RGB if one is.
-    Images that are unreadable or do not agree are named: in a ValueError, or with `skip` in a warning that they are
-    left out. Raises ValueError for a folder without any image, or with none left.
-    """
+    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), sorted."""
     files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
     headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
     files = _settled(files, unreadable, UNREADABLE, skip)
-    for describe in DESCRIBED if size is None else ():
-        files = _settled(files, *_unlike({name: describe(headers[name]) for name in files}), skip)
+    for form in ("{0[0]} x {0[1]} pixels", "{1}") if size is None else ():  # what must be the same in all images
+        values = {name: form.format(*headers[name]) for name in files}
+        usual = Counter(values.values()).most_common(1)[0][0]
+        unlike = {name: value for name, value in values.items() if value != usual}
+        files = _settled(files, unlike, f"are not {usual}, as most are", skip)
     _classes([name for name in files if "/" in name], class_names)  # refuses before the longest part
-    grey = all(headers[name].grey for name in files)
-    size = size or headers[next(iter(files))].size
+    grey = all(headers[name][1] == "grey" for name in files)
+    size = size or headers[next(iter(files))][0]
     images = torch.empty((len(files), 1 if grey else 3, *size), dtype=torch.uint8)
     rows = dict(zip(files, images, strict=True))
     _, unreadable = _each(lambda name: rows[name].copy_(_pixels(files[name], grey, size)), files, "images")
     kept = _settled(files, unreadable, UNREADABLE, skip)
     if unreadable:  # the rest must be as if these had never been there: what is known of an image hangs on its pixels
-        colours = 1 if all(headers[name].grey for name in kept) else 3
+        colours = 1 if all(headers[name][1] == "grey" for name in kept) else 3
         images = images[[name in kept for name in files], :colours]
     return images, *_classes(list(kept), class_names), tuple(kept)
 
@@ -69,21 +53,18 @@ def _image_files(folder: Path) -> list[Path]:
     """The files in a folder and those below that are called images, sorted; ValueError for a folder that is closed."""
     if not folder.is_dir():
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
-
-    def refuse(error: OSError) -> None:  # or it would be passed over
-        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-
     Image.init()
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
-    images = []
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    images, closed = [], []
+    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         inside = place != str(folder)  # there, links are passed over
         folders[:] = [name for name in folders if name[0] != "." and not (inside and Path(place, name).is_symlink())]
-        images += [Path(place, name) for name in names if name[0] != "."]
-    images = sorted(file for file in images if file.suffix.lower() in extensions)
+        images += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in extensions]
+    if closed:
+        raise ValueError(f"{closed[0].filename} cannot be read ({closed[0].strerror})") from closed[0]
     if not images:
         raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
-    return images
+    return sorted(images)
 
 
 def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
@@ -96,16 +77,13 @@ def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, 
             results[name] = function(name)
         except UnidentifiedImageError:
             failed[name] = "not an image"
-        except BROKEN as error:
+        except FAULT as error:
             failed[name] = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return results, failed
 
 
-def _open(file: Path) -> Image.Image:
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-def _header(file: Path) -> _Header:
+def _header(file: Path) -> tuple[tuple[int, int], str]:
+    """(H, W) of the image once it is upright, and "grey" or "in colour"."""
     if str(file).encode(errors="replace").decode() != str(file):
         raise ValueError("its path is not UTF-8 text")  # which no CSV file could hold
     if file.exists() and not file.is_file():
@@ -113,9 +91,8 @@ def _header(file: Path) -> _Header:
     with _open(file) as image:
         if image.mode not in GREY + COLOUR:
             raise ValueError(f"pixels of mode {image.mode!r}; 8-bit or 16-bit grey, or colour is needed")
-        width, height = image.size
         sideways = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 turn by 90
-        return _Header((width, height) if sideways else (height, width), image.mode in GREY)
+        return image.size if sideways else image.size[::-1], "grey" if image.mode in GREY else "in colour"
 
 
 def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
@@ -126,17 +103,8 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
             image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
-        image = image.convert("L" if grey else "RGB")
-        if image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if grey else pixels.permute(2, 0, 1)
-
-
-def _unlike(values: dict[str, str]) -> tuple[dict[str, str], str]:
-    """The values that differ from the most frequent one, by name, and the end of a sentence that says so."""
-    usual = Counter(values.values()).most_common(1)[0][0]
-    return {name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are"
+        image = image.convert("L" if grey else "RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
 
 
 def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool) -> dict[str, Path]:
@@ -160,22 +128,18 @@ def _listed(items: Iterable[str]) -> str:
 
 
 def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Labels and class names by the first sub-folder in each name; labels are None if no image lies in a sub-folder.
-
-    Systems write accents in two ways; class names have them in one (NFC). `class_names`, where given, fix the numbers.
-    """
-    folders = [name.split("/")[0] if "/" in name else None for name in names]
-    loose = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    """Labels (None if no image lies in a sub-folder) and class names, by the first sub-folder in each name."""
+    loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
         return None, class_names or ()
     if loose:
         raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
+    folders = [name.split("/")[0] for name in names]
     named = {folder: check_name("the name of a class folder", folder) for folder in dict.fromkeys(folders)}
     name, count = Counter(named.values()).most_common(1)[0]
     if count > 1:
         raise ValueError(f"class folders must differ, got {name!r} twice, its accents written in two ways")
     known = tuple(sorted(named.values())) if class_names is None else class_names
-    foreign = [name for name in named.values() if name not in known]
-    if foreign:
+    if foreign := [name for name in named.values() if name not in known]:
         raise ValueError(f"class folders must be among the class_names {_listed(map(repr, known))}, got {foreign[0]!r}")
     return torch.tensor([known.index(named[folder]) for folder in folders]), known

@@ -34,7 +34,21 @@ class ImageSet:
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", check_class_names(self.class_names))
         object.__setattr__(self, "files", tuple(self.files))
-        _check_images(self.images)
+        images = self.images
+        if not isinstance(images, torch.Tensor):
+            came = type(images).__name__
+            raise TypeError(f"images must be a torch tensor, got {came}; from_arrays takes other arrays")
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}; from_arrays takes floats in [0, 1]")
+        if images.device.type != "cpu":
+            raise ValueError(f"images must be on the CPU, got {images.device}")
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images must have shape (N, C, H, W) with C 1 or 3, got {tuple(images.shape)}")
+        if len(images) == 0:
+            raise ValueError("images must hold at least one image, got none")
+        height, width = images.shape[2:]
+        if min(height, width) < MIN_SIZE:
+            raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
         if self.labels is not None:
             if not isinstance(self.labels, torch.Tensor) or self.labels.dtype != torch.int64:
                 came = getattr(self.labels, "dtype", type(self.labels).__name__)
@@ -88,28 +102,8 @@ class ImageSet:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """What each image is known by: the SHA-256 of its shape and pixels, whatever its file is called.
-
-        Copies of an image have the same hash. Another `size` of from_folder makes other pixels, and so other hashes.
-        """
-        shape = repr(self.image_shape)
-        return tuple(digest(shape, image) for image in self.images.numpy())
-
-
-def _check_images(images):
-    if not isinstance(images, torch.Tensor):
-        raise TypeError(f"images must be a torch tensor, got {type(images).__name__}; from_arrays takes other arrays")
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images must be uint8, got {images.dtype}; from_arrays takes floats in [0, 1]")
-    if images.device.type != "cpu":
-        raise ValueError(f"images must be on the CPU, got {images.device}")
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must have shape (N, C, H, W) with C 1 or 3, got {tuple(images.shape)}")
-    if len(images) == 0:
-        raise ValueError("images must hold at least one image, got none")
-    if min(images.shape[2:]) < MIN_SIZE:
-        height, width = images.shape[2:]
-        raise ValueError(f"images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}")
+        """What each image is known by: the SHA-256 of its shape and pixels, after from_folder has resized them."""
+        return tuple(digest(repr(self.image_shape), image) for image in self.images.numpy())
 
 
 def from_arrays(images: Array, labels: Array | None = None, class_names: Iterable[str] | None = None) -> ImageSet:
@@ -119,7 +113,20 @@ def from_arrays(images: Array, labels: Array | None = None, class_names: Iterabl
     uint8 arrays are not copied where their layout allows, so that a memory map stays one.
     Raises TypeError and ValueError for other types, shapes and values, NaN among them.
     """
-    images = _channels_first(_as_uint8(as_tensor(images, "images").cpu()))
+    images = as_tensor(images, "images").cpu()
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise TypeError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
+        if images.ndim > 1 and (bad := int((~torch.isfinite(images)).flatten(1).any(1).sum())):
+            raise ValueError(f"images must be finite, but {bad} of {len(images)} hold NaN or infinity")
+        if images.numel() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+            low, high = float(images.min()), float(images.max())
+            raise ValueError(f"images of floats must lie in [0, 1], got {low:g} to {high:g}")
+        images = (images * 255).round().to(torch.uint8)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2).contiguous()
     if labels is not None:
         labels = as_tensor(labels, "labels").cpu()
         labels = check_labels(labels.long() if labels.dtype == torch.bool else labels, several=True)
@@ -129,26 +136,3 @@ def from_arrays(images: Array, labels: Array | None = None, class_names: Iterabl
                 raise ValueError(f"labels without class_names must lie below {MOST_CLASSES}, got {count - 1}")
             class_names = map(str, range(count))
     return ImageSet(images, labels, () if class_names is None else class_names, "arrays")
-
-
-def _as_uint8(images):
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise TypeError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
-    bad = int((~torch.isfinite(images)).flatten(1).any(1).sum()) if images.ndim > 1 else 0
-    if bad:
-        raise ValueError(f"images must be finite, but {bad} of {len(images)} hold NaN or infinity")
-    if images.numel() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
-        low, high = float(images.min()), float(images.max())
-        raise ValueError(f"images of floats must lie in [0, 1], got {low:g} to {high:g}")
-    return (images * 255).round().to(torch.uint8)
-
-
-def _channels_first(images):
-    """(N, H, W) and (N, H, W, C) to (N, C, H, W); what is neither is left for ImageSet to refuse."""
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        return images.permute(0, 3, 1, 2).contiguous()
-    return images

@@ -1,8 +1,4 @@
-"""One seed per run and child generators by name.
-
-A child depends on the seed and on its name alone. So one purpose (a strategy) may draw more, and what another one
-draws (the initial weights) stays the same.
-"""
+"""One seed per run and child generators by name: what one purpose draws does not change what another one draws."""
 
 import contextlib
 import threading
@@ -34,8 +30,7 @@ def generator(seed: int, *names: str | int, device: str | torch.device = "cpu") 
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
     """Seed torch's global generators inside the block and put their states back after it.
 
-    For layers that take no generator (nn.Linear's initial weights, dropout). Threads wait for each other here, so that
-    none draws from another's.
+    For layers that take no generator (nn.Linear's initial weights, dropout). Threads wait for each other.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with ALONE, torch.random.fork_rng(devices=devices):

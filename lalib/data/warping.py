@@ -26,20 +26,16 @@ def warp(images: Tensor, theta: Tensor, bend: Tensor | None = None) -> Tensor:
     Bilinear; the border's pixels fill what comes in from outside.
     """
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    grid = grid if bend is None else grid + bend
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid if bend is None else grid + bend, padding_mode="border", align_corners=False)
 
 
 def augment(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
     """Copies of `images` (N, C, H, W) uint8, each shifted by up to 7 % of a side, turned by up to 10 degrees and scaled
-    by up to 10 %; never mirrored, which would make other digits and letters. The border's pixels fill what comes in.
+    by up to 10 %; never mirrored, which would make other digits and letters.
     """
-    n = len(images)
-    draw = torch.rand((4, n), generator=generator) * 2 - 1
+    draw = torch.rand((4, len(images)), generator=generator) * 2 - 1
     angle, scale, shift = draw[0] * (math.pi / 18), 1 + 0.1 * draw[1], 0.14 * draw[2:]  # a side is 2 units long
-    theta = affine(scale, scale, angle, torch.zeros(n), shift, images.shape[2:])
-    moved = torch.empty_like(images)
-    for start in range(0, n, 2048):
-        block = slice(start, start + 2048)
-        moved[block] = warp(images[block].float(), theta[block]).round().to(torch.uint8)
-    return moved
+    theta = affine(scale, scale, angle, torch.zeros(len(images)), shift, images.shape[2:])
+    blocks = zip(images.split(2048), theta.split(2048), strict=True)
+    moved = [warp(block.float(), maps).round().to(torch.uint8) for block, maps in blocks if len(block)]
+    return torch.cat([images[:0], *moved])
