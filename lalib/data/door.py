@@ -130,7 +130,7 @@ def check_labels(
     if several and labels.ndim == 2:
         if len(labels) != (n or len(labels) or 1) or labels.shape[1] < 2 or n_classes not in (None, labels.shape[1]):
             shape = tuple(labels.shape)
-            raise ValueError(f"{name} must have shape ({n or 'n'}, {n_classes or 'C'}) with C >= 2, got {shape}")
+            raise ValueError(f"{name} must have shape ({n or 'n'}, {n_classes or 'C >= 2'}), got {shape}")
         if not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"{name} (n, C) must be 0 or 1, got {labels.min().item():g} to {labels.max().item():g}")
         return labels.to(torch.int64)
