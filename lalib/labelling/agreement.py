@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_type
+from lalib.data import ImageSet, LalibError
+from lalib.data.checks import check_choice, check_type
 from lalib.data.door import check_name
-from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import numbered
 from lalib.labelling.store import LabelStore
 
@@ -51,8 +51,8 @@ def merge(
 ) -> "tuple[torch.Tensor, pd.DataFrame]":
     """One label per image from several labellers, and a table of the images on which they disagree.
 
-    An image has the class that all who gave one agree on, be it one labeller or all; "not sure" and skipped have no
-    say. Where they disagree, the class that `prefer` gave wins; without it the image stays unlabelled.
+    "Not sure" and skipped have no say. Where the others disagree, the class that `prefer` gave wins; without it the
+    image stays unlabelled.
     labellers: whose labels, default all in the file; to merge two files, carry one over with write_csv and read_csv.
     Returns the labels (N,) int64, numbered as in store.labels, -1 for none, and a DataFrame with a row for each image
     in disagreement (its index in `images`) and a column of class names for each labeller, None where one gave none.
