@@ -3,7 +3,7 @@
 [Cohen1960] J. Cohen, A coefficient of agreement for nominal scales, Educational and Psychological Measurement 20, 1960.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
     """
     from sklearn.metrics import cohen_kappa_score
 
-    theirs, others = (store.classes(name) for name in _labellers(store, [a, b]))
+    theirs, others = check_type("store", store, LabelStore).classes(a), store.classes(b)
     both = [image for image in theirs if image in others]
     if not both:
         raise LalibError(f"{a!r} and {b!r} must have labelled the same images to be compared, they share none")
@@ -47,7 +47,7 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
 
 
 def merge(
-    store: LabelStore, images: ImageSet, labellers: Sequence[str] | None = None, *, prefer: str | None = None
+    store: LabelStore, images: ImageSet, labellers: Iterable[str] | None = None, *, prefer: str | None = None
 ) -> "tuple[torch.Tensor, pd.DataFrame]":
     """One label per image from several labellers, and a table of the images on which they disagree.
 
@@ -60,7 +60,10 @@ def merge(
     """
     import pandas as pd
 
-    labellers = _labellers(store, check_type("store", store, LabelStore).labellers if labellers is None else labellers)
+    labellers = check_type("store", store, LabelStore).labellers if labellers is None else labellers
+    if isinstance(labellers, str) or not isinstance(labellers, Iterable):
+        raise TypeError(f"labellers must be a list of names, got {labellers!r}")
+    labellers = [store.check_labeller(name) for name in labellers]
     prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
     given = {name: store.classes(name) for name in labellers}
     merged, disagreed = [], {}
@@ -74,10 +77,3 @@ def merge(
     rows = pd.Index(disagreed, name="image", dtype="int64")
     table = pd.DataFrame(list(disagreed.values()), index=rows, columns=labellers, dtype=object)
     return numbered(merged, images.class_names or store.class_names), table
-
-
-def _labellers(store, names):
-    check_type("store", store, LabelStore)
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise TypeError(f"labellers must be a list of names, got {names!r}")
-    return [store.check_labeller(name) for name in names]

@@ -22,7 +22,6 @@ from lalib.models.networks import UNKNOWN
 if TYPE_CHECKING:
     import pandas as pd
 
-
 INSERT = "INSERT INTO events (labeller, time, image, kind, class, undone) VALUES (?, ?, ?, ?, ?, ?)"
 STANDS = "SELECT kind, class, time FROM answers WHERE labeller = ? AND image = ?"
 HERE = "SELECT 1 FROM events WHERE labeller = ? AND time = ? AND image = ? AND kind = ? AND class IS ?"
@@ -67,8 +66,7 @@ class LabelStore:
     class_names: in the order of the class numbers; those of the file if None. labeller: who answers through this
     object. The file may hold several labellers and may be open in several kernels; there is nothing to close.
     Images are told apart by their pixels (ImageSet.hashes): renaming or sorting files loses nothing, copies of an image
-    have one label, but another size has other pixels. Nothing is ever deleted: `history` keeps what was undone or
-    replaced.
+    have one label; but another size has other pixels. `history` keeps what was undone or replaced.
     Network drives without working file locks are no place for a file that two kernels use.
     Raises TypeError and ValueError for wrong names; LalibError, here and in every method, for a file that is damaged,
     foreign, of other classes, write-protected, locked for long, or on a full disk: what is then said was not saved.
@@ -125,8 +123,7 @@ class LabelStore:
             if last is None:
                 raise LalibError(f"{self.labeller!r} has no answer in {self.path} to undo")
             undone, answer = last[0], Answer(*last[1:])
-            event = (self.labeller, max(now(), answer.time), answer.image, "undo", None, undone)
-            connection.execute(INSERT, event)
+            connection.execute(INSERT, (self.labeller, max(now(), answer.time), answer.image, "undo", None, undone))
         return answer
 
     def add(self, answers: Iterable[Answer]) -> Imported:
