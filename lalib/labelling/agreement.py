@@ -60,7 +60,8 @@ def merge(
     """
     import pandas as pd
 
-    labellers = check_type("store", store, LabelStore).labellers if labellers is None else labellers
+    known = check_type("store", store, LabelStore).labellers
+    labellers = known if labellers is None else labellers
     if isinstance(labellers, str) or not isinstance(labellers, Iterable):
         raise TypeError(f"labellers must be a list of names, got {labellers!r}")
     labellers = [store.check_labeller(name) for name in labellers]

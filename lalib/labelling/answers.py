@@ -58,10 +58,7 @@ def composed(text):
 
 
 def _check_time(time):
-    """`time`, ISO 8601, in the file's form: UTC, microseconds. A time without zone is in UTC; None is now.
-
-    ValueError for one that lies more than a day ahead: it would outlast all answers until then.
-    """
+    """`time`, ISO 8601, in the file's form: UTC, microseconds. A time without zone is in UTC; None is now."""
     if time is None:
         return now()
     try:
@@ -69,7 +66,7 @@ def _check_time(time):
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"time must be ISO 8601 such as {now()!r}, got {time!r}") from error
-    if moment - datetime.now(UTC) > timedelta(days=1):
+    if moment - datetime.now(UTC) > timedelta(days=1):  # it would outlast all answers until then
         raise ValueError(f"time must not lie in the future, got {time!r}")
     return moment.isoformat(timespec="microseconds")
 
@@ -97,8 +94,6 @@ def numbered(given: Iterable[str | None], class_names: Sequence[str]) -> torch.T
     """The numbers (n,) int64 of the classes `given` by name, -1 for None; ValueError for a name that is not there."""
     given, numbers = list(given), {name: number for number, name in enumerate(class_names)} | {None: UNKNOWN}
     if foreign := sorted({*given} - {*numbers}):
-        raise ValueError(
-            f"answers must be among the images' classes {listed(class_names)}, got {foreign[0]!r}: "
-            "store.labelled(images) gives the images the store's classes"
-        )
+        hint = f"got {foreign[0]!r}: store.labelled(images) gives the images the store's classes"
+        raise ValueError(f"answers must be among the images' classes {listed(class_names)}, {hint}")
     return torch.tensor([numbers[name] for name in given], dtype=torch.int64)

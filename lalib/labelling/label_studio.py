@@ -42,9 +42,8 @@ def write_label_studio(
     """The images at `index` (n,) as tasks of a Label Studio project (Import > JSON): image, sha256, index, file.
 
     url: what stands before the file names, where Label Studio finds the files: "https://server/photos/", or
-    "/data/local-files/?d=photos/" for its local storage. None: the images themselves, as PNG inside the file, which
-    needs no server but suits small images only.
-    Raises ValueError for `url` if the images have no file names.
+    "/data/local-files/?d=photos/" for its local storage; ValueError if the images have no file names. None: the images
+    themselves, as PNG inside the file, which needs no server but suits small images only.
     """
     index = check_index(index, len(check_type("images", images, ImageSet)))
     chosen = images.subset(index)
@@ -98,24 +97,18 @@ def _tasks(path, images, store):
     try:
         annotations = [annotation for task in tasks for annotation in task["annotations"]]
         parts = [task["data"] for task in tasks] + [part for each in annotations for part in each["result"]]
-        fine = isinstance(tasks, list) and all(isinstance(part, dict) for part in parts)
     except (TypeError, KeyError):
-        fine = False
-    if not fine:
+        parts = [None]
+    if not isinstance(tasks, list) or not all(isinstance(part, dict) for part in parts):
         raise LalibError(f"{path} is no export of Label Studio with tasks and annotations: choose JSON, not JSON-MIN")
     tasks = [(f"task {task.get('id', f'at place {place}')}", task) for place, task in enumerate(tasks, start=1)]
     hashes = set(images.hashes)
-    strange = [name for name, task in tasks if str(task["data"].get("sha256")) not in hashes]
-    if strange:
-        raise LalibError(
-            f"{path} is of another project: {len(strange)} of {len(tasks)} tasks are of none of the {len(images)} "
-            f"images by their data.sha256: {listed(strange)}"
-        )
+    if strange := [name for name, task in tasks if str(task["data"].get("sha256")) not in hashes]:
+        what = f"{len(strange)} of {len(tasks)} tasks are of none of the {len(images)} images by their data.sha256"
+        raise LalibError(f"{path} is of another project: {what}: {listed(strange)}")
     if foreign := {choice for each in annotations for choice in _choices(each)} - {*store.class_names, UNSURE_CHOICE}:
-        raise LalibError(
-            f"{path} is of another project: it has the choices {listed(sorted(map(repr, foreign)))}; "
-            f"allowed are {', '.join(map(repr, store.class_names))}"
-        )
+        said, allowed = listed(sorted(map(repr, foreign))), ", ".join(map(repr, store.class_names))
+        raise LalibError(f"{path} is of another project: it has the choices {said}; allowed are {allowed}")
     return tasks
 
 
@@ -128,13 +121,11 @@ def _choices(annotation):
 def _answer(annotation, image, labellers, class_names):
     if annotation is None:
         return None
-    choices = _choices(annotation)
-    if annotation.get("was_cancelled"):
-        kind, class_name = "skip", None
-    elif len(choices) != 1:
+    choices, skipped = _choices(annotation), annotation.get("was_cancelled")
+    if not skipped and len(choices) != 1:
         raise ValueError(f"has {len(choices)} choices ({listed(choices) or 'none'}), one is needed")
-    else:
-        kind, class_name = ("unsure", None) if choices == [UNSURE_CHOICE] else ("class", choices[0])
+    kind = "skip" if skipped else "unsure" if choices == [UNSURE_CHOICE] else "class"
+    class_name = choices[0] if kind == "class" else None
     who = annotation.get("completed_by")  # a number, or a record of the user
     number, email = (who.get("id"), who.get("email")) if isinstance(who, dict) else (who, None)
     labeller = labellers.get(composed(str(email))) or labellers.get(str(number)) or email or f"label-studio-{number}"

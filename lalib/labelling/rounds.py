@@ -1,7 +1,7 @@
 """LabellingLoop: active learning with a person, step by step: select, label, train, look, repeat.
 
-Nothing is kept but the file of answers. Whatever is asked of the loop follows from the images, their codes and that
-file, so that a notebook that crashed, was closed, or is run again from its first cell goes on where the labels end.
+All follows from the images, their codes and the file of answers: a notebook that crashed or is run again goes on where
+the labels end.
 """
 
 from dataclasses import dataclass, replace
@@ -130,8 +130,8 @@ class LabellingLoop:
         left = self.pool[~torch.isin(self.pool, index)]
         if answers is not None and check_int("answers", answers, low=1) > len(index):
             raise LalibError(f"{answers} images of the pool are to be learnt from, {len(index)} have an answer yet")
-        index, labels = index[:answers], labels[:answers]
-        _, data, labeled, labels = self._usable(index, labels)
+        index = index[:answers]
+        _, data, labeled, labels = self._usable(index, labels[:answers])
         if not len(labels):
             raise LalibError(f"there is nothing to learn from: none of the pool's {len(index)} answers is a class")
         classifier = train(data, labeled, labels, seed=self.seed, device=self.device).classifier

@@ -105,8 +105,6 @@ def check_file(path: Path, class_names: Sequence[str] | None) -> tuple[str, ...]
     if class_names not in (None, found):
         order = " in another order" if sorted(class_names) == sorted(found) else ""
         here, got = (", ".join(map(repr, names)) for names in (found, class_names))
-        raise LalibError(
-            f"{path} has the classes {here}{order}, got {got}. Labels of other classes need a file of their own; "
-            "write_csv and read_csv carry over what both have"
-        )
+        hint = "Labels of other classes need a file of their own; write_csv and read_csv carry over what both have"
+        raise LalibError(f"{path} has the classes {here}{order}, got {got}. {hint}")
     return found
