@@ -6,7 +6,6 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
 from lalib.data import ImageSet, LalibError
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 
 
 class Agreement(NamedTuple):
-    """kappa: Cohen's, 1 if two labellers always agree, 0 if as often as by chance; NaN if both know one class only.
-
-    share: of the images on which they agree, in [0, 1]. n: images to which both gave a class.
-    """
+    """kappa: Cohen's, 1 if two labellers always agree, 0 if as often as by chance; NaN if both know one class only;
+    share: of the images on which they agree, in [0, 1]; n: images to which both gave a class."""
 
     kappa: float
     share: float
@@ -38,12 +35,12 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
     from sklearn.metrics import cohen_kappa_score
 
     theirs, others = check_type("store", store, LabelStore).classes(a), store.classes(b)
-    both = [image for image in theirs if image in others]
-    if not both:
+    pairs = [(said, others[image]) for image, said in theirs.items() if image in others]
+    if not pairs:
         raise LalibError(f"{a!r} and {b!r} must have labelled the same images to be compared, they share none")
-    left, right = (np.array([said[image] for image in both]) for said in (theirs, others))
+    left, right = zip(*pairs, strict=True)
     kappa = float("nan") if len({*left, *right}) == 1 else float(cohen_kappa_score(left, right))
-    return Agreement(kappa, float((left == right).mean()), len(both))
+    return Agreement(kappa, sum(a == b for a, b in pairs) / len(pairs), len(pairs))
 
 
 def merge(
@@ -51,8 +48,7 @@ def merge(
 ) -> "tuple[torch.Tensor, pd.DataFrame]":
     """One label per image from several labellers, and a table of the images on which they disagree.
 
-    "Not sure" and skipped have no say. Where the others disagree, the class that `prefer` gave wins; without it the
-    image stays unlabelled.
+    "Not sure" and skipped have no say. Where classes differ, that of `prefer` wins, without it the image has none.
     labellers: whose labels, default all in the file; to merge two files, carry one over with write_csv and read_csv.
     Returns the labels (N,) int64, numbered as in store.labels, -1 for none, and a DataFrame with a row for each image
     in disagreement (its index in `images`) and a column of class names for each labeller, None where one gave none.

@@ -49,10 +49,9 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
     """Add the answers of a CSV file to the store: all lines that make sense, at once; the others are named by number.
 
     Columns, in any order and separated by commas, semicolons or tabs, below Excel's line "sep=;" or without it: image
-    (the hash) and class; labeller (else the store's own), time (else now) and kind (else "class") if they are there;
-    others are passed over. A line with neither class nor kind is unanswered. Answers that are in the store give way to
-    those of a later time only. Of two lines of one labeller on one image that differ, the first counts and the second
-    is bad. images: if given, lines of other images are bad.
+    (the hash) and class; labeller (else the store's own), time (else now) and kind (else "class") if they are there.
+    A line with neither class nor kind is unanswered. Answers in the store give way to later ones only. Of two lines of
+    one labeller on one image that differ, the second is bad. images: if given, lines of other images are bad.
     Raises ValueError for a file that is not there or lacks these columns, LalibError where the store does.
     """
     path, store = check_path(path, "CSV"), check_type("store", store, LabelStore)

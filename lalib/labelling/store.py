@@ -148,8 +148,7 @@ class LabelStore:
     def add_read(self, said: Iterable[tuple[str, Callable[[], Answer | None]]]) -> Imported:
         """Add what the lines of a file say. said: the name of each line, and a function that gives its answer.
 
-        None is unanswered; a line whose function raises TypeError, ValueError or csv.Error is bad. An answer that
-        comes twice is one.
+        None is unanswered; what raises TypeError, ValueError or csv.Error is bad. An answer that comes twice is one.
         """
         answers, bad = [], []
         for name, read in said:
@@ -179,8 +178,7 @@ class LabelStore:
         store. Warns if all answers are to other images: they may have been loaded in another size.
         Raises ValueError for a class that the images' class names lack; `labelled` keeps the store's classes.
         """
-        check_type("images", images, ImageSet)
-        answers = self.answers(labeller)
+        images, answers = check_type("images", images, ImageSet), self.answers(labeller)
         if answers and answers.keys().isdisjoint(images.hashes):
             here = f"none of these {len(images)} of shape {images.image_shape}: were they loaded with another size?"
             warnings.warn(f"{self.path} holds answers to {len(answers)} images, but to {here}", stacklevel=2)
@@ -233,8 +231,8 @@ class LabelStore:
 
         undone = "id IN (SELECT undone FROM events WHERE kind = 'undo')"
         rows = self._rows(f"SELECT labeller, time, image, kind, class, {undone} FROM events ORDER BY time, id")
-        columns = ["labeller", "time", "image", "kind", "class", "undone"]
-        return pd.DataFrame(rows, columns=columns).astype({"undone": bool})
+        table = pd.DataFrame(rows, columns=["labeller", "time", "image", "kind", "class", "undone"])
+        return table.astype({"undone": bool})
 
     def _rows(self, query, *values):
         with transaction(self.path) as connection:
