@@ -3,37 +3,30 @@
 import json
 import os
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lalib.codes.coding import encode
-from lalib.codes.projection import project
-from lalib.data.catalogue import DATASETS, from_folder, load
-from lalib.data.checks import LalibError
-from lalib.data.imageset import ImageSet
+from lalib.codes import encode, project
+from lalib.data import DATASETS, ImageSet, LalibError, from_folder, load
 from lalib.labelling import LabelStore
-from lalib.models.autoencoders import VAE
-from lalib.training.checkpoints import load_model, save
-from lalib.training.fitting import fit
+from lalib.models import VAE
+from lalib.training import fit, load_model, save
 from lalib.widgets import Workbench
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
-PASSES = 30_000  # images that the map's autoencoder sees in training: some 20 seconds on two cores at 28 x 28 pixels
-MAX_EPOCHS = 500  # of a small folder: with fewer steps there is no map yet
 
 
 @dataclass(frozen=True)
 class Settings:
     """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file.
 
-    labels: the file that takes the answers; labeller: who gives them; size: pixels to which a folder's images are
-    brought, (size, size); model: the file of the autoencoder that draws the map, from `prepare`; bad_files: as in
-    from_folder.
+    labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder;
+    model: the file of the autoencoder that draws the map, from `prepare`.
     """
 
     images: str = "fashion-mnist-mini"
-    classes: tuple[str, ...] = ()
+    classes: Sequence[str] = ()
     labels: str = "runs/labels.sqlite"
     labeller: str = "me"
     size: int = 64
@@ -62,31 +55,25 @@ class Settings:
         """Leave these settings for kernels that are started in this environment."""
         environment[VARIABLE] = json.dumps(asdict(self))
 
-    @classmethod
-    def told(cls) -> "Settings":
-        """The settings that were left in the environment; the defaults if there are none."""
-        settings = json.loads(os.environ.get(VARIABLE, "{}"))
-        return cls(**settings | {"classes": tuple(settings.get("classes", ()))})
-
 
 def prepare(settings: Settings, model: Path) -> None:
     """Check images and labels, and train the map's autoencoder into the file `model`, with a progress bar.
 
-    It is a light VAE that sees about 30,000 images, so that nobody waits for minutes. Ctrl-C ends it. Raises ValueError
-    and LalibError for settings that lead nowhere.
+    Ctrl-C ends it. Raises ValueError and LalibError for settings that lead nowhere.
     """
     images = settings.load()
     settings.store(images)
     vae = VAE(images.image_shape, latent_dim=2, seed=0)
-    epochs = min(max(PASSES // len(images), 1), MAX_EPOCHS)
+    # 30,000 passes of an image take some 20 seconds on two cores at 28 x 28 pixels; 500 epochs of a few make a map, too
+    epochs = min(max(30_000 // len(images), 1), 500)
     if fit(vae, images, epochs=epochs, seed=0).interrupted:
         raise KeyboardInterrupt
     save(vae, model)
 
 
 def page() -> Workbench:
-    """The widgets of the page, for the settings in the environment. Without a trained model there is a PCA map only."""
-    settings = Settings.told()
+    """The widgets for the settings in the environment, else the defaults. Without a model there is a PCA map only."""
+    settings = Settings(**json.loads(os.environ.get(VARIABLE, "{}")))
     with warnings.catch_warnings(action="ignore"):  # of files left out `prepare` has told
         images = settings.load()
     model = None if settings.model is None else load_model(settings.model)

@@ -12,7 +12,6 @@ from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 from voila.app import Voila
 
-ADDRESS = "127.0.0.1"
 IDLE = 600  # seconds after which a kernel that has neither a page nor anything to do is shut down
 # The browser itself sends no request anywhere else, whatever the page or Voila's templates ask for.
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; base-uri 'self'; form-action 'self'"
@@ -20,7 +19,9 @@ POLICY += "; frame-ancestors 'none'"
 TORNADO = {"allow_remote_access": False, "headers": {"Content-Security-Policy": POLICY}}
 ALONE = {"open_browser": False, "log_level": "ERROR", "config_file_paths": [], "tornado_settings": TORNADO}
 CLOSED = "This page needs its token: open the whole address that was printed when it was started.\n"
-ANNOUNCED = "\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    {}\n"
+ANNOUNCED = (
+    "\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    http://{0.ip}:{0.port}/?token={0.token}\n"
+)
 
 
 class TokenOnly(JupyterHandler):
@@ -30,7 +31,6 @@ class TokenOnly(JupyterHandler):
     """
 
     async def prepare(self) -> None:
-        """Refuse, or let the handler go on."""
         if not self.check_host() or await ensure_async(self.identity_provider.get_user(self)) is None:
             raise HTTPError(403)
         await ensure_async(super().prepare())
@@ -43,22 +43,15 @@ class TokenOnly(JupyterHandler):
 
 
 class Server(Voila):
-    """Voila with TokenOnly in front of every handler. It prints its address, with the token, once it listens."""
+    """Voila with TokenOnly in front of every handler, future ones too. It prints its address once it listens."""
 
     def init_handlers(self) -> list:
-        """Voila's routes, those that are added to it in future, too."""
         routes = super().init_handlers()
         return [(pattern, type(f"TokenOnly{of.__name__}", (TokenOnly, of), {}), *more) for pattern, of, *more in routes]
 
     def start(self) -> None:
-        """Serve until Ctrl-C or a signal to end."""
-        tornado.ioloop.IOLoop.current().add_callback(lambda: print(ANNOUNCED.format(self.address), flush=True))
+        tornado.ioloop.IOLoop.current().add_callback(lambda: print(ANNOUNCED.format(self), flush=True))
         super().start()
-
-    @property
-    def address(self) -> str:
-        """Where the page is, with the token."""
-        return f"http://{ADDRESS}:{self.port}/?token={self.token}"
 
 
 def server(notebook: Path, port: int, token: str) -> Server:
@@ -68,6 +61,6 @@ def server(notebook: Path, port: int, token: str) -> Server:
         MappingKernelManager={"cull_idle_timeout": IDLE, "cull_interval": 60},
         KernelManager={"transport": "ipc"},  # not TCP, whose output channel every user of the machine may read
     )
-    made = Server(ip=ADDRESS, port=port, token=token, notebook_path=str(notebook), config=config, **ALONE)
+    made = Server(ip="127.0.0.1", port=port, token=token, notebook_path=str(notebook), config=config, **ALONE)
     made.initialize([])
     return made

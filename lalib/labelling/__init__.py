@@ -1,8 +1,7 @@
 """A person as the oracle: labels are saved as they are given; then they are learnt from, compared, merged, exchanged.
 
-answers.py says what an answer is. store.py holds LabelStore, the file of answers. rounds.py learns from them and says
-what to label next. agreement.py compares and merges labellers. csv_files.py and label_studio.py write selections and
-read answers. An image has one class, or none yet.
+An image has one class, or none yet. LabelStore is the file of answers; LabellingLoop learns from them and says what to
+label next.
 """
 
 from lalib.labelling.agreement import Agreement, agreement, merge
@@ -12,20 +11,6 @@ from lalib.labelling.label_studio import label_studio_config, read_label_studio,
 from lalib.labelling.rounds import LabellingLoop, Snapshot
 from lalib.labelling.store import Imported, LabelStore, Progress
 
-__all__ = [
-    "Agreement",
-    "Answer",
-    "Imported",
-    "LabelStore",
-    "LabellingLoop",
-    "Progress",
-    "Snapshot",
-    "agreement",
-    "label_studio_config",
-    "merge",
-    "read_csv",
-    "read_label_studio",
-    "write_csv",
-    "write_label_studio",
-    "write_selection",
-]
+__all__ = ["Agreement", "Answer", "Imported", "LabelStore", "LabellingLoop", "Progress", "Snapshot", "agreement"]
+__all__ += ["label_studio_config", "merge", "read_csv", "read_label_studio", "write_csv", "write_label_studio"]
+__all__ += ["write_selection"]

@@ -3,15 +3,14 @@
 [Cohen1960] J. Cohen, A coefficient of agreement for nominal scales, Educational and Psychological Measurement 20, 1960.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_type
+from lalib.data import ImageSet, LalibError
+from lalib.data.checks import check_choice, check_type
 from lalib.data.door import check_name
-from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import numbered
 from lalib.labelling.store import LabelStore
 
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 
 
 class Agreement(NamedTuple):
-    """kappa: Cohen's, 1 if two labellers always agree, 0 if as often as by chance; NaN if both know one class only.
-
-    share: of the images on which they agree, in [0, 1]. n: images to which both gave a class.
-    """
+    """kappa: Cohen's, 1 if two labellers always agree, 0 if as often as by chance; NaN if both know one class only;
+    share: of the images on which they agree, in [0, 1]; n: images to which both gave a class."""
 
     kappa: float
     share: float
@@ -37,22 +34,21 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
     """
     from sklearn.metrics import cohen_kappa_score
 
-    theirs, others = (store.classes(name) for name in _labellers(store, [a, b]))
-    both = [image for image in theirs if image in others]
-    if not both:
+    theirs, others = check_type("store", store, LabelStore).classes(a), store.classes(b)
+    pairs = [(said, others[image]) for image, said in theirs.items() if image in others]
+    if not pairs:
         raise LalibError(f"{a!r} and {b!r} must have labelled the same images to be compared, they share none")
-    left, right = (np.array([said[image] for image in both]) for said in (theirs, others))
+    left, right = zip(*pairs, strict=True)
     kappa = float("nan") if len({*left, *right}) == 1 else float(cohen_kappa_score(left, right))
-    return Agreement(kappa, float((left == right).mean()), len(both))
+    return Agreement(kappa, sum(a == b for a, b in pairs) / len(pairs), len(pairs))
 
 
 def merge(
-    store: LabelStore, images: ImageSet, labellers: Sequence[str] | None = None, *, prefer: str | None = None
+    store: LabelStore, images: ImageSet, labellers: Iterable[str] | None = None, *, prefer: str | None = None
 ) -> "tuple[torch.Tensor, pd.DataFrame]":
     """One label per image from several labellers, and a table of the images on which they disagree.
 
-    An image has the class that all who gave one agree on, be it one labeller or all; "not sure" and skipped have no
-    say. Where they disagree, the class that `prefer` gave wins; without it the image stays unlabelled.
+    "Not sure" and skipped have no say. Where classes differ, that of `prefer` wins, without it the image has none.
     labellers: whose labels, default all in the file; to merge two files, carry one over with write_csv and read_csv.
     Returns the labels (N,) int64, numbered as in store.labels, -1 for none, and a DataFrame with a row for each image
     in disagreement (its index in `images`) and a column of class names for each labeller, None where one gave none.
@@ -60,7 +56,11 @@ def merge(
     """
     import pandas as pd
 
-    labellers = _labellers(store, check_type("store", store, LabelStore).labellers if labellers is None else labellers)
+    known = check_type("store", store, LabelStore).labellers
+    labellers = known if labellers is None else labellers
+    if isinstance(labellers, str) or not isinstance(labellers, Iterable):
+        raise TypeError(f"labellers must be a list of names, got {labellers!r}")
+    labellers = [store.check_labeller(name) for name in labellers]
     prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
     given = {name: store.classes(name) for name in labellers}
     merged, disagreed = [], {}
@@ -74,10 +74,3 @@ def merge(
     rows = pd.Index(disagreed, name="image", dtype="int64")
     table = pd.DataFrame(list(disagreed.values()), index=rows, columns=labellers, dtype=object)
     return numbered(merged, images.class_names or store.class_names), table
-
-
-def _labellers(store, names):
-    check_type("store", store, LabelStore)
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise TypeError(f"labellers must be a list of names, got {names!r}")
-    return [store.check_labeller(name) for name in names]

@@ -1,9 +1,9 @@
 """What a labeller may say of an image, and the checks of names, hashes and times that come from people and files."""
 
-import datetime
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from lalib.models.networks import UNKNOWN
 
 KINDS = ("class", "unsure", "skip")
 UNSURE_CHOICE = "(not sure)"  # stands among the classes where a program has no other place for "unsure"
-HASH = re.compile("[0-9a-f]{64}")
 SHOWN = 5  # images, lines or names in a message
 
 
@@ -34,7 +33,7 @@ class Answer(NamedTuple):
 
 def now() -> str:
     """The time in UTC, as it stands in the file."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def listed(names: Sequence) -> str:
@@ -58,26 +57,16 @@ def composed(text):
     return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
 
 
-def _check_hash(image):
-    if not isinstance(image, str):
-        raise TypeError(f"image must be a hash, such as images.hashes[0], got {image!r}")
-    if not HASH.fullmatch(image):
-        raise ValueError(f"image must be a hash of 64 characters 0-9 and a-f (images.hashes), got {image!r}")
-
-
 def _check_time(time):
-    """`time`, ISO 8601, in the file's form: UTC, microseconds. A time without zone is in UTC; None is now.
-
-    ValueError for one that lies more than a day ahead: it would outlast all answers until then.
-    """
+    """`time`, ISO 8601, in the file's form: UTC, microseconds. A time without zone is in UTC; None is now."""
     if time is None:
         return now()
     try:
-        moment = datetime.datetime.fromisoformat(time)
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+        moment = datetime.fromisoformat(time)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"time must be ISO 8601 such as {now()!r}, got {time!r}") from error
-    if moment - datetime.datetime.now(datetime.UTC) > datetime.timedelta(days=1):
+    if moment - datetime.now(UTC) > timedelta(days=1):  # it would outlast all answers until then
         raise ValueError(f"time must not lie in the future, got {time!r}")
     return moment.isoformat(timespec="microseconds")
 
@@ -88,24 +77,23 @@ def check_answer(answer: Answer, class_names: tuple[str, ...]) -> Answer:
     Raises TypeError and ValueError unless the store could have given it.
     """
     check_type("answers", answer, Answer)
-    labeller, class_name = check_name("labeller", answer.labeller), composed(answer.class_name)
-    _check_hash(answer.image)
+    labeller, class_name, image = check_name("labeller", answer.labeller), composed(answer.class_name), answer.image
+    if not isinstance(image, str):
+        raise TypeError(f"image must be a hash, such as images.hashes[0], got {image!r}")
+    if not re.fullmatch("[0-9a-f]{64}", image):
+        raise ValueError(f"image must be a hash of 64 characters 0-9 and a-f (images.hashes), got {image!r}")
     check_choice("kind", answer.kind, KINDS)
     if answer.kind == "class":
         check_choice("class", class_name, class_names)
     elif class_name is not None:
         raise ValueError(f"an answer of kind {answer.kind!r} has no class, got {class_name!r}")
-    return Answer(labeller, _check_time(answer.time), answer.image, answer.kind, class_name)
+    return Answer(labeller, _check_time(answer.time), image, answer.kind, class_name)
 
 
 def numbered(given: Iterable[str | None], class_names: Sequence[str]) -> torch.Tensor:
     """The numbers (n,) int64 of the classes `given` by name, -1 for None; ValueError for a name that is not there."""
-    numbers = {name: number for number, name in enumerate(class_names)} | {None: UNKNOWN}
-    given = list(given)
-    foreign = sorted({name for name in given if name not in numbers})
-    if foreign:
-        raise ValueError(
-            f"answers must be among the images' classes {listed(class_names)}, got {foreign[0]!r}: "
-            "store.labelled(images) gives the images the store's classes"
-        )
+    given, numbers = list(given), {name: number for number, name in enumerate(class_names)} | {None: UNKNOWN}
+    if foreign := sorted({*given} - {*numbers}):
+        hint = f"got {foreign[0]!r}: store.labelled(images) gives the images the store's classes"
+        raise ValueError(f"answers must be among the images' classes {listed(class_names)}, {hint}")
     return torch.tensor([numbers[name] for name in given], dtype=torch.int64)

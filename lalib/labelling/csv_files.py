@@ -4,16 +4,16 @@ import csv
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from lalib.data import ImageSet
 from lalib.data.checks import check_type
 from lalib.data.door import check_index
 from lalib.data.files import written_whole
-from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import Answer, check_answer, composed
 from lalib.labelling.store import Imported, LabelStore, check_path
 
@@ -38,11 +38,9 @@ def write_csv(store: LabelStore, path: str | Path) -> Path:
     return _write(path, ("labeller", "time", "image", "kind", "class"), answers)
 
 
-def _write(path: str | Path, header: Sequence[str], rows: Iterable) -> Path:
-    with (
-        written_whole(path := Path(check_type("path", path, str | Path))) as temporary,
-        temporary.open("w", newline="", encoding="utf-8-sig") as file,
-    ):
+def _write(path, header, rows):
+    path = Path(check_type("path", path, str | Path))
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
@@ -51,38 +49,35 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
     """Add the answers of a CSV file to the store: all lines that make sense, at once; the others are named by number.
 
     Columns, in any order and separated by commas, semicolons or tabs, below Excel's line "sep=;" or without it: image
-    (the hash) and class; labeller (else the store's own), time (else now) and kind (else "class") if they are there;
-    others are passed over. A line with neither class nor kind is unanswered. Answers that are in the store give way to
-    those of a later time only. Of two lines of one labeller on one image that differ, the first counts and the second
-    is bad. images: if given, lines of other images are bad.
+    (the hash) and class; labeller (else the store's own), time (else now) and kind (else "class") if they are there.
+    A line with neither class nor kind is unanswered. Answers in the store give way to later ones only. Of two lines of
+    one labeller on one image that differ, the second is bad. images: if given, lines of other images are bad.
     Raises ValueError for a file that is not there or lacks these columns, LalibError where the store does.
     """
     path, store = check_path(path, "CSV"), check_type("store", store, LabelStore)
     known = None if images is None else set(check_type("images", images, ImageSet).hashes)
-    firsts: dict[tuple[str, str], tuple[int, Answer]] = {}  # the line and what it says, by labeller and image
+    header, lines, delimiter = _lines(path)
+    firsts = {}  # (number of the line, answer) by labeller and image
 
-    def answer(line: int, cells: Callable[[], dict[str, str]]) -> Answer | None:
-        row = cells()
-        if not row.get("kind") and not row["class"]:
+    def answer(number, line):
+        row = {"labeller": "", "time": "", "kind": ""} | _cells(line, header, delimiter)
+        if not row["kind"] and not row["class"]:
             return None
-        kind = (row.get("kind") or "class").lower()
-        who, when = row.get("labeller") or store.labeller, row.get("time") or None
-        given = check_answer(Answer(who, when, row["image"], kind, row["class"] or None), store.class_names)
+        kind, class_name = (row["kind"] or "class").lower(), row["class"] or None
+        given = Answer(row["labeller"] or store.labeller, row["time"] or None, row["image"], kind, class_name)
+        given = check_answer(given, store.class_names)
         if known is not None and given.image not in known:
             raise ValueError(f"image {given.image} is none of the {len(images)} images")
-        first, said = firsts.setdefault((given.labeller, given.image), (line, given))
+        first, said = firsts.setdefault((given.labeller, given.image), (number, given))
         if said[3:] != given[3:]:
             raise ValueError(f"line {first} has another answer of {given.labeller!r} to this image")
         return said
 
-    return store.add_read((f"line {line}", partial(answer, line, cells)) for line, cells in _lines(path))
+    numbered = ((number, line) for number, line in lines if line.strip(" " + delimiter))
+    return store.add_read((f"line {number}", partial(answer, number, line)) for number, line in numbered)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Callable[[], dict[str, str]]]]:
-    """(number, a function that gives its cells by column) of each line that is not empty, below the header.
-
-    Lines are parsed one by one, so that a quotation mark too many spoils its own line only.
-    """
+def _lines(path):
     lines = re.split(r"\r\n|\r|\n", composed(path.read_bytes().decode("utf-8-sig", "replace")))
     top = int(len(lines) > 1 and lines[0].lower().startswith("sep="))
     first = lines[top][:100_000]  # that of a file of another kind may have no end
@@ -90,18 +85,16 @@ def _lines(path: Path) -> Iterator[tuple[int, Callable[[], dict[str, str]]]]:
     header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
     counts = Counter({"labeller": 1, "time": 1, "kind": 1} | Counter(header))  # these three may be missing
     if any(counts[name] != 1 for name in ("image", "class", "labeller", "time", "kind")):
-        raise ValueError(
-            f"{path} must have the columns image and class once in its first line, got {reprlib.repr(header)}"
-        )
+        got = reprlib.repr(header)
+        raise ValueError(f"{path} must have the columns image and class once in its first line, got {got}")
+    return header, enumerate(lines[top + 1 :], start=top + 2), delimiter
 
-    def cells(line: str) -> dict[str, str]:
-        if "\ufffd" in line:
-            raise ValueError("is not UTF-8 text: save the file as 'CSV UTF-8'")
-        row = next(csv.reader([line], delimiter=delimiter, strict=True))
-        if len(row) != len(header):
-            raise ValueError(f"has {len(row)} cells, the first line has {len(header)}")
-        return dict(zip(header, map(str.strip, row), strict=True))
 
-    for number, line in enumerate(lines[top + 1 :], start=top + 2):
-        if line.strip(" " + delimiter):
-            yield number, partial(cells, line)
+def _cells(line, header, delimiter):
+    """What a line says, by column. Lines are parsed one by one: a quotation mark too many spoils its own line only."""
+    if "\ufffd" in line:
+        raise ValueError("is not UTF-8 text: save the file as 'CSV UTF-8'")
+    row = next(csv.reader([line], delimiter=delimiter, strict=True))
+    if len(row) != len(header):
+        raise ValueError(f"has {len(row)} cells, the first line has {len(header)}")
+    return dict(zip(header, map(str.strip, row), strict=True))

@@ -16,10 +16,10 @@ from xml.sax.saxutils import quoteattr
 
 import torch
 
-from lalib.data.checks import LalibError, check_type
+from lalib.data import ImageSet, LalibError
+from lalib.data.checks import check_type
 from lalib.data.door import check_index
 from lalib.data.files import written_whole
-from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, composed, listed
 from lalib.labelling.store import Imported, LabelStore, check_path
 
@@ -42,9 +42,8 @@ def write_label_studio(
     """The images at `index` (n,) as tasks of a Label Studio project (Import > JSON): image, sha256, index, file.
 
     url: what stands before the file names, where Label Studio finds the files: "https://server/photos/", or
-    "/data/local-files/?d=photos/" for its local storage. None: the images themselves, as PNG inside the file, which
-    needs no server but suits small images only.
-    Raises ValueError for `url` if the images have no file names.
+    "/data/local-files/?d=photos/" for its local storage; ValueError if the images have no file names. None: the images
+    themselves, as PNG inside the file, which needs no server but suits small images only.
     """
     index = check_index(index, len(check_type("images", images, ImageSet)))
     chosen = images.subset(index)
@@ -58,8 +57,7 @@ def write_label_studio(
     return path
 
 
-def _data_uri(image: torch.Tensor) -> str:
-    """The image (C, H, W) as a PNG inside a URL."""
+def _data_uri(image):
     from PIL import Image
 
     pixels, file = image.permute(1, 2, 0).numpy(), io.BytesIO()
@@ -81,9 +79,8 @@ def read_label_studio(
     """
     labellers = check_type("labellers", labellers, Mapping | None) or {}
     names = {composed(str(key)): name for key, name in labellers.items()}
-    path = check_path(path, "JSON")
-    tasks = _tasks(path)
-    _check_project(path, tasks, check_type("images", images, ImageSet), check_type("store", store, LabelStore))
+    path, images = check_path(path, "JSON"), check_type("images", images, ImageSet)
+    tasks = _tasks(path, images, check_type("store", store, LabelStore))
     return store.add_read(
         (name, partial(_answer, annotation, task["data"]["sha256"], names, store.class_names))
         for name, task in tasks
@@ -91,67 +88,46 @@ def read_label_studio(
     )
 
 
-def _tasks(path: Path) -> list[tuple[str, dict]]:
-    """The tasks, each with a name for messages; LalibError unless all have the form of an export."""
+def _tasks(path, images, store):
+    """The tasks, each with a name for messages; LalibError unless it is an export, on these images and classes."""
     try:
         tasks = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise LalibError(f"{path} is damaged, it is not JSON: {error}") from error
-    if not isinstance(tasks, list) or not all(map(_is_task, tasks)):
-        raise LalibError(f"{path} is no export of Label Studio with tasks and annotations: choose JSON, not JSON-MIN")
-    return [(f"task {task.get('id', f'at place {place}')}", task) for place, task in enumerate(tasks, start=1)]
-
-
-def _is_task(task) -> bool:
     try:
-        results = [result for annotation in task["annotations"] for result in annotation["result"]]
-        return all(isinstance(part, dict) for part in (task["data"], *results))
-    except (TypeError, KeyError, IndexError):
-        return False
+        annotations = [annotation for task in tasks for annotation in task["annotations"]]
+        parts = [task["data"] for task in tasks] + [part for each in annotations for part in each["result"]]
+    except (TypeError, KeyError):
+        parts = [None]
+    if not isinstance(tasks, list) or not all(isinstance(part, dict) for part in parts):
+        raise LalibError(f"{path} is no export of Label Studio with tasks and annotations: choose JSON, not JSON-MIN")
+    tasks = [(f"task {task.get('id', f'at place {place}')}", task) for place, task in enumerate(tasks, start=1)]
+    hashes = set(images.hashes)
+    if strange := [name for name, task in tasks if str(task["data"].get("sha256")) not in hashes]:
+        what = f"{len(strange)} of {len(tasks)} tasks are of none of the {len(images)} images by their data.sha256"
+        raise LalibError(f"{path} is of another project: {what}: {listed(strange)}")
+    if foreign := {choice for each in annotations for choice in _choices(each)} - {*store.class_names, UNSURE_CHOICE}:
+        said, allowed = listed(sorted(map(repr, foreign))), ", ".join(map(repr, store.class_names))
+        raise LalibError(f"{path} is of another project: it has the choices {said}; allowed are {allowed}")
+    return tasks
 
 
-def _check_project(path: Path, tasks: list[tuple[str, dict]], images: ImageSet, store: LabelStore) -> None:
-    hashes, classes = set(images.hashes), {*store.class_names, UNSURE_CHOICE}
-    found = [(name, task["data"].get("sha256")) for name, task in tasks]
-    strange = [name for name, image in found if not isinstance(image, str) or image not in hashes]
-    if strange:
-        raise LalibError(
-            f"{path} is of another project: {len(strange)} of {len(tasks)} tasks are of none of the {len(images)} "
-            f"images by their data.sha256: {listed(strange)}"
-        )
-    said = {choice for _, task in tasks for a in task["annotations"] for choice in _choices(a)}
-    if said - classes:
-        raise LalibError(
-            f"{path} is of another project: it has the choices {listed(sorted(map(repr, said - classes)))}; "
-            f"allowed are {', '.join(map(repr, store.class_names))}"
-        )
-
-
-def _choices(annotation: dict) -> list[str]:
+def _choices(annotation):
     values = (result.get("value") for result in annotation["result"] if result.get("type") == "choices")
     lists = (value.get("choices") for value in values if isinstance(value, dict))
     return [composed(str(choice)) for choices in lists if isinstance(choices, list) for choice in choices]
 
 
-def _answer(
-    annotation: dict | None, image: str, labellers: Mapping[str, str], class_names: tuple[str, ...]
-) -> Answer | None:
+def _answer(annotation, image, labellers, class_names):
     if annotation is None:
         return None
-    choices = _choices(annotation)
-    if annotation.get("was_cancelled"):
-        kind, class_name = "skip", None
-    elif len(choices) != 1:
+    choices, skipped = _choices(annotation), annotation.get("was_cancelled")
+    if not skipped and len(choices) != 1:
         raise ValueError(f"has {len(choices)} choices ({listed(choices) or 'none'}), one is needed")
-    else:
-        kind, class_name = ("unsure", None) if choices == [UNSURE_CHOICE] else ("class", choices[0])
-    time = annotation.get("updated_at") or annotation.get("created_at")
-    return check_answer(Answer(_labeller(annotation, labellers), time, image, kind, class_name), class_names)
-
-
-def _labeller(annotation: dict, labellers: Mapping[str, str]) -> str:
-    """The name of who completed the annotation; exports tell a number, or a record of the user."""
-    who = annotation.get("completed_by")
+    kind = "skip" if skipped else "unsure" if choices == [UNSURE_CHOICE] else "class"
+    class_name = choices[0] if kind == "class" else None
+    who = annotation.get("completed_by")  # a number, or a record of the user
     number, email = (who.get("id"), who.get("email")) if isinstance(who, dict) else (who, None)
-    named = labellers.get(composed(str(email))) or labellers.get(str(number))
-    return named or email or f"label-studio-{number}"
+    labeller = labellers.get(composed(str(email))) or labellers.get(str(number)) or email or f"label-studio-{number}"
+    time = annotation.get("updated_at") or annotation.get("created_at")
+    return check_answer(Answer(labeller, time, image, kind, class_name), class_names)

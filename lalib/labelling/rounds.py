@@ -1,7 +1,7 @@
 """LabellingLoop: active learning with a person, step by step: select, label, train, look, repeat.
 
-Nothing is kept but the file of answers. Whatever is asked of the loop follows from the images, their codes and that
-file, so that a notebook that crashed, was closed, or is run again from its first cell goes on where the labels end.
+All follows from the images, their codes and the file of answers: a notebook that crashed or is run again goes on where
+the labels end.
 """
 
 from dataclasses import dataclass, replace
@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lalib.data.checks import LalibError, check_int, check_type
-from lalib.data.imageset import ImageSet
-from lalib.data.seeds import child_seed, generator
+from lalib.data import ImageSet, LalibError, child_seed, generator
+from lalib.data.checks import check_int, check_type
+from lalib.experiments import Task, TaskData, train
 from lalib.experiments.statistics import share_interval
-from lalib.experiments.task_models import TaskModel, train
-from lalib.experiments.tasks import Task, TaskData
 from lalib.labelling.answers import numbered
 from lalib.labelling.store import LabelStore, first_places
-from lalib.models.classifiers import Classifier, predict_proba
+from lalib.models import Classifier, predict_proba
 from lalib.models.networks import UNKNOWN
-from lalib.strategies.registry import AnyStrategy, as_strategy, run_strategy
-from lalib.strategies.view import PoolView
+from lalib.strategies import PoolView, run_strategy
+from lalib.strategies.registry import AnyStrategy, as_strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +27,7 @@ class Snapshot:
 
     probs (N, C): its class probabilities of all images, columns as in store.class_names. accuracy: the share that it
     gets right of the `tested` held-out images that have a class; low, high: Wilson's 95 % interval of that share.
-    doubtful (U,): the images of the pool without an answer, that with the smallest margin between its two most probable
-    classes first.
+    doubtful (U,): the pool's images without an answer, the smallest margin between the two most probable classes first.
     """
 
     answers: int
@@ -60,8 +57,8 @@ class LabellingLoop:
     held_out: so many images are set aside at random to measure accuracy; the person labels them, too. The seed and the
     pixels decide which: renaming or sorting files changes nothing, and copies of an image are never on both sides.
     `held_out` (H,) are these images, `pool` (P,) the others, copies once. Classes are those of the store.
-    task: what is trained, default Task(); each training starts from the weights of `seed`, so that it depends on the
-    answers alone. Images answered with "not sure" are not learnt from and not asked again; skipped ones may be.
+    task: what is trained, default Task(), each time from the weights of `seed`. Images answered with "not sure" are not
+    learnt from and not asked again; skipped ones may be.
     """
 
     def __init__(
@@ -92,8 +89,8 @@ class LabellingLoop:
         return self._answered(self.pool)
 
     def ask(self, strategy: AnyStrategy, answers: int, **options) -> Tensor:
-        """Indices (n,) of the images to label next. With them `answers` images of the pool will have an answer ("not
-        sure" is one); none if so many have one already. options: those of the strategy.
+        """Indices (n,) of the images to label next: with them `answers` images of the pool will have an answer ("not
+        sure" is one); empty if so many have one already. options: those of the strategy.
 
         Raises ValueError for more answers than the pool has images, and for a strategy or option that is none;
         LalibError for a strategy that needs labels as long as there are none.
@@ -106,12 +103,10 @@ class LabellingLoop:
         strategy, options = as_strategy(strategy, options)
         data.task.check_serves(strategy)
         if strategy.label_free is False and not len(labels):
-            raise LalibError(
-                f"{strategy.name!r} needs labels, and the pool has none yet: begin with a strategy that needs none, "
-                "such as 'typiclust'"
-            )
+            hint = "begin with a strategy that needs none, such as 'typiclust'"
+            raise LalibError(f"{strategy.name!r} needs labels, and the pool has none yet: {hint}")
         if len(labels) and not (strategy.label_free and data.task.encoder is None):
-            model = self._task_model(data, labeled, labels)
+            model = train(data, labeled, labels, seed=self.seed, device=self.device)
             view = PoolView(model.codes, labeled, labels, model.sources(strategy.own), len(free), strategy.own)
         else:
             view = PoolView(data.codes, labeled, labels if len(labels) else None)
@@ -124,47 +119,37 @@ class LabellingLoop:
         Raises LalibError if there are fewer answers or none of them is a class, and while held-out images lack an
         answer: accuracy on those that happen to have one could be anything.
         """
-        tested, truth = self._tested()
+        tested, truth = self._answered(self.held_out)
+        if left := len(self.held_out) - len(tested):
+            raise LalibError(f"label the held-out images first: {left} of {len(self.held_out)} have no answer")
+        known = truth != UNKNOWN
+        if not known.any():
+            raise LalibError(f"accuracy needs held-out images with a class, all {len(known)} were answered 'not sure'")
+        tested, truth = tested[known], truth[known]
         index, labels = self.answered
-        answered = torch.isin(self.pool, index)
+        left = self.pool[~torch.isin(self.pool, index)]
         if answers is not None and check_int("answers", answers, low=1) > len(index):
             raise LalibError(f"{answers} images of the pool are to be learnt from, {len(index)} have an answer yet")
-        index, labels = index[:answers], labels[:answers]
-        _, data, labeled, known = self._usable(index, labels)
-        if not len(known):
+        index = index[:answers]
+        _, data, labeled, labels = self._usable(index, labels[:answers])
+        if not len(labels):
             raise LalibError(f"there is nothing to learn from: none of the pool's {len(index)} answers is a class")
-        classifier = self._task_model(data, labeled, known).classifier
+        classifier = train(data, labeled, labels, seed=self.seed, device=self.device).classifier
         probs = predict_proba(classifier, self.data.inputs)
         share = share_interval(int((probs[tested].argmax(1) == truth).sum()), len(truth))
-        left = self.pool[~answered]
         best = probs[left].topk(2, dim=1).values
         doubtful = left[(best[:, 0] - best[:, 1]).argsort(stable=True)]
-        return Snapshot(len(index), len(known), classifier, probs, len(truth), *share, doubtful)
+        return Snapshot(len(index), len(labels), classifier, probs, len(truth), *share, doubtful)
 
-    def _answered(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """Those images of a part that have an answer (A,), the oldest first, and their classes, UNKNOWN: not sure."""
+    def _answered(self, part):
         place = {self._hashes[index]: index for index in part.tolist()}
         given = [(place[i], a) for i, a in self.store.answers().items() if i in place and a.kind != "skip"]
         labels = numbered((answer.class_name for _, answer in given), self.store.class_names)
         return torch.tensor([index for index, _ in given], dtype=torch.int64), labels
 
-    def _tested(self) -> tuple[Tensor, Tensor]:
-        """The held-out images that have a class, and it."""
-        index, labels = self._answered(self.held_out)
-        left = len(self.held_out) - len(index)
-        if left:
-            raise LalibError(f"label the held-out images first: {left} of {len(self.held_out)} have no answer")
-        known = labels != UNKNOWN
-        if not known.any():
-            raise LalibError(f"accuracy needs held-out images with a class, all {len(index)} were answered 'not sure'")
-        return index[known], labels[known]
-
-    def _usable(self, index: Tensor, labels: Tensor) -> tuple[Tensor, TaskData, Tensor, Tensor]:
+    def _usable(self, index, labels):
         """The pool without those not sure (F,), as data; where in it the images with a class are, and their classes."""
         known = labels != UNKNOWN
         free = self.pool[~torch.isin(self.pool, index[~known])]
         data = TaskData(self.data.codes[free], self.data.images.subset(free), self.data.task)
         return free, data, torch.searchsorted(free, index[known]), labels[known]
-
-    def _task_model(self, data: TaskData, index: Tensor, labels: Tensor) -> TaskModel:
-        return train(data, index, labels, seed=self.seed, device=self.device)

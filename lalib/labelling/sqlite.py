@@ -17,12 +17,13 @@ from lalib.labelling.answers import check_store_classes
 APPLICATION = 0x6C616C62  # "lalb" in the file's header: this is a file of labels
 VERSION = 1
 WAIT = 10.0  # seconds that a transaction waits for those of other processes
-
 SETTINGS = ("PRAGMA synchronous = EXTRA", "PRAGMA foreign_keys = ON")  # of each connection
 
 # Rows are only ever added. An undo names the event that it takes back. What counts is the last standing answer of each
 # labeller on each image, by its time: answers that are read from elsewhere find their place among those that are here.
-SCHEMA = """
+SCHEMA = f"""
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
 CREATE TABLE classes (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
@@ -80,46 +81,30 @@ def transaction(path: Path, *, write: bool = False, create: bool = False) -> Ite
 def check_file(path: Path, class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Make the file if there is none, check it if there is; its class names.
 
-    Raises TypeError and ValueError for names that make no classes, LalibError for a file that is damaged, not one of
-    labels, or has other class names.
+    Raises TypeError and ValueError for names that make no classes, LalibError for a file that LabelStore refuses.
     """
     class_names = None if class_names is None else check_store_classes(class_names)
     new = not path.exists() or (path.is_file() and path.stat().st_size == 0)  # SQLite fills a file when it commits
     if new and class_names is None:
         raise LalibError(f"{path} is not there, or empty: a new file of labels needs class_names")
-    sources = "pragma_application_id, pragma_user_version, (SELECT count(*) FROM sqlite_master)"
+    header = "pragma_application_id, pragma_user_version, (SELECT count(*) FROM sqlite_master)"
     with transaction(path, create=new) as connection:
-        application, version, tables = connection.execute(f"SELECT * FROM {sources}").fetchone()
+        application, version, tables = connection.execute(f"SELECT * FROM {header}").fetchone()
         if new and application == tables == 0:  # another kernel may have been faster
-            _create(connection, class_names)
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.executemany("INSERT INTO classes VALUES (?, ?)", enumerate(class_names))
         elif application != APPLICATION:
             raise LalibError(f"{path} is not a file of labels, but an SQLite file of another program")
         elif version != VERSION:
             raise LalibError(f"{path} has version {version} of its format; this lalib reads version {VERSION}")
-        _check_contents(connection, path)
+        said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if said != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone():
+            raise LalibError(f"{path} {DAMAGED} ({said if said != 'ok' else 'an answer is of no class'})")
         found = tuple(name for (name,) in connection.execute("SELECT name FROM classes ORDER BY number"))
     if class_names not in (None, found):
         order = " in another order" if sorted(class_names) == sorted(found) else ""
-        raise LalibError(
-            f"{path} has the classes {_listed(found)}{order}, got {_listed(class_names)}. Labels of other classes need "
-            "a file of their own; write_csv and read_csv carry over what both have"
-        )
+        here, got = (", ".join(map(repr, names)) for names in (found, class_names))
+        hint = "Labels of other classes need a file of their own; write_csv and read_csv carry over what both have"
+        raise LalibError(f"{path} has the classes {here}{order}, got {got}. {hint}")
     return found
-
-
-def _create(connection, class_names):
-    for statement in SCHEMA.split(";"):
-        connection.execute(statement)
-    connection.executemany("INSERT INTO classes VALUES (?, ?)", enumerate(class_names))
-    connection.execute(f"PRAGMA application_id = {APPLICATION}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _check_contents(connection, path):
-    said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if said != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone():
-        raise LalibError(f"{path} {DAMAGED} ({said if said != 'ok' else 'an answer is of no class'})")
-
-
-def _listed(names):
-    return ", ".join(map(repr, names))

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from lalib.data.checks import LalibError, check_choice, check_int, check_type
+from lalib.data import ImageSet, LalibError
+from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.door import check_index, check_name
-from lalib.data.imageset import ImageSet
 from lalib.labelling.answers import KINDS, SHOWN, Answer, check_answer, composed, listed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+INSERT = "INSERT INTO events (labeller, time, image, kind, class, undone) VALUES (?, ?, ?, ?, ?, ?)"
+STANDS = "SELECT kind, class, time FROM answers WHERE labeller = ? AND image = ?"
+HERE = "SELECT 1 FROM events WHERE labeller = ? AND time = ? AND image = ? AND kind = ? AND class IS ?"
 
 
 class Progress(NamedTuple):
@@ -32,17 +36,13 @@ class Progress(NamedTuple):
     left: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.labelled} of {sum(self)} labelled, {self.unsure} not sure, {self.skipped} skipped, {self.left} left"
-        )
+        return "{} of {total} labelled, {} not sure, {} skipped, {} left".format(*self, total=sum(self))
 
 
 @dataclass(frozen=True, repr=False)
 class Imported:
-    """How many answers of a file were added and known here already, and how many images have none in it; bad: why not.
-
-    older: how many of those added do not count, because the labeller has answered here since.
-    """
+    """How many answers of a file were added and known here already, and how many images have none in it; bad: why not;
+    older: how many of those added do not count, because the labeller has answered here since."""
 
     added: int
     known: int
@@ -65,9 +65,8 @@ class LabelStore:
 
     class_names: in the order of the class numbers; those of the file if None. labeller: who answers through this
     object. The file may hold several labellers and may be open in several kernels; there is nothing to close.
-    Images are told apart by their pixels (ImageSet.hashes), so that renaming files or sorting them anew loses nothing,
-    and copies of an image have one label. Load them the same way every time: another size has other pixels.
-    What is added is never deleted: undo and a second answer keep the first one in `history`.
+    Images are told apart by their pixels (ImageSet.hashes): renaming or sorting files loses nothing, copies of an image
+    have one label; but another size has other pixels. `history` keeps what was undone or replaced.
     Network drives without working file locks are no place for a file that two kernels use.
     Raises TypeError and ValueError for wrong names; LalibError, here and in every method, for a file that is damaged,
     foreign, of other classes, write-protected, locked for long, or on a full disk: what is then said was not saved.
@@ -110,7 +109,8 @@ class LabelStore:
         answer = check_answer(Answer(self.labeller, None, image, kind, class_name), self.class_names)
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
-            _insert(connection, answer._replace(time=max(answer.time, last or "")))  # a clock that was set back
+            answer = answer._replace(time=max(answer.time, last or ""))  # a clock may have been set back
+            connection.execute(INSERT, (*answer, None))
 
     def undo(self) -> Answer:
         """Take back this labeller's last answer that stands, and return it; LalibError if there is none.
@@ -118,16 +118,12 @@ class LabelStore:
         An earlier answer to that image counts again. Repeat it to go further back, also into earlier sessions.
         """
         with transaction(self.path, write=True) as connection:
-            last = connection.execute(
-                "SELECT id, labeller, time, image, kind, class FROM standing WHERE labeller = ?"
-                " ORDER BY time DESC, id DESC LIMIT 1",
-                (self.labeller,),
-            ).fetchone()
+            query = "SELECT * FROM standing WHERE labeller = ? ORDER BY time DESC, id DESC LIMIT 1"
+            last = connection.execute(query, (self.labeller,)).fetchone()
             if last is None:
                 raise LalibError(f"{self.labeller!r} has no answer in {self.path} to undo")
-            answer = Answer(*last[1:])
-            event = (self.labeller, max(now(), answer.time), answer.image, "undo", last[0])
-            connection.execute("INSERT INTO events (labeller, time, image, kind, undone) VALUES (?, ?, ?, ?, ?)", event)
+            undone, answer = last[0], Answer(*last[1:])
+            connection.execute(INSERT, (self.labeller, max(now(), answer.time), answer.image, "undo", None, undone))
         return answer
 
     def add(self, answers: Iterable[Answer]) -> Imported:
@@ -141,27 +137,18 @@ class LabelStore:
         added = older = 0
         with transaction(self.path, write=True) as connection:
             for answer in sorted(answers, key=lambda answer: answer.time):
-                stands = connection.execute(
-                    "SELECT kind, class, time FROM standing WHERE labeller = ? AND image = ?"
-                    " ORDER BY time DESC, id DESC LIMIT 1",
-                    (answer.labeller, answer.image),
-                ).fetchone()
-                was_here = connection.execute(
-                    "SELECT 1 FROM events WHERE labeller = ? AND time = ? AND image = ? AND kind = ? AND class IS ?",
-                    answer,
-                ).fetchone()
-                if was_here or (stands and stands[:2] == answer[3:]):
-                    continue
-                _insert(connection, answer)
-                added += 1
-                older += stands is not None and stands[2] > answer.time
+                stands = connection.execute(STANDS, (answer.labeller, answer.image)).fetchone()
+                here = connection.execute(HERE, answer).fetchone() or (stands and stands[:2] == answer[3:])
+                if not here:
+                    connection.execute(INSERT, (*answer, None))
+                    added += 1
+                    older += stands is not None and stands[2] > answer.time
         return Imported(added, len(answers) - added, older)
 
     def add_read(self, said: Iterable[tuple[str, Callable[[], Answer | None]]]) -> Imported:
         """Add what the lines of a file say. said: the name of each line, and a function that gives its answer.
 
-        None is unanswered; a line whose function raises TypeError, ValueError or csv.Error is bad. An answer that
-        comes twice is one.
+        None is unanswered; what raises TypeError, ValueError or csv.Error is bad. An answer that comes twice is one.
         """
         answers, bad = [], []
         for name, read in said:
@@ -169,19 +156,16 @@ class LabelStore:
                 answers.append(read())
             except (TypeError, ValueError, csv.Error) as error:
                 bad.append(f"{name}: {error}")
-        done = self.add(dict.fromkeys(answer for answer in answers if answer is not None))
+        done = self.add(dict.fromkeys(filter(None, answers)))
         return replace(done, unanswered=answers.count(None), bad=tuple(bad))
 
     # Reading
 
     def answers(self, labeller: str | None = None) -> dict[str, Answer]:
-        """What counts: the last standing answer to each image, by hash in the order of answering.
-
-        labeller: whose; by default this store's own.
-        """
-        query = "SELECT labeller, time, image, kind, class FROM answers WHERE labeller = ? ORDER BY time, id"
-        rows = self._rows(query, self.check_labeller(labeller))
-        return {answer.image: answer for answer in map(Answer._make, rows)}
+        """What counts: the labeller's (default: this store's) last standing answer to each image, by hash in the order
+        of answering."""
+        rows = self._rows("SELECT * FROM answers WHERE labeller = ? ORDER BY time, id", self.check_labeller(labeller))
+        return {answer.image: answer for answer in (Answer(*row) for _, *row in rows)}
 
     def classes(self, labeller: str | None = None) -> dict[str, str]:
         """{image's hash: class name} of the images to which the labeller gave a class."""
@@ -191,17 +175,13 @@ class LabelStore:
         """(N,) int64 class numbers of all images, -1 where the labeller gave no class: what la.M2 and others take.
 
         Classes are matched by name: the numbers are those of images.class_names; without class names those of the
-        store. Warns if there are answers, but to none of these images: they may have been loaded in another size.
+        store. Warns if all answers are to other images: they may have been loaded in another size.
         Raises ValueError for a class that the images' class names lack; `labelled` keeps the store's classes.
         """
-        check_type("images", images, ImageSet)
-        answers = self.answers(labeller)
+        images, answers = check_type("images", images, ImageSet), self.answers(labeller)
         if answers and answers.keys().isdisjoint(images.hashes):
-            warnings.warn(
-                f"{self.path} holds answers to {len(answers)} images, but to none of these {len(images)} of shape "
-                f"{images.image_shape}: were they loaded with another size?",
-                stacklevel=2,
-            )
+            here = f"none of these {len(images)} of shape {images.image_shape}: were they loaded with another size?"
+            warnings.warn(f"{self.path} holds answers to {len(answers)} images, but to {here}", stacklevel=2)
         given = (answers[image].class_name if image in answers else None for image in images.hashes)
         return numbered(given, images.class_names or self.class_names)
 
@@ -217,16 +197,14 @@ class LabelStore:
     def oracle(self, images: ImageSet, labeller: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
         """The person behind a pool: Pool(store.oracle(images), size=len(images)) buys labels that were put here.
 
-        It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError for images that have
-        no class yet, naming them.
+        It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError for images without.
         """
         size = len(check_type("images", images, ImageSet))
 
         def ask(index: torch.Tensor) -> torch.Tensor:
             index = check_index(index, size)
             labels = self.labels(images, labeller)[index]
-            missing = index[labels == UNKNOWN].tolist()
-            if missing:
+            if missing := index[labels == UNKNOWN].tolist():
                 raise LalibError(f"{len(missing)} of {len(index)} images have no label yet: {listed(missing)}")
             return labels
 
@@ -251,12 +229,10 @@ class LabelStore:
         class, undone (whether it was taken back later)."""
         import pandas as pd
 
-        columns, undone = (
-            ["labeller", "time", "image", "kind", "class"],
-            "SELECT undone FROM events WHERE kind = 'undo'",
-        )
-        rows = self._rows(f"SELECT {', '.join(columns)}, id IN ({undone}) FROM events ORDER BY time, id")
-        return pd.DataFrame(rows, columns=[*columns, "undone"]).astype({"undone": bool})
+        undone = "id IN (SELECT undone FROM events WHERE kind = 'undo')"
+        rows = self._rows(f"SELECT labeller, time, image, kind, class, {undone} FROM events ORDER BY time, id")
+        table = pd.DataFrame(rows, columns=["labeller", "time", "image", "kind", "class", "undone"])
+        return table.astype({"undone": bool})
 
     def _rows(self, query, *values):
         with transaction(self.path) as connection:
@@ -280,7 +256,3 @@ def check_path(path: str | Path, what: str) -> Path:
     if not path.is_file():
         raise ValueError(f"path must be a {what} file, got {str(path)!r}, which is not there")
     return path
-
-
-def _insert(connection, answer):
-    connection.execute("INSERT INTO events (labeller, time, image, kind, class) VALUES (?, ?, ?, ?, ?)", answer)

@@ -128,7 +128,8 @@ def test_undo_leaves_other_labellers_alone(store):
 
 def test_a_clock_set_back_does_not_hide_the_new_answer(store, monkeypatch):
     store.put(HASHES[0], "cat")
-    monkeypatch.setattr("lalib.labelling.store.now", lambda: "2001-01-01T00:00:00.000000+00:00")
+    for module in ("answers", "store"):
+        monkeypatch.setattr(f"lalib.labelling.{module}.now", lambda: "2001-01-01T00:00:00.000000+00:00")
     store.put(HASHES[0], "dog")
     assert store.labels(IMAGES)[0] == 1
     assert store.undo().class_name == "dog"
