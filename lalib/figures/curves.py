@@ -1,5 +1,6 @@
 """Counts, curves and comparisons: class histogram, history, differences to a baseline, confusion, relation."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,7 +17,6 @@ from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, apply_layout, co
 from lalib.training.fitting import History
 
 BLUE, ORANGE = COLOURS[:2]
-NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
 UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
 UNITS |= {"told_apart": "balanced accuracy"}
 # Words (of the baseline), colour and shape of a difference whose interval lies above, around, below zero.
@@ -42,9 +42,16 @@ def class_histogram(images, index: torch.Tensor, *, title: str | None = None) ->
         raise ValueError("index must hold at least one image, got none")
     picked, pool = (_class_counts(some, len(names)) for some in (labels[index], labels))
     expected = pool / len(labels) * len(index)
-    fig = go.Figure(_bars(picked, expected, names))
+    place = list(range(len(names)))
+    every = {"x": np.array(place), "customdata": list(names)}
+    hollow = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
+    bars = go.Bar(every, y=picked, marker={"color": [colour(c) for c in place]}, showlegend=False)
+    open_bars = go.Bar(every, y=expected, marker=hollow, name="the pool's proportions")
+    bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
+    open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
+    fig = go.Figure([bars, open_bars])
     ticks = [f"{name}<br><b>{n:.0f}</b>" for name, n in zip(names, picked, strict=True)]
-    fig.update_xaxes(title_text="class and images picked", tickvals=list(range(len(names))), ticktext=ticks)
+    fig.update_xaxes(title_text="class and images picked", tickvals=place, ticktext=ticks)
     fig.update_yaxes(title_text="images picked", rangemode="tozero")
     title = title or f"Classes of the {len(index)} picked images"
     subtitle = f"{classes_in_words(labels[index], len(names))} (1: even, 0: a single class)"
@@ -67,18 +74,6 @@ def _class_counts(labels, n_classes):
     return counts.numpy().astype(float)
 
 
-def _bars(picked, expected, names):
-    """Filled bars for what was picked, open ones with a dark outline for the pool's proportions."""
-    place = np.arange(len(names))
-    fill = {"color": [colour(c) for c in place]}
-    outline = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
-    bars = go.Bar(x=place, y=picked, marker=fill, customdata=list(names), showlegend=False)
-    open_bars = go.Bar(x=place, y=expected, marker=outline, customdata=list(names), name="the pool's proportions")
-    bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
-    open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
-    return [bars, open_bars]
-
-
 def history(history: History | pd.DataFrame, *, unit: str = "nats per image", title: str | None = None) -> go.Figure:
     """Loss and its terms over the epochs, training solid and validation dashed, one panel each.
 
@@ -87,11 +82,20 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
     Raises ValueError for a history without epochs.
     """
     frame = history.frame() if isinstance(history, History) else history
-    terms = _terms(check_frame(frame, ["epoch", "loss"], rows="at least one epoch", name="history"))
+    check_frame(frame, ["epoch", "loss"], rows="at least one epoch", name="history")
+    others = [c for c in frame if c not in ("epoch", "loss", "images", "seconds") and not c.startswith("val_")]
+    terms = ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]  # none that repeats the loss
     fig = make_subplots(rows=1, cols=len(terms), subplot_titles=terms, horizontal_spacing=0.24 / len(terms))
     for place, term in enumerate(terms, 1):
-        for trace in _curves(frame, term):
-            fig.add_trace(trace.update(showlegend=place == 1), row=1, col=place)
+        for column, name, shade, shape, dash in (
+            (term, "training", BLUE, "circle", "solid"),
+            (f"val_{term}", "validation", ORANGE, "diamond", "dash"),
+        ):
+            if column in frame:
+                look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
+                look |= {"name": name, "legendgroup": name, "showlegend": place == 1}
+                trace = go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look)
+                fig.add_trace(trace, row=1, col=place)
         whole = {"dtick": 1} if len(frame) <= 10 else {}  # no tick at half an epoch
         fig.update_xaxes(title_text="epoch", rangemode="tozero", **whole, row=1, col=place)
         fig.update_yaxes(title_text=UNITS.get(term, unit), row=1, col=place)
@@ -101,21 +105,6 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
         fig.add_vline(x=best, line={"dash": "dot", "color": GREY, "width": 1.5})
     size = {"width": max(520, 110 + 330 * len(terms)), "height": 400}
     return apply_layout(fig, title or "Training", subtitle, **size, legend=HEAD | {"y": 1.12}, margin_t=104)
-
-
-def _terms(frame):
-    """The loss first, then its terms, without one that repeats it."""
-    others = [c for c in frame if c not in NO_TERM and not c.startswith("val_")]
-    return ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]
-
-
-def _curves(frame, term):
-    looks = [(term, "training", BLUE, "circle", "solid"), (f"val_{term}", "validation", ORANGE, "diamond", "dash")]
-    for column, name, shade, shape, dash in looks:
-        if column in frame:
-            look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
-            names = {"name": name, "legendgroup": name}
-            yield go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look, **names)
 
 
 def comparison(
@@ -139,32 +128,7 @@ def comparison(
     facets = [facets] if isinstance(facets, str) else list(check_type("facets", facets, Iterable))
     for facet in facets:
         check_type("facets", facet, str)
-    frame = _check_comparison(frame, facets, check_number("scale", scale))
-    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
-    fig = make_subplots(
-        rows=len(down),
-        cols=len(across),
-        shared_xaxes="all",
-        shared_yaxes=True,
-        column_titles=[f"{facets[0]}: {a}" for a in across] if facets else None,
-        row_titles=[f"{facets[1]}: {d}" for d in down] if len(facets) > 1 else None,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.12 / len(down),
-    )
-    order = frame.groupby("strategy")["difference"].mean().sort_values().index.tolist()
-    seen: set[int] = set()
-    for r, d in enumerate(down, 1):
-        for c, a in enumerate(across, 1):
-            _panel(fig, _part(frame, facets, (a, d)), baseline, order, seen, row=r, col=c)
-    label = label or f"accuracy minus {baseline}'s (percentage points)"
-    fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
-    size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
-    title, top = title or f"Strategies against {baseline}", 104 if facets else 84
-    return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_t=top, margin_b=96)
-
-
-def _check_comparison(frame, facets, scale):
-    numbers = ["difference", "low", "high"]
+    scale, numbers = check_number("scale", scale), ["difference", "low", "high"]
     needed = ["strategy", *numbers, *facets]
     check_frame(frame, needed, numbers)
     if len(facets) > 2:
@@ -172,29 +136,35 @@ def _check_comparison(frame, facets, scale):
     if frame.duplicated(["strategy", *facets]).any():
         rest = [c for c in frame if c not in needed]
         raise ValueError(f"a strategy comes more than once in a panel: name what tells its rows apart in facets={rest}")
-    frame = frame[needed].copy()
-    frame[numbers] *= scale
-    return frame
+    frame = frame.assign(**scale * frame[numbers])
+    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
+    layout = {"shared_xaxes": "all", "shared_yaxes": True, "horizontal_spacing": 0.03}
+    layout["column_titles"] = [f"{facets[0]}: {a}" for a in across] if facets else None
+    layout["row_titles"] = [f"{facets[1]}: {d}" for d in down] if len(facets) > 1 else None
+    fig = make_subplots(len(down), len(across), vertical_spacing=0.12 / len(down), **layout)
+    order = frame.groupby("strategy")["difference"].mean().sort_values().index.tolist()
+    for (r, d), (c, a) in itertools.product(enumerate(down, 1), enumerate(across, 1)):
+        inside = [frame[facet] == value for facet, value in zip(facets, (a, d), strict=False)]
+        _panel(fig, frame[np.all(inside, axis=0)] if facets else frame, baseline, row=r, col=c)
+    fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4])
+    fig.update_xaxes(zeroline=False)
+    label = label or f"accuracy minus {baseline}'s (percentage points)"
+    fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
+    size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
+    title, top = title or f"Strategies against {baseline}", 104 if facets else 84
+    return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_t=top, margin_b=96)
 
 
-def _part(frame, facets, values):
-    for facet, value in zip(facets, values, strict=False):
-        frame = frame[frame[facet] == value]
-    return frame
-
-
-def _panel(fig, frame, baseline, order, seen, **cell):
-    for sign, (name, shade, shape) in VERDICTS.items():
+def _panel(fig, frame, baseline, **cell):
+    for sign, (words, shade, shape) in VERDICTS.items():
         rows = frame[verdicts(frame, 0) == sign]
         if len(rows):
-            legend = {"name": name.format(baseline), "legendgroup": name, "showlegend": sign not in seen}
-            hover = {"hovertemplate": "%{y}: %{x:.2f}<extra></extra>"}
+            first = all(trace.legendgroup != words for trace in fig.data)
+            look = {"name": words.format(baseline), "legendgroup": words, "showlegend": first}
+            look["hovertemplate"] = "%{y}: %{x:.2f}<extra></extra>"
             marker = {"color": shade, "symbol": shape}
-            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], marker, **legend, **hover), **cell)
-            seen.add(sign)
+            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], marker, **look), **cell)
     fig.add_vline(x=0, line={"color": INK, "width": 1.2}, **cell)
-    fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], **cell)
-    fig.update_xaxes(zeroline=False, **cell)
 
 
 def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequence[str] | None = None) -> go.Figure:
