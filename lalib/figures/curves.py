@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from lalib.codes.measures import class_balance
 from lalib.data.checks import check_number, check_type
 from lalib.data.door import as_tensor, check_class_names, check_index, check_labels
-from lalib.figures.marks import check_frame, check_numbers, class_labels, dots, labels_of, points, verdicts
+from lalib.figures.marks import check_frame, check_numbers, dots, labels_of, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, apply_layout, colour, symbol
 from lalib.training.fitting import History
 
@@ -77,21 +77,18 @@ def _class_counts(labels, n_classes):
 def history(history: History | pd.DataFrame, *, unit: str = "nats per image", title: str | None = None) -> go.Figure:
     """Loss and its terms over the epochs, training solid and validation dashed, one panel each.
 
-    history: what `la.fit` returns, or its frame(). unit: of loss, reconstruction and kl, which depends on the model's
-    reconstruction loss; the default is that of "bce".
-    Raises ValueError for a history without epochs.
+    history: what `la.fit` returns, or its frame(); ValueError for one without epochs. unit: of loss, reconstruction
+    and kl; the default is that of the reconstruction loss "bce".
     """
     frame = history.frame() if isinstance(history, History) else history
     check_frame(frame, ["epoch", "loss"], rows="at least one epoch", name="history")
     others = [c for c in frame if c not in ("epoch", "loss", "images", "seconds") and not c.startswith("val_")]
     terms = ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]  # none that repeats the loss
     fig = make_subplots(rows=1, cols=len(terms), subplot_titles=terms, horizontal_spacing=0.24 / len(terms))
+    looks = {"": ("training", BLUE, "circle", "solid"), "val_": ("validation", ORANGE, "diamond", "dash")}
     for place, term in enumerate(terms, 1):
-        for column, name, shade, shape, dash in (
-            (term, "training", BLUE, "circle", "solid"),
-            (f"val_{term}", "validation", ORANGE, "diamond", "dash"),
-        ):
-            if column in frame:
+        for prefix, (name, shade, shape, dash) in looks.items():
+            if (column := prefix + term) in frame:
                 look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
                 look |= {"name": name, "legendgroup": name, "showlegend": place == 1}
                 trace = go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look)
@@ -177,21 +174,22 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
     n = max(int(labels.max()), int(predicted.max())) + 1
     for name, numbers in (("labels", labels), ("predicted", predicted)):
         check_labels(numbers, n_classes=n, name=name)
-    names = class_labels(class_names, n)
-    counts = torch.bincount(labels * len(names) + predicted, minlength=len(names) ** 2).view(len(names), -1)
-    return confusion_matrix(counts, names)
+    if class_names is not None:
+        class_names = check_class_names(class_names)
+        n = max(n, len(class_names))
+    return confusion_matrix(torch.bincount(labels * n + predicted, minlength=n**2).view(n, n), class_names)
 
 
 def confusion_matrix(counts: torch.Tensor | pd.DataFrame, class_names: Sequence[str] | None = None) -> go.Figure:
     """The same from counts (C, C), rows true classes, such as those of results.confusion, whose names it takes."""
     if isinstance(counts, pd.DataFrame) and class_names is None:
-        class_names = [str(name) for name in counts.columns]
+        class_names = map(str, counts.columns)
     counts = as_tensor(counts, "counts").cpu()
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
         raise ValueError(f"counts must have shape (C, C) and not all be 0, got {tuple(counts.shape)}")
     if not ((counts >= 0) & torch.isfinite(counts)).all():
         raise ValueError("counts must be numbers of images, got negative ones, NaN or infinity")
-    names = check_class_names(class_labels(class_names, len(counts)), len(counts))
+    names = check_class_names(map(str, range(len(counts))) if class_names is None else class_names, len(counts))
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     heat = go.Heatmap(z=share.numpy(), x=names, y=names, colorscale="Blues", zmin=0, zmax=100, texttemplate="%{z:.0f}")
     heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")

@@ -18,10 +18,6 @@ from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, SYMBOLS, apply_l
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
 DASHES = ("solid", "longdash", "dot", "dashdot", "dash")
-BASELINE = {
-    "line": {"color": INK, "dash": "dash", "width": 2.5},
-    "marker": {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}},
-}
 VALUES = {
     "accuracy": ("test accuracy (%)", 100),
     "auc": ("test AUC, mean over labels", 1),
@@ -30,8 +26,7 @@ VALUES = {
 }
 # Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
 SAVINGS = {1: ("fewer labels than {}", COLOURS[0]), 0: ("interval holds 1", GREY), -1: ("more labels", COLOURS[3])}
-SHAPES = {"": "circle", "at least": "triangle-right-open", "at most": "triangle-left-open"}
-SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
+BOUNDS = {"": ("", "circle"), "at least": ("≥ ", "triangle-right-open"), "at most": ("≤ ", "triangle-left-open")}
 # What an image is to a strategy: unlabelled, labelled, picked.
 ROLES = {
     "unlabelled": {"color": "#B8B8B8", "symbol": "circle", "size": 4, "opacity": 0.6},
@@ -94,9 +89,9 @@ def update_learning_curves(
     with fig.batch_update():
         for strategy, place in places.items():
             curve = {column: values[arrays["strategy"] == strategy] for column, values in arrays.items()}
-            shapes = _band(curve, scale), _line(curve, scale) | {"legendrank": place}
-            for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), shapes, strict=True):
+            for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), _shapes(curve, scale), strict=True):
                 trace.update(shape, overwrite=True)
+            trace.legendrank = place  # of the line
         fig.layout.height = max(520, 160 + 21 * len(order))  # the legend whole
         low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
         seeds = f"{high if low == high else f'{low} to {high}'} seeds"
@@ -113,33 +108,31 @@ def _places(frame):
     return (1000 + last.rank(ascending=False, method="first")).to_dict()
 
 
-def _line(curve, scale):
+def _shapes(curve, scale):
+    """Outline of the interval (its top from left to right, then its foot back), and the line, with words on hover."""
+    mean, low, high = (scale * curve[c] for c in ("mean", "low", "high"))
+    sure = np.isfinite(low)
+    x = curve["labels"][sure]
     seeds = [f"{n} seeds" if n > 1 else "one seed" for n in curve["seeds"]]
-    low, high = (scale * curve[c] for c in ("low", "high"))
     ends = [f" ({a:.4g} to {b:.4g})" if n > 1 else "" for a, b, n in zip(low, high, curve["seeds"], strict=True)]
-    return {"x": curve["labels"], "y": scale * curve["mean"], "customdata": np.c_[ends, seeds]}
-
-
-def _band(curve, scale):
-    """The outline of the interval: its top from left to right, then its foot back."""
-    sure = np.isfinite(curve["low"])
-    x, low, high = (curve[c][sure] for c in ("labels", "low", "high"))
-    return {"x": np.r_[x, x[::-1]], "y": scale * np.r_[high, low[::-1]]}
+    band = {"x": np.r_[x, x[::-1]], "y": np.r_[high[sure], low[sure][::-1]]}
+    return band, {"x": curve["labels"], "y": mean, "customdata": np.c_[ends, seeds]}
 
 
 def _new_traces(strategy, order, baseline):
     """Band and line without points, with the looks that belong to the strategy's place in the order."""
-    look = BASELINE
+    shade, dash = INK, "dash"
+    marker = {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}}
     if strategy != baseline:
         i = [s for s in order if s != baseline].index(strategy)
-        line = {"color": LINES[i % len(LINES)], "dash": DASHES[i % len(DASHES)], "width": 2.5}
-        look = {"line": line, "marker": {"symbol": SYMBOLS[(i + i // len(LINES)) % len(SYMBOLS)], "size": 7}}
-    group = {"legendgroup": strategy, "name": strategy}
-    red, green, blue = bytes.fromhex(look["line"]["color"][1:])
+        shade, dash = LINES[i % len(LINES)], DASHES[i % len(DASHES)]
+        marker = {"symbol": SYMBOLS[(i + i // len(LINES)) % len(SYMBOLS)], "size": 7}
+    line, group = {"color": shade, "dash": dash, "width": 2.5}, {"legendgroup": strategy, "name": strategy}
+    red, green, blue = bytes.fromhex(shade[1:])
     area = {"fill": "toself", "fillcolor": f"rgba({red},{green},{blue},0.13)", "line": {"width": 0}, "mode": "lines"}
     hover = "%{fullData.name}, %{x} labels: %{y:.4g}%{customdata[0]}, %{customdata[1]}<extra></extra>"
     band = go.Scatter(**area, **group, hoverinfo="skip", showlegend=False)
-    return [band, go.Scatter(**look, **group, mode="lines+markers", hovertemplate=hover)]
+    return [band, go.Scatter(**group, line=line, marker=marker, mode="lines+markers", hovertemplate=hover)]
 
 
 def label_saving(
@@ -161,11 +154,12 @@ def label_saving(
         got = f"{len(frame)} rows of {frame['strategy'].nunique()} strategies"
         raise ValueError(f"frame must have one row per strategy (one number of labels), got {got}")
     for bound in frame["bound"]:
-        check_choice("bound", bound, SHAPES)
+        check_choice("bound", bound, BOUNDS)
     frame = frame.sort_values("saving", kind="stable")
     tails = [f"{high:.2f}]" if np.isfinite(high) else "∞)" for high in frame["high"]]
     rows = zip(frame["bound"], frame["saving"], frame["low"], tails, strict=True)
-    frame = frame.assign(words=[f"<b>{SIGNS[bound]}{x:.2f}</b>  [{low:.2f}, {tail}" for bound, x, low, tail in rows])
+    words = [f"<b>{BOUNDS[bound][0]}{x:.2f}</b>  [{low:.2f}, {tail}" for bound, x, low, tail in rows]
+    frame = frame.assign(words=words)
     ends = frame[["saving", "low", "high"]].to_numpy()
     ends = ends[np.isfinite(ends) & (ends > 0)]
     if not len(ends):
@@ -190,7 +184,7 @@ def _savings(frame, baseline, left, right):
     for sign, (name, shade) in SAVINGS.items():
         rows = frame[verdicts(frame, 1) == sign]
         low, high = rows["low"].clip(lower=left), rows["high"].clip(upper=right)
-        marker = {"color": shade, "symbol": [SHAPES[b] for b in rows["bound"]], "size": 11}
+        marker = {"color": shade, "symbol": [BOUNDS[bound][1] for bound in rows["bound"]], "size": 11}
         words = [f"{row.words} at {row.labels} labels" for row in rows.itertuples()]
         look = {"customdata": words, "hovertemplate": "%{y}: %{customdata}<extra></extra>"}
         yield dots(rows, "saving", low, high, marker, name=name.format(baseline), **look)
