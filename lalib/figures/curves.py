@@ -41,12 +41,11 @@ def class_histogram(images, index: torch.Tensor, *, title: str | None = None) ->
     if not len(index):
         raise ValueError("index must hold at least one image, got none")
     picked, pool = (_class_counts(some, len(names)) for some in (labels[index], labels))
-    expected = pool / len(labels) * len(index)
     place = list(range(len(names)))
     every = {"x": np.array(place), "customdata": list(names)}
     hollow = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
     bars = go.Bar(every, y=picked, marker={"color": [colour(c) for c in place]}, showlegend=False)
-    open_bars = go.Bar(every, y=expected, marker=hollow, name="the pool's proportions")
+    open_bars = go.Bar(every, y=pool / len(labels) * len(index), marker=hollow, name="the pool's proportions")
     bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
     open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
     fig = go.Figure([bars, open_bars])
@@ -90,9 +89,8 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
         for prefix, (name, shade, shape, dash) in looks.items():
             if (column := prefix + term) in frame:
                 look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
-                look |= {"name": name, "legendgroup": name, "showlegend": place == 1}
-                trace = go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look)
-                fig.add_trace(trace, row=1, col=place)
+                look |= {"name": name, "legendgroup": name, "showlegend": place == 1, "mode": "lines+markers"}
+                fig.add_trace(go.Scatter(x=frame["epoch"], y=frame[column], **look), row=1, col=place)
         whole = {"dtick": 1} if len(frame) <= 10 else {}  # no tick at half an epoch
         fig.update_xaxes(title_text="epoch", rangemode="tozero", **whole, row=1, col=place)
         fig.update_yaxes(title_text=UNITS.get(term, unit), row=1, col=place)
@@ -122,9 +120,8 @@ def comparison(
     accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
-    facets = [facets] if isinstance(facets, str) else list(check_type("facets", facets, Iterable))
-    for facet in facets:
-        check_type("facets", facet, str)
+    facets = [facets] if isinstance(facets, str) else check_type("facets", facets, Iterable)
+    facets = [check_type("facets", facet, str) for facet in facets]
     scale, numbers = check_number("scale", scale), ["difference", "low", "high"]
     needed = ["strategy", *numbers, *facets]
     check_frame(frame, needed, numbers)
@@ -158,9 +155,8 @@ def _panel(fig, frame, baseline, **cell):
         if len(rows):
             first = all(trace.legendgroup != words for trace in fig.data)
             look = {"name": words.format(baseline), "legendgroup": words, "showlegend": first}
-            look["hovertemplate"] = "%{y}: %{x:.2f}<extra></extra>"
-            marker = {"color": shade, "symbol": shape}
-            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], marker, **look), **cell)
+            look |= {"marker": {"color": shade, "symbol": shape}, "hovertemplate": "%{y}: %{x:.2f}<extra></extra>"}
+            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], **look), **cell)
     fig.add_vline(x=0, line={"color": INK, "width": 1.2}, **cell)
 
 
@@ -196,8 +192,7 @@ def confusion_matrix(counts: torch.Tensor | pd.DataFrame, class_names: Sequence[
     fig, names = go.Figure(heat), {"type": "category", "constrain": "domain"}
     fig.update_xaxes(title_text="predicted class", **names)
     fig.update_yaxes(title_text="true class", autorange="reversed", scaleanchor="x", **names)
-    accuracy = float(counts.trace() / counts.sum())
-    subtitle = f"accuracy {100 * accuracy:.1f} % of {int(counts.sum()):,} images"
+    subtitle = f"accuracy {100 * float(counts.trace() / counts.sum()):.1f} % of {int(counts.sum()):,} images"
     return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)
 
 
@@ -216,6 +211,5 @@ def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, ti
     fig = go.Figure(points(torch.stack([x, y], 1), torch.arange(len(x)), marker=marker, hovertemplate=hover))
     fig.update_xaxes(title_text=check_type("x_title", x_title, str))
     fig.update_yaxes(title_text=check_type("y_title", y_title, str))
-    rho = float(spearmanr(x, y).statistic)
-    subtitle = f"Spearman's rank correlation {rho:.2f}, {len(x):,} images"
+    subtitle = f"Spearman's rank correlation {spearmanr(x, y).statistic:.2f}, {len(x):,} images"
     return apply_layout(fig, title or f"{y_title} against {x_title}", subtitle, width=640, height=520)

@@ -20,24 +20,22 @@ def reconstructions(
 ) -> go.Figure:
     """The first `n` images above their reconstructions, with each model's mean absolute error over all that came.
 
-    images: ImageSet or (N, C, H, W). reconstructed: the same shape, or name -> such a tensor for several models.
-    Raises ValueError if the shapes differ.
+    images: ImageSet or (N, C, H, W). reconstructed: the same shape (ValueError for another), or name -> such a tensor.
     """
     if not isinstance(reconstructed, Mapping):
         reconstructed = {"reconstruction": reconstructed}
     original = pixels(images)
     n = check_int("n", n, low=1, high=len(original))
-    rows, names = [original[:n]], ["original"]
+    rows = {"original": original[:n]}
     for name, tensor in reconstructed.items():
         tiles = pixels(tensor, name)
         if tiles.shape != original.shape:
             want, got = (np.moveaxis(t, -1, -3).shape for t in (original, tiles))
             raise ValueError(f"{name} must have the shape of the images, {want}, got {got}")
-        rows.append(tiles[:n])
-        names.append(f"{name}<br>MAE {np.abs(tiles / 255.0 - original / 255.0).mean():.4f}")
+        rows[f"{name}<br>MAE {np.abs(tiles / 255.0 - original / 255.0).mean():.4f}"] = tiles[:n]
     unit = f"MAE: mean absolute error per pixel over {len(original):,} images, pixels from 0 to 1"
-    fig = _mosaic(np.stack(rows), title or "Images and their reconstructions", unit, left=150)
-    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
+    fig = _mosaic(np.stack(list(rows.values())), title or "Images and their reconstructions", unit, left=150)
+    fig.update_yaxes(tickvals=list(range(len(rows))), ticktext=list(rows))
     return fig.update_xaxes(title_text="image", tickvals=list(range(n)))
 
 
@@ -61,8 +59,7 @@ def latent_grid(grid: LatentGrid, *, title: str | None = None) -> go.Figure:
     axis = {"tickmode": "auto", "tickvals": None, "showticklabels": True, "ticks": "outside"}
     fig.update_xaxes(title_text="latent coordinate 1", range=[left, left + step_x * len(x)], **axis)
     fig.update_yaxes(title_text="latent coordinate 2", range=[top - step_y * len(y), top], autorange=False, **axis)
-    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
-    return fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
+    return fig.update_yaxes(scaleratio=(step_x / placed.shape[3]) / (step_y / placed.shape[2]))  # of pixels
 
 
 def traversal(

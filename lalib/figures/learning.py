@@ -145,8 +145,7 @@ def label_saving(
     """A dot and an interval per strategy: labels that the baseline needs for the same accuracy, over the labels used.
 
     frame: what `la.results.label_saving` returns, one row per strategy. baseline: the one given there, for the words.
-    Where it never gets so far the estimate is a lower bound: an open triangle that points up the axis, and an interval
-    without an end.
+    An estimate that is only a bound is an open triangle; the interval of a lower bound may have no end.
     """
     numbers = ["labels", "saving", "low", "high"]
     check_frame(frame, ["strategy", *numbers, "bound"], numbers, rows="one row per strategy")
@@ -158,8 +157,7 @@ def label_saving(
     frame = frame.sort_values("saving", kind="stable")
     tails = [f"{high:.2f}]" if np.isfinite(high) else "∞)" for high in frame["high"]]
     rows = zip(frame["bound"], frame["saving"], frame["low"], tails, strict=True)
-    words = [f"<b>{BOUNDS[bound][0]}{x:.2f}</b>  [{low:.2f}, {tail}" for bound, x, low, tail in rows]
-    frame = frame.assign(words=words)
+    frame["words"] = [f"<b>{BOUNDS[bound][0]}{x:.2f}</b>  [{low:.2f}, {tail}" for bound, x, low, tail in rows]
     ends = frame[["saving", "low", "high"]].to_numpy()
     ends = ends[np.isfinite(ends) & (ends > 0)]
     if not len(ends):
@@ -218,8 +216,7 @@ def class_counts(
         cell, batches = {"row": place // columns + 1, "col": place % columns + 1}, frame[frame["strategy"] == strategy]
         fig.add_trace(_batches(batches), **cell)
         fig.update_xaxes(title_text="round", dtick=1 if batches["round"].max() <= 12 else 5, **cell)
-    fig.update_yaxes(type="category", autorange="reversed")
-    fig.update_yaxes(title_text="class", col=1)
+    fig.update_yaxes(type="category", autorange="reversed").update_yaxes(title_text="class", col=1)
     top = 100 * frame.loc[frame["strategy"].isin(shown), "share"].max()
     bar = {"title": {"text": "% of batch", "side": "right"}, "thickness": 16}
     scale = {"colorscale": "Blues", "cmin": 0, "cmax": top, "colorbar": bar}
