@@ -1,5 +1,6 @@
 """Counts, curves and comparisons: class histogram, history, differences to a baseline, confusion, relation."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,12 +12,11 @@ from plotly.subplots import make_subplots
 from lalib.codes.measures import class_balance
 from lalib.data.checks import check_number, check_type
 from lalib.data.door import as_tensor, check_class_names, check_index, check_labels
-from lalib.figures.marks import check_frame, check_numbers, class_labels, dots, labels_of, points, verdicts
+from lalib.figures.marks import check_frame, check_numbers, dots, labels_of, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, apply_layout, colour, symbol
 from lalib.training.fitting import History
 
 BLUE, ORANGE = COLOURS[:2]
-NO_TERM = ("epoch", "loss", "images", "seconds")  # columns of a history that are no terms of the loss
 UNITS = {"tsne": "nats", "saturated": "share of outputs", "accuracy": "share of images"}
 UNITS |= {"told_apart": "balanced accuracy"}
 # Words (of the baseline), colour and shape of a difference whose interval lies above, around, below zero.
@@ -41,10 +41,16 @@ def class_histogram(images, index: torch.Tensor, *, title: str | None = None) ->
     if not len(index):
         raise ValueError("index must hold at least one image, got none")
     picked, pool = (_class_counts(some, len(names)) for some in (labels[index], labels))
-    expected = pool / len(labels) * len(index)
-    fig = go.Figure(_bars(picked, expected, names))
+    place = list(range(len(names)))
+    every = {"x": np.array(place), "customdata": list(names)}
+    hollow = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
+    bars = go.Bar(every, y=picked, marker={"color": [colour(c) for c in place]}, showlegend=False)
+    open_bars = go.Bar(every, y=pool / len(labels) * len(index), marker=hollow, name="the pool's proportions")
+    bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
+    open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
+    fig = go.Figure([bars, open_bars])
     ticks = [f"{name}<br><b>{n:.0f}</b>" for name, n in zip(names, picked, strict=True)]
-    fig.update_xaxes(title_text="class and images picked", tickvals=list(range(len(names))), ticktext=ticks)
+    fig.update_xaxes(title_text="class and images picked", tickvals=place, ticktext=ticks)
     fig.update_yaxes(title_text="images picked", rangemode="tozero")
     title = title or f"Classes of the {len(index)} picked images"
     subtitle = f"{classes_in_words(labels[index], len(names))} (1: even, 0: a single class)"
@@ -67,31 +73,24 @@ def _class_counts(labels, n_classes):
     return counts.numpy().astype(float)
 
 
-def _bars(picked, expected, names):
-    """Filled bars for what was picked, open ones with a dark outline for the pool's proportions."""
-    place = np.arange(len(names))
-    fill = {"color": [colour(c) for c in place]}
-    outline = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
-    bars = go.Bar(x=place, y=picked, marker=fill, customdata=list(names), showlegend=False)
-    open_bars = go.Bar(x=place, y=expected, marker=outline, customdata=list(names), name="the pool's proportions")
-    bars.hovertemplate = "%{customdata}: %{y} picked<extra></extra>"
-    open_bars.hovertemplate = "%{customdata}: %{y:.1f} at the pool's proportions<extra></extra>"
-    return [bars, open_bars]
-
-
 def history(history: History | pd.DataFrame, *, unit: str = "nats per image", title: str | None = None) -> go.Figure:
     """Loss and its terms over the epochs, training solid and validation dashed, one panel each.
 
-    history: what `la.fit` returns, or its frame(). unit: of loss, reconstruction and kl, which depends on the model's
-    reconstruction loss; the default is that of "bce".
-    Raises ValueError for a history without epochs.
+    history: what `la.fit` returns, or its frame(); ValueError for one without epochs. unit: of loss, reconstruction
+    and kl; the default is that of the reconstruction loss "bce".
     """
     frame = history.frame() if isinstance(history, History) else history
-    terms = _terms(check_frame(frame, ["epoch", "loss"], rows="at least one epoch", name="history"))
+    check_frame(frame, ["epoch", "loss"], rows="at least one epoch", name="history")
+    others = [c for c in frame if c not in ("epoch", "loss", "images", "seconds") and not c.startswith("val_")]
+    terms = ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]  # none that repeats the loss
     fig = make_subplots(rows=1, cols=len(terms), subplot_titles=terms, horizontal_spacing=0.24 / len(terms))
+    looks = {"": ("training", BLUE, "circle", "solid"), "val_": ("validation", ORANGE, "diamond", "dash")}
     for place, term in enumerate(terms, 1):
-        for trace in _curves(frame, term):
-            fig.add_trace(trace.update(showlegend=place == 1), row=1, col=place)
+        for prefix, (name, shade, shape, dash) in looks.items():
+            if (column := prefix + term) in frame:
+                look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
+                look |= {"name": name, "legendgroup": name, "showlegend": place == 1, "mode": "lines+markers"}
+                fig.add_trace(go.Scatter(x=frame["epoch"], y=frame[column], **look), row=1, col=place)
         whole = {"dtick": 1} if len(frame) <= 10 else {}  # no tick at half an epoch
         fig.update_xaxes(title_text="epoch", rangemode="tozero", **whole, row=1, col=place)
         fig.update_yaxes(title_text=UNITS.get(term, unit), row=1, col=place)
@@ -101,21 +100,6 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
         fig.add_vline(x=best, line={"dash": "dot", "color": GREY, "width": 1.5})
     size = {"width": max(520, 110 + 330 * len(terms)), "height": 400}
     return apply_layout(fig, title or "Training", subtitle, **size, legend=HEAD | {"y": 1.12}, margin_t=104)
-
-
-def _terms(frame):
-    """The loss first, then its terms, without one that repeats it."""
-    others = [c for c in frame if c not in NO_TERM and not c.startswith("val_")]
-    return ["loss", *(c for c in others if not np.allclose(frame[c], frame["loss"]))]
-
-
-def _curves(frame, term):
-    looks = [(term, "training", BLUE, "circle", "solid"), (f"val_{term}", "validation", ORANGE, "diamond", "dash")]
-    for column, name, shade, shape, dash in looks:
-        if column in frame:
-            look = {"line": {"color": shade, "dash": dash, "width": 2}, "marker": {"symbol": shape, "size": 6}}
-            names = {"name": name, "legendgroup": name}
-            yield go.Scatter(x=frame["epoch"], y=frame[column], mode="lines+markers", **look, **names)
 
 
 def comparison(
@@ -136,35 +120,9 @@ def comparison(
     accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
-    facets = [facets] if isinstance(facets, str) else list(check_type("facets", facets, Iterable))
-    for facet in facets:
-        check_type("facets", facet, str)
-    frame = _check_comparison(frame, facets, check_number("scale", scale))
-    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
-    fig = make_subplots(
-        rows=len(down),
-        cols=len(across),
-        shared_xaxes="all",
-        shared_yaxes=True,
-        column_titles=[f"{facets[0]}: {a}" for a in across] if facets else None,
-        row_titles=[f"{facets[1]}: {d}" for d in down] if len(facets) > 1 else None,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.12 / len(down),
-    )
-    order = frame.groupby("strategy")["difference"].mean().sort_values().index.tolist()
-    seen: set[int] = set()
-    for r, d in enumerate(down, 1):
-        for c, a in enumerate(across, 1):
-            _panel(fig, _part(frame, facets, (a, d)), baseline, order, seen, row=r, col=c)
-    label = label or f"accuracy minus {baseline}'s (percentage points)"
-    fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
-    size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
-    title, top = title or f"Strategies against {baseline}", 104 if facets else 84
-    return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_t=top, margin_b=96)
-
-
-def _check_comparison(frame, facets, scale):
-    numbers = ["difference", "low", "high"]
+    facets = [facets] if isinstance(facets, str) else check_type("facets", facets, Iterable)
+    facets = [check_type("facets", facet, str) for facet in facets]
+    scale, numbers = check_number("scale", scale), ["difference", "low", "high"]
     needed = ["strategy", *numbers, *facets]
     check_frame(frame, needed, numbers)
     if len(facets) > 2:
@@ -172,29 +130,34 @@ def _check_comparison(frame, facets, scale):
     if frame.duplicated(["strategy", *facets]).any():
         rest = [c for c in frame if c not in needed]
         raise ValueError(f"a strategy comes more than once in a panel: name what tells its rows apart in facets={rest}")
-    frame = frame[needed].copy()
-    frame[numbers] *= scale
-    return frame
+    frame = frame.assign(**scale * frame[numbers])
+    across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
+    layout = {"shared_xaxes": "all", "shared_yaxes": True, "horizontal_spacing": 0.03}
+    layout["column_titles"] = [f"{facets[0]}: {a}" for a in across] if facets else None
+    layout["row_titles"] = [f"{facets[1]}: {d}" for d in down] if len(facets) > 1 else None
+    fig = make_subplots(len(down), len(across), vertical_spacing=0.12 / len(down), **layout)
+    order = frame.groupby("strategy")["difference"].mean().sort_values().index.tolist()
+    for (r, d), (c, a) in itertools.product(enumerate(down, 1), enumerate(across, 1)):
+        inside = [frame[facet] == value for facet, value in zip(facets, (a, d), strict=False)]
+        _panel(fig, frame[np.all(inside, axis=0)] if facets else frame, baseline, row=r, col=c)
+    fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4])
+    fig.update_xaxes(zeroline=False)
+    label = label or f"accuracy minus {baseline}'s (percentage points)"
+    fig.update_xaxes(title_text=label, row=len(down), col=(len(across) + 1) // 2)
+    size = {"width": max(720, 330 + 300 * len(across)), "height": 200 + len(down) * (50 + 26 * len(order))}
+    title, top = title or f"Strategies against {baseline}", 104 if facets else 84
+    return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_t=top, margin_b=96)
 
 
-def _part(frame, facets, values):
-    for facet, value in zip(facets, values, strict=False):
-        frame = frame[frame[facet] == value]
-    return frame
-
-
-def _panel(fig, frame, baseline, order, seen, **cell):
-    for sign, (name, shade, shape) in VERDICTS.items():
+def _panel(fig, frame, baseline, **cell):
+    for sign, (words, shade, shape) in VERDICTS.items():
         rows = frame[verdicts(frame, 0) == sign]
         if len(rows):
-            legend = {"name": name.format(baseline), "legendgroup": name, "showlegend": sign not in seen}
-            hover = {"hovertemplate": "%{y}: %{x:.2f}<extra></extra>"}
-            marker = {"color": shade, "symbol": shape}
-            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], marker, **legend, **hover), **cell)
-            seen.add(sign)
+            first = all(trace.legendgroup != words for trace in fig.data)
+            look = {"name": words.format(baseline), "legendgroup": words, "showlegend": first}
+            look |= {"marker": {"color": shade, "symbol": shape}, "hovertemplate": "%{y}: %{x:.2f}<extra></extra>"}
+            fig.add_trace(dots(rows, "difference", rows["low"], rows["high"], **look), **cell)
     fig.add_vline(x=0, line={"color": INK, "width": 1.2}, **cell)
-    fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], **cell)
-    fig.update_xaxes(zeroline=False, **cell)
 
 
 def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequence[str] | None = None) -> go.Figure:
@@ -207,29 +170,29 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
     n = max(int(labels.max()), int(predicted.max())) + 1
     for name, numbers in (("labels", labels), ("predicted", predicted)):
         check_labels(numbers, n_classes=n, name=name)
-    names = class_labels(class_names, n)
-    counts = torch.bincount(labels * len(names) + predicted, minlength=len(names) ** 2).view(len(names), -1)
-    return confusion_matrix(counts, names)
+    if class_names is not None:
+        class_names = check_class_names(class_names)
+        n = max(n, len(class_names))
+    return confusion_matrix(torch.bincount(labels * n + predicted, minlength=n**2).view(n, n), class_names)
 
 
 def confusion_matrix(counts: torch.Tensor | pd.DataFrame, class_names: Sequence[str] | None = None) -> go.Figure:
     """The same from counts (C, C), rows true classes, such as those of results.confusion, whose names it takes."""
     if isinstance(counts, pd.DataFrame) and class_names is None:
-        class_names = [str(name) for name in counts.columns]
+        class_names = map(str, counts.columns)
     counts = as_tensor(counts, "counts").cpu()
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
         raise ValueError(f"counts must have shape (C, C) and not all be 0, got {tuple(counts.shape)}")
     if not ((counts >= 0) & torch.isfinite(counts)).all():
         raise ValueError("counts must be numbers of images, got negative ones, NaN or infinity")
-    names = check_class_names(class_labels(class_names, len(counts)), len(counts))
+    names = check_class_names(map(str, range(len(counts))) if class_names is None else class_names, len(counts))
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     heat = go.Heatmap(z=share.numpy(), x=names, y=names, colorscale="Blues", zmin=0, zmax=100, texttemplate="%{z:.0f}")
     heat.update(colorbar={"title": {"text": "% of row"}}, hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>")
     fig, names = go.Figure(heat), {"type": "category", "constrain": "domain"}
     fig.update_xaxes(title_text="predicted class", **names)
     fig.update_yaxes(title_text="true class", autorange="reversed", scaleanchor="x", **names)
-    accuracy = float(counts.trace() / counts.sum())
-    subtitle = f"accuracy {100 * accuracy:.1f} % of {int(counts.sum()):,} images"
+    subtitle = f"accuracy {100 * float(counts.trace() / counts.sum()):.1f} % of {int(counts.sum()):,} images"
     return apply_layout(fig, "Confusion of classes", subtitle, width=680, height=640, margin_l=100)
 
 
@@ -248,6 +211,5 @@ def relation(x: torch.Tensor, y: torch.Tensor, *, x_title: str, y_title: str, ti
     fig = go.Figure(points(torch.stack([x, y], 1), torch.arange(len(x)), marker=marker, hovertemplate=hover))
     fig.update_xaxes(title_text=check_type("x_title", x_title, str))
     fig.update_yaxes(title_text=check_type("y_title", y_title, str))
-    rho = float(spearmanr(x, y).statistic)
-    subtitle = f"Spearman's rank correlation {rho:.2f}, {len(x):,} images"
+    subtitle = f"Spearman's rank correlation {spearmanr(x, y).statistic:.2f}, {len(x):,} images"
     return apply_layout(fig, title or f"{y_title} against {x_title}", subtitle, width=640, height=520)

@@ -14,34 +14,28 @@ from lalib.data.imageset import ImageSet
 from lalib.figures.marks import labels_of, pixels, png
 from lalib.figures.style import INK, apply_layout
 
-TILE = 64  # pixels on the screen
-GAP, CAPTION = 0.06, 0.32  # white around a thumbnail and for its caption, as shares of its height
-
 
 def reconstructions(
     images, reconstructed: torch.Tensor | Mapping[str, torch.Tensor], n: int = 8, *, title: str | None = None
 ) -> go.Figure:
     """The first `n` images above their reconstructions, with each model's mean absolute error over all that came.
 
-    images: ImageSet or (N, C, H, W). reconstructed: the same shape, or name -> such a tensor for several models.
-    Raises ValueError if the shapes differ.
+    images: ImageSet or (N, C, H, W). reconstructed: the same shape (ValueError for another), or name -> such a tensor.
     """
     if not isinstance(reconstructed, Mapping):
         reconstructed = {"reconstruction": reconstructed}
     original = pixels(images)
     n = check_int("n", n, low=1, high=len(original))
-    rows, names = [original[:n]], ["original"]
+    rows = {"original": original[:n]}
     for name, tensor in reconstructed.items():
         tiles = pixels(tensor, name)
         if tiles.shape != original.shape:
-            want, got = (_shape_text(t.shape) for t in (original, tiles))
+            want, got = (np.moveaxis(t, -1, -3).shape for t in (original, tiles))
             raise ValueError(f"{name} must have the shape of the images, {want}, got {got}")
-        error = np.abs(tiles / 255.0 - original / 255.0).mean()
-        rows.append(tiles[:n])
-        names.append(f"{name}<br>MAE {error:.4f}")
+        rows[f"{name}<br>MAE {np.abs(tiles / 255.0 - original / 255.0).mean():.4f}"] = tiles[:n]
     unit = f"MAE: mean absolute error per pixel over {len(original):,} images, pixels from 0 to 1"
-    fig = _mosaic(np.stack(rows), title or "Images and their reconstructions", unit, left=150)
-    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
+    fig = _mosaic(np.stack(list(rows.values())), title or "Images and their reconstructions", unit, left=150)
+    fig.update_yaxes(tickvals=list(range(len(rows))), ticktext=list(rows))
     return fig.update_xaxes(title_text="image", tickvals=list(range(n)))
 
 
@@ -53,23 +47,19 @@ def latent_grid(grid: LatentGrid, *, title: str | None = None) -> go.Figure:
     tiles = pixels(grid.images, "grid.images")
     if len(tiles) != len(x) * len(y):
         raise ValueError(f"grid.images must hold {len(x)} x {len(y)} images, got {len(tiles)}")
-    column = np.abs(codes[:, :1] - x).argmin(axis=1)
-    row = np.abs(codes[:, 1:] - y).argmin(axis=1)
+    column, row = np.abs(codes[:, :1] - x).argmin(axis=1), np.abs(codes[:, 1:] - y).argmin(axis=1)
     placed = np.empty((len(y), len(x), *tiles.shape[1:]), dtype=np.uint8)
     placed[row, column] = tiles
-    return _place_grid(placed, x, y, title or "What the decoder draws at every point of the latent space")
-
-
-def _place_grid(placed, x, y, title):
+    title = title or "What the decoder draws at every point of the latent space"
     fig = _mosaic(placed, title, f"{len(x)} x {len(y)} decoded images", gap=0, square=36, left=64)
-    step_x, step_y, image = _step(x), _step(y), fig.data[0]
-    left, top, dx, dy = x.min() - step_x / 2, y.max() + step_y / 2, step_x * image.dx, step_y * image.dy
+    step_x, step_y = (float(np.ptp(each)) / (len(each) - 1) if len(each) > 1 else 1.0 for each in (x, y))
+    left, top, image = x[0] - step_x / 2, y[0] + step_y / 2, fig.data[0]
+    dx, dy = step_x * image.dx, step_y * image.dy
     image.update(dx=dx, dy=-dy, x0=left + dx / 2, y0=top - dy / 2)
     axis = {"tickmode": "auto", "tickvals": None, "showticklabels": True, "ticks": "outside"}
     fig.update_xaxes(title_text="latent coordinate 1", range=[left, left + step_x * len(x)], **axis)
     fig.update_yaxes(title_text="latent coordinate 2", range=[top - step_y * len(y), top], autorange=False, **axis)
-    pixel_x, pixel_y = step_x / placed.shape[3], step_y / placed.shape[2]
-    return fig.update_yaxes(scaleanchor="x", scaleratio=pixel_x / pixel_y)
+    return fig.update_yaxes(scaleratio=(step_x / placed.shape[3]) / (step_y / placed.shape[2]))  # of pixels
 
 
 def traversal(
@@ -85,9 +75,8 @@ def traversal(
     low, high = check_number("low", low), check_number("high", high)
     others = "" if fixed is None else f"the other coordinates stay at {check_number('fixed', fixed):g}"
     fig = _mosaic(tiles, title or "One latent coordinate varied at a time", others, left=64)
-    steps = np.linspace(low, high, tiles.shape[1])
-    values, rows = [f"{s:.3g}" for s in steps], list(range(len(tiles)))
-    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(steps))), ticktext=values)
+    values, rows = [f"{s:.3g}" for s in np.linspace(low, high, tiles.shape[1])], list(range(len(tiles)))
+    fig.update_xaxes(title_text="value of the coordinate", tickvals=list(range(len(values))), ticktext=values)
     return fig.update_yaxes(title_text="coordinate", tickvals=rows, ticktext=[str(row + 1) for row in rows])
 
 
@@ -109,13 +98,17 @@ def thumbnails(
     if not len(index):
         raise ValueError("index must hold at least one image, got none")
     columns = check_int("columns", columns, low=1)
-    shown = index[: check_int("limit", limit, low=1)]
-    columns = min(columns, len(shown))
+    shown, height = index[: check_int("limit", limit, low=1)], tiles.shape[1]
+    columns, place = min(columns, len(shown)), np.arange(len(shown))
     part = f"{len(index)} images" if len(shown) == len(index) else f"The first {len(shown)} of {len(index)} images"
-    fig = _mosaic(wrap(tiles[shown.numpy()], columns), title or part, subtitle, gap=GAP, caption=CAPTION)
-    gap, _, cell = _frame(tiles.shape[1], GAP, CAPTION)
-    foot = (gap + tiles.shape[1]) / cell - 0.44  # of a tile and some air, in cells from its centre
-    fig.add_trace(_caption_trace(captions_of(images, shown), shown, columns, foot))
+    gap, caption = math.ceil(0.06 * height), round(0.32 * height)  # white around a thumbnail and for its caption
+    fig = _mosaic(wrap(tiles[shown.numpy()], columns), title or part, subtitle, gap=gap, caption=caption)
+    foot = (gap + height) / (2 * gap + height + caption) - 0.44  # of a tile and some air, in cells from its centre
+    captions = captions_of(images, shown)
+    font = {"size": 12 if max(map(len, captions)) <= 8 else 10, "color": INK}
+    look = {"mode": "text", "textposition": "bottom center", "textfont": font, "showlegend": False}
+    look |= {"customdata": shown.numpy(), "hovertemplate": "image %{customdata}: %{text}<extra></extra>"}
+    fig.add_trace(go.Scatter(x=place % columns, y=place // columns + foot, text=captions, **look))
     return fig.update_layout(xaxis_visible=False, yaxis_visible=False, margin_l=16, margin_b=16)
 
 
@@ -129,30 +122,21 @@ def captions_of(images, shown: torch.Tensor) -> list[str]:
     return [", ".join(n for n, on in zip(names, row, strict=True) if on) or "none" for row in labels[shown].tolist()]
 
 
-def _caption_trace(captions, shown, columns, foot):
-    place, size = np.arange(len(shown)), 12 if max(map(len, captions)) <= 8 else 10
-    text = {"text": captions, "mode": "text", "textposition": "bottom center", "textfont": {"size": size, "color": INK}}
-    hover = {"customdata": shown.numpy(), "hovertemplate": "image %{customdata}: %{text}<extra></extra>"}
-    return go.Scatter(x=place % columns, y=place // columns + foot, **text, **hover, showlegend=False)
-
-
 def wrap(tiles: np.ndarray, columns: int) -> np.ndarray:
     """Tiles (n, H, W, C) as rows of `columns`, the last one filled with white."""
-    rows = math.ceil(len(tiles) / columns)
-    filled = np.full((rows * columns, *tiles.shape[1:]), 255, dtype=np.uint8)
-    filled[: len(tiles)] = tiles
-    return filled.reshape(rows, columns, *tiles.shape[1:])
+    white = np.full((-len(tiles) % columns, *tiles.shape[1:]), 255, dtype=np.uint8)
+    return np.concatenate([tiles, white]).reshape(-1, columns, *tiles.shape[1:])
 
 
-def _mosaic(tiles, title, subtitle="", *, gap=0.03, caption=0.0, square=TILE, left=40):
+def _mosaic(tiles, title, subtitle="", *, gap=None, caption=0, square=64, left=40):
     """Tiles (R, K, H, W, C) uint8 as one image trace; tile (r, k) is centred on (k, r), row 0 on top.
 
-    gap: white on every side of a tile, caption: white below it, both as shares of its height; square: its width on
-    the screen and left: the left margin, in pixels.
+    gap: white on every side of a tile, by default 3 % of its height, and caption: more white below it, in pixels of
+    the tile; square: its width, and left: the left margin, in pixels of the screen.
     """
     rows, columns, height = tiles.shape[:3]
-    gap, below, _ = _frame(height, gap, caption)
-    picture, tile_h, tile_w = canvas(tiles, gap, below)
+    gap = math.ceil(0.03 * height) if gap is None else gap
+    picture, tile_h, tile_w = canvas(tiles, gap, gap + caption)
     repeat, source = png(picture)
     dx, dy = 1 / (tile_w * repeat), 1 / (tile_h * repeat)
     fig = go.Figure(go.Image(source=source, x0=-0.5 + dx / 2, y0=-0.5 + dy / 2, dx=dx, dy=dy, hoverinfo="skip"))
@@ -168,19 +152,3 @@ def canvas(tiles: np.ndarray, gap: int, below: int) -> tuple[np.ndarray, int, in
     padded = np.pad(tiles, ((0, 0), (0, 0), (gap, below), (gap, gap), (0, 0)), constant_values=255)
     rows, columns, height, width, channels = padded.shape
     return padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels), height, width
-
-
-def _frame(height, gap, caption):
-    """White above a tile, white below it, and the height of all, in pixels of the image."""
-    gap = math.ceil(gap * height)
-    below = gap + round(caption * height)
-    return gap, below, gap + height + below
-
-
-def _step(ticks):
-    return float(ticks.max() - ticks.min()) / (len(ticks) - 1) if len(ticks) > 1 else 1.0
-
-
-def _shape_text(shape):
-    n, h, w, c = shape
-    return f"({n}, {c}, {h}, {w})"

@@ -18,10 +18,6 @@ from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, SYMBOLS, apply_l
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
 DASHES = ("solid", "longdash", "dot", "dashdot", "dash")
-BASELINE = {
-    "line": {"color": INK, "dash": "dash", "width": 2.5},
-    "marker": {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}},
-}
 VALUES = {
     "accuracy": ("test accuracy (%)", 100),
     "auc": ("test AUC, mean over labels", 1),
@@ -30,8 +26,13 @@ VALUES = {
 }
 # Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
 SAVINGS = {1: ("fewer labels than {}", COLOURS[0]), 0: ("interval holds 1", GREY), -1: ("more labels", COLOURS[3])}
-SHAPES = {"": "circle", "at least": "triangle-right-open", "at most": "triangle-left-open"}
-SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
+BOUNDS = {"": ("", "circle"), "at least": ("≥ ", "triangle-right-open"), "at most": ("≤ ", "triangle-left-open")}
+# What an image is to a strategy: unlabelled, labelled, picked.
+ROLES = {
+    "unlabelled": {"color": "#B8B8B8", "symbol": "circle", "size": 4, "opacity": 0.6},
+    "labelled": {"color": COLOURS[0], "symbol": "square", "size": 6, "opacity": 0.8},
+    "picked": {"color": COLOURS[3], "symbol": "diamond", "size": 9, "line": {"color": INK, "width": 1.2}},
+}
 
 
 def learning_curves(
@@ -78,33 +79,25 @@ def update_learning_curves(
     if strategies is not None:
         strategies = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
         frame = frame[frame["strategy"].isin(strategies)]
-    drawn = {trace.legendgroup: None for trace in fig.data}
-    order = list(dict.fromkeys([*drawn, *(strategies or frame["strategy"])]))
+    drawn = dict.fromkeys(trace.legendgroup for trace in fig.data)
+    order = list(drawn | dict.fromkeys(strategies or frame["strategy"]))
     scale, places = VALUES.get(value, (value, 1))[1], _places(frame)
-    new, arrays = [], {column: frame[column].to_numpy() for column in frame}  # arrays: ten times faster than frames
+    for strategy in order:
+        if strategy in places and strategy not in drawn:
+            fig.add_traces(_new_traces(strategy, order, baseline))
+    arrays = {column: frame[column].to_numpy() for column in frame}  # ten times faster than frames
     with fig.batch_update():
-        for strategy in places:
+        for strategy, place in places.items():
             curve = {column: values[arrays["strategy"] == strategy] for column, values in arrays.items()}
-            shapes = _band(curve, scale), _line(curve, scale) | {"legendrank": places[strategy]}
-            if strategy in drawn:
-                for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), shapes, strict=True):
-                    trace.update(shape, overwrite=True)
-            else:
-                new.append((strategy, shapes))
-        for strategy, shapes in sorted(new, key=lambda pair: order.index(pair[0])):
-            fig.add_traces(_traces(strategy, shapes, _look(strategy, order, baseline)))
+            for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), _shapes(curve, scale), strict=True):
+                trace.update(shape, overwrite=True)
+            trace.legendrank = place  # of the line
         fig.layout.height = max(520, 160 + 21 * len(order))  # the legend whole
-        first_line = fig.layout.title.text.split("<br><span")[0]
-        fig.layout.title.text = heading(first_line, seeds_in_words(frame["seeds"], confidence))
+        low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
+        seeds = f"{high if low == high else f'{low} to {high}'} seeds"
+        words = "one seed: no interval" if high == 1 else f"mean and {100 * confidence:g} % interval over {seeds}"
+        fig.layout.title.text = heading(fig.layout.title.text.split("<br><span")[0], words)
     return fig
-
-
-def seeds_in_words(seeds: pd.Series, confidence: float = 0.95) -> str:
-    """How many seeds there are: "mean and 95 % interval over 10 seeds"."""
-    low, high = int(seeds.min()), int(seeds.max())
-    if high == 1:
-        return "one seed: no interval"
-    return f"mean and {100 * confidence:g} % interval over {high if low == high else f'{low} to {high}'} seeds"
 
 
 def _places(frame):
@@ -115,39 +108,31 @@ def _places(frame):
     return (1000 + last.rank(ascending=False, method="first")).to_dict()
 
 
-def _line(curve, scale):
+def _shapes(curve, scale):
+    """Outline of the interval (its top from left to right, then its foot back), and the line, with words on hover."""
+    mean, low, high = (scale * curve[c] for c in ("mean", "low", "high"))
+    sure = np.isfinite(low)
+    x = curve["labels"][sure]
     seeds = [f"{n} seeds" if n > 1 else "one seed" for n in curve["seeds"]]
-    low, high = (scale * curve[c] for c in ("low", "high"))
     ends = [f" ({a:.4g} to {b:.4g})" if n > 1 else "" for a, b, n in zip(low, high, curve["seeds"], strict=True)]
-    return {"x": curve["labels"], "y": scale * curve["mean"], "customdata": np.c_[ends, seeds]}
+    band = {"x": np.r_[x, x[::-1]], "y": np.r_[high[sure], low[sure][::-1]]}
+    return band, {"x": curve["labels"], "y": mean, "customdata": np.c_[ends, seeds]}
 
 
-def _band(curve, scale):
-    """The outline of the interval: its top from left to right, then its foot back."""
-    sure = np.isfinite(curve["low"])
-    x, low, high = (curve[c][sure] for c in ("labels", "low", "high"))
-    return {"x": np.r_[x, x[::-1]], "y": scale * np.r_[high, low[::-1]]}
-
-
-def _look(strategy, order, baseline):
-    if strategy == baseline:
-        return BASELINE
-    i = [s for s in order if s != baseline].index(strategy)
-    shape = SYMBOLS[(i + i // len(LINES)) % len(SYMBOLS)]
-    line = {"color": LINES[i % len(LINES)], "dash": DASHES[i % len(DASHES)], "width": 2.5}
-    return {"line": line, "marker": {"symbol": shape, "size": 7}}
-
-
-def _traces(strategy, shapes, look):
-    band, line = shapes
-    group = {"legendgroup": strategy, "name": strategy}
-    red, green, blue = (int(look["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
+def _new_traces(strategy, order, baseline):
+    """Band and line without points, with the looks that belong to the strategy's place in the order."""
+    shade, dash = INK, "dash"
+    marker = {"symbol": "circle", "size": 8, "color": "white", "line": {"color": INK, "width": 1.6}}
+    if strategy != baseline:
+        i = [s for s in order if s != baseline].index(strategy)
+        shade, dash = LINES[i % len(LINES)], DASHES[i % len(DASHES)]
+        marker = {"symbol": SYMBOLS[(i + i // len(LINES)) % len(SYMBOLS)], "size": 7}
+    line, group = {"color": shade, "dash": dash, "width": 2.5}, {"legendgroup": strategy, "name": strategy}
+    red, green, blue = bytes.fromhex(shade[1:])
     area = {"fill": "toself", "fillcolor": f"rgba({red},{green},{blue},0.13)", "line": {"width": 0}, "mode": "lines"}
     hover = "%{fullData.name}, %{x} labels: %{y:.4g}%{customdata[0]}, %{customdata[1]}<extra></extra>"
-    return [
-        go.Scatter(**band, **area, **group, hoverinfo="skip", showlegend=False),
-        go.Scatter(**line, **look, **group, mode="lines+markers", hovertemplate=hover),
-    ]
+    band = go.Scatter(**area, **group, hoverinfo="skip", showlegend=False)
+    return [band, go.Scatter(**group, line=line, marker=marker, mode="lines+markers", hovertemplate=hover)]
 
 
 def label_saving(
@@ -160,8 +145,7 @@ def label_saving(
     """A dot and an interval per strategy: labels that the baseline needs for the same accuracy, over the labels used.
 
     frame: what `la.results.label_saving` returns, one row per strategy. baseline: the one given there, for the words.
-    Where it never gets so far the estimate is a lower bound: an open triangle that points up the axis, and an interval
-    without an end.
+    An estimate that is only a bound is an open triangle; the interval of a lower bound may have no end.
     """
     numbers = ["labels", "saving", "low", "high"]
     check_frame(frame, ["strategy", *numbers, "bound"], numbers, rows="one row per strategy")
@@ -169,19 +153,20 @@ def label_saving(
         got = f"{len(frame)} rows of {frame['strategy'].nunique()} strategies"
         raise ValueError(f"frame must have one row per strategy (one number of labels), got {got}")
     for bound in frame["bound"]:
-        check_choice("bound", bound, SHAPES)
+        check_choice("bound", bound, BOUNDS)
     frame = frame.sort_values("saving", kind="stable")
+    tails = [f"{high:.2f}]" if np.isfinite(high) else "∞)" for high in frame["high"]]
+    rows = zip(frame["bound"], frame["saving"], frame["low"], tails, strict=True)
+    frame["words"] = [f"<b>{BOUNDS[bound][0]}{x:.2f}</b>  [{low:.2f}, {tail}" for bound, x, low, tail in rows]
     ends = frame[["saving", "low", "high"]].to_numpy()
     ends = ends[np.isfinite(ends) & (ends > 0)]
     if not len(ends):
         raise ValueError("saving, low and high must hold finite numbers above 0, got none")
     edges = min(ends.min(), 1) / 1.2, max(ends.max(), 1) * 1.2
-    fig = go.Figure([_savings(frame, baseline, sign, *edges) for sign in SAVINGS])
-    fig.add_traces([_open_end(frame[np.isinf(frame["high"])], edges[1], "triangle-right")])
-    fig.add_traces([_open_end(frame[frame["low"] == 0], edges[0], "triangle-left")])
-    for row in frame.itertuples():
-        numbers = {"x": 1.0, "xref": "paper", "y": row.strategy, "xanchor": "left", "showarrow": False, "xshift": 10}
-        fig.add_annotation(text=_saving_in_words(row), **numbers)
+    fig = go.Figure(list(_savings(frame, baseline, *edges)))
+    beside = {"x": 1.0, "xref": "paper", "xanchor": "left", "xshift": 10, "showarrow": False}
+    for strategy, text in zip(frame["strategy"], frame["words"], strict=True):
+        fig.add_annotation(text=text, y=strategy, **beside)
     fig.add_vline(x=1, line={"color": INK, "width": 1.2})
     order = {"categoryorder": "array", "categoryarray": frame["strategy"], "ticklabelstandoff": 8}
     fig.update_yaxes(range=[-0.6, len(frame) - 0.4], **order)
@@ -192,27 +177,20 @@ def label_saving(
     return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_b=96, margin_r=170)
 
 
-def _savings(frame, baseline, sign, left, right):
-    """The strategies whose interval lies above (1), around (0) or below (-1) one; open intervals end at the edge."""
-    name, shade = SAVINGS[sign]
-    rows = frame[verdicts(frame, 1) == sign]
-    low, high = rows["low"].clip(lower=left), rows["high"].clip(upper=right)
-    marker = {"color": shade, "symbol": [SHAPES[b] for b in rows["bound"]], "size": 11}
-    words = [f"{_saving_in_words(row)} at {row.labels} labels" for row in rows.itertuples()]
-    hover = {"customdata": words, "hovertemplate": "%{y}: %{customdata}<extra></extra>"}
-    return dots(rows, "saving", low, high, marker, name=name.format(baseline), **hover)
-
-
-def _open_end(rows, edge, shape):
-    """Arrows where intervals leave the figure."""
-    marker = {"symbol": shape, "color": INK, "size": 9}
-    options = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
-    return go.Scatter(x=np.full(len(rows), edge), y=rows["strategy"], **options)
-
-
-def _saving_in_words(row):
-    end = f"{row.high:.2f}]" if np.isfinite(row.high) else "∞)"
-    return f"<b>{SIGNS[row.bound]}{row.saving:.2f}</b>  [{row.low:.2f}, {end}"
+def _savings(frame, baseline, left, right):
+    """Traces: dots by verdict, whose open intervals end at the edges left and right, and arrows at these ends."""
+    for sign, (name, shade) in SAVINGS.items():
+        rows = frame[verdicts(frame, 1) == sign]
+        low, high = rows["low"].clip(lower=left), rows["high"].clip(upper=right)
+        marker = {"color": shade, "symbol": [BOUNDS[bound][1] for bound in rows["bound"]], "size": 11}
+        words = [f"{row.words} at {row.labels} labels" for row in rows.itertuples()]
+        look = {"customdata": words, "hovertemplate": "%{y}: %{customdata}<extra></extra>"}
+        yield dots(rows, "saving", low, high, marker, name=name.format(baseline), **look)
+    look = {"mode": "markers", "hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
+    arrows = (np.isinf(frame["high"]), right, "triangle-right"), (frame["low"] == 0, left, "triangle-left")
+    for leaves, edge, shape in arrows:
+        marker = {"symbol": shape, "color": INK, "size": 9}
+        yield go.Scatter(x=np.full(leaves.sum(), edge), y=frame["strategy"][leaves], marker=marker, **look)
 
 
 def class_counts(
@@ -236,10 +214,9 @@ def class_counts(
     fig = make_subplots(rows=rows, cols=columns, subplot_titles=shown, shared_yaxes=True, **gaps)
     for place, strategy in enumerate(shown):
         cell, batches = {"row": place // columns + 1, "col": place % columns + 1}, frame[frame["strategy"] == strategy]
-        fig.add_trace(go.Heatmap(_batches(batches), coloraxis="coloraxis"), **cell)
+        fig.add_trace(_batches(batches), **cell)
         fig.update_xaxes(title_text="round", dtick=1 if batches["round"].max() <= 12 else 5, **cell)
-    fig.update_yaxes(type="category", autorange="reversed")
-    fig.update_yaxes(title_text="class", col=1)
+    fig.update_yaxes(type="category", autorange="reversed").update_yaxes(title_text="class", col=1)
     top = 100 * frame.loc[frame["strategy"].isin(shown), "share"].max()
     bar = {"title": {"text": "% of batch", "side": "right"}, "thickness": 16}
     scale = {"colorscale": "Blues", "cmin": 0, "cmax": top, "colorbar": bar}
@@ -251,26 +228,12 @@ def class_counts(
 
 def _batches(frame):
     """A heat map of classes (down) by rounds (across); with few rounds it tells the counts."""
-    share, count = (frame.pivot(index="class", columns="round", values=c) for c in ("share", "count"))
     names = frame["class"].unique()
-    share, count = share.loc[names], count.loc[names]
+    share, count = (frame.pivot(index="class", columns="round", values=c).loc[names] for c in ("share", "count"))
+    numbers = {"x": share.columns.to_numpy(), "y": names, "z": 100 * share.to_numpy(), "customdata": count.to_numpy()}
     text = {"text": count.map("{:.3g}".format).to_numpy(), "texttemplate": "%{text}"} if share.shape[1] <= 8 else {}
-    return {
-        "z": 100 * share.to_numpy(),
-        "x": share.columns.to_numpy(),
-        "y": names,
-        "customdata": count.to_numpy(),
-        "hovertemplate": "round %{x}, class %{y}: %{customdata:.1f} labels, %{z:.1f} % of the batch<extra></extra>",
-        **text,
-    }
-
-
-# What an image is to a strategy: unlabelled, labelled, picked.
-ROLES = {
-    "unlabelled": {"color": "#B8B8B8", "symbol": "circle", "size": 4, "opacity": 0.6},
-    "labelled": {"color": COLOURS[0], "symbol": "square", "size": 6, "opacity": 0.8},
-    "picked": {"color": COLOURS[3], "symbol": "diamond", "size": 9, "line": {"color": INK, "width": 1.2}},
-}
+    hover = "round %{x}, class %{y}: %{customdata:.1f} labels, %{z:.1f} % of the batch<extra></extra>"
+    return go.Heatmap(**numbers, **text, hovertemplate=hover, coloraxis="coloraxis")
 
 
 def picks(
@@ -294,7 +257,12 @@ def picks(
     fig = make_subplots(rows=1, cols=len(views), subplot_titles=list(views), horizontal_spacing=0.16 / len(views))
     for place, (name, codes) in enumerate(views.items(), 1):
         codes = check_map(codes, "view")
-        roles = _roles(len(codes), labeled, chosen[name], unlabeled)
+        known, new = check_index(labeled, len(codes), "labeled"), check_index(chosen[name], len(codes), "picked")
+        if torch.isin(new, known).any():
+            raise ValueError("picked must not hold images that are labeled already")
+        pool = torch.arange(len(codes)) if unlabeled is None else check_index(unlabeled, len(codes), "unlabeled")
+        rest = pool[~torch.isin(pool, torch.cat([known, new]))]  # a picked image is not drawn as unlabelled, too
+        roles = {"unlabelled": rest, "labelled": known, "picked": new}
         for role, index in roles.items():
             look = {"marker": ROLES[role], "name": role, "legendgroup": role, "showlegend": place == 1}
             hover = f"image %{{customdata}}, {role}<extra></extra>"
@@ -303,13 +271,3 @@ def picks(
     words = ", ".join(f"{len(index):,} {role}" for role, index in roles.items())
     legend = HEAD | {"y": 1.06, "itemsizing": "constant"}
     return apply_layout(fig, title, words, width=200 + 460 * len(views), height=580, legend=legend, margin_t=120)
-
-
-def _roles(n, labeled, picked, unlabeled):
-    """Indices by role; a picked image is not drawn as an unlabelled one, too."""
-    labeled, picked = check_index(labeled, n, "labeled"), check_index(picked, n, "picked")
-    if torch.isin(picked, labeled).any():
-        raise ValueError("picked must not hold images that are labeled already")
-    pool = torch.arange(n) if unlabeled is None else check_index(unlabeled, n, "unlabeled")
-    rest = pool[~torch.isin(pool, torch.cat([labeled, picked]))]
-    return {"unlabelled": rest, "labelled": labeled, "picked": picked}

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from lalib.data.checks import check_choice, check_type
-from lalib.data.door import as_tensor, check_class_names, check_labels
+from lalib.data.door import as_tensor, check_labels
 from lalib.data.imageset import ImageSet
 
 MANY_POINTS = 2_000  # more are drawn with WebGL
@@ -26,8 +26,8 @@ def points(codes: torch.Tensor, index: torch.Tensor, **look) -> "go.Scatter | go
 def dots(rows: pd.DataFrame, value: str, low, high, marker: dict, **look) -> go.Scatter:
     """A dot per strategy at `value` in a table, with an interval from low to high (n,); marker: its colour, shape."""
     error = {"array": high - rows[value], "arrayminus": rows[value] - low, "symmetric": False}
-    marker = {"size": 10, "line": {"width": 2, "color": marker["color"]}} | marker
     error |= {"thickness": 2, "width": 4}
+    marker = {"size": 10, "line": {"width": 2, "color": marker["color"]}} | marker
     return go.Scatter(x=rows[value], y=rows["strategy"], error_x=error, mode="markers", marker=marker, **look)
 
 
@@ -36,17 +36,14 @@ def verdicts(frame: pd.DataFrame, middle: float) -> np.ndarray:
     return np.where(frame["low"] > middle, 1, np.where(frame["high"] < middle, -1, 0))
 
 
-def check_frame(
-    frame: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] | None = None, rows="rows", name="frame"
-) -> pd.DataFrame:
-    """`frame` if it is a DataFrame with these columns and a row; those in `numbers`, all if None, hold numbers."""
+def check_frame(frame, columns: Sequence[str], numbers: Sequence[str] | None = None, rows="rows", name="frame") -> None:
+    """Refuse what is no table with these columns and a row; those in `numbers`, by default all, must hold numbers."""
     missing = [c for c in columns if c not in check_type(name, frame, pd.DataFrame)]
     if missing or not len(frame):
         raise ValueError(f"{name} must have {rows} and the columns {', '.join(columns)}; missing: {missing or 'rows'}")
     words = [c for c in (frame if numbers is None else numbers) if not pd.api.types.is_numeric_dtype(frame[c])]
     if words:
         raise TypeError(f"{words[0]} must hold numbers, got {frame[words[0]].dtype}")
-    return frame
 
 
 def check_chosen(name: str, chosen: Sequence[str] | None, known: Sequence[str]) -> list[str]:
@@ -64,22 +61,13 @@ def check_chosen(name: str, chosen: Sequence[str] | None, known: Sequence[str]) 
 def check_numbers(values, name: str, n: int | None = None) -> torch.Tensor:
     """`values` as finite numbers (N,) on the CPU, whole ones as int64; n: how many there must be."""
     values = as_tensor(values, name).cpu()
-    if values.ndim != 1 or len(values) != (len(values) if n is None else n):
-        wanted = "N" if n is None else n
-        raise ValueError(f"{name} must be one number per image, shape ({wanted},), got {tuple(values.shape)}")
+    if values.ndim != 1 or n not in (None, len(values)):
+        raise ValueError(f"{name} must be one number per image, shape ({n or 'N'},), got {tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     if not values.is_floating_point():
         return values.long()
     return values if values.dtype == torch.float64 else values.float()
-
-
-def class_labels(class_names: Sequence[str] | None, n: int) -> list[str]:
-    """The class names, at least `n`; by default the numbers."""
-    names = [str(c) for c in range(n)] if class_names is None else list(check_class_names(class_names))
-    if n > len(names):
-        raise ValueError(f"class_names must name all {n} classes, got {len(names)} names")
-    return names
 
 
 def labels_of(images, n: int | None = None) -> tuple[torch.Tensor | None, tuple[str, ...]]:
@@ -108,9 +96,8 @@ def pixels(images, name: str = "images") -> np.ndarray:
         low, high = float(images.min()), float(images.max())
         if not (low >= -1e-4 and high <= 1 + 1e-4):  # false for NaN, too
             raise ValueError(f"{name} must lie in [0, 1] if floating point, got values from {low:.3g} to {high:.3g}")
-        images = (
-            (images.to(torch.promote_types(images.dtype, torch.float32)) * 255).round().clamp(0, 255).to(torch.uint8)
-        )
+        images = images.to(torch.promote_types(images.dtype, torch.float32)) * 255
+        images = images.round().clamp(0, 255).to(torch.uint8)
     return images.movedim(-3, -1).numpy()
 
 

@@ -1,5 +1,6 @@
 """Who beats whom: the pairwise penalty matrix and the critical-difference diagram."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -21,8 +22,7 @@ def penalty_matrix(frame: pd.DataFrame, *, title: str = "Pairwise penalty matrix
     names = frame.loc["mean"].sort_values(kind="stable").index.tolist()
     frame = frame.loc[[*names, "mean"], names]
     text = frame.map("{:.2f}".format).to_numpy()
-    for i in range(len(names)):
-        text[i, i] = ""
+    np.fill_diagonal(text, "")
     down = [*names, "<b>mean</b>"]
     hover = "%{y} beats %{x}: %{z:.2f}<extra></extra>"
     heat = go.Heatmap(z=frame.to_numpy(), x=names, y=down, text=text, texttemplate="%{text}", hovertemplate=hover)
@@ -42,18 +42,22 @@ def critical_difference(result: CriticalDifference, *, title: str = "Critical-di
     """
     check_type("result", result, CriticalDifference)
     k, bars = len(result.strategies), 0.4 * len(result.groups)
-    ends = _ends(result)
+    ends = [1 - 0.06 * (k - 1), max(k, 1 + result.difference) + 0.06 * (k - 1)]  # of the axis: a little beyond all
     fig = go.Figure()
     for i, (name, rank) in enumerate(zip(result.strategies, result.ranks, strict=True)):
         left = i < (k + 1) // 2
         depth = -(bars + 1.2 + (i if left else k - 1 - i))
-        _leader(fig, name, rank, ends[0] if left else ends[1], depth, left)
+        path = [rank, rank, ends[not left]], [0, depth, depth]  # from the axis down and out to the name at the side
+        _line(fig, *path, INK, 1.3, f"{name}: mean rank {rank:.2f}", name=name)
+        text = f"{name} <b>{rank:.2f}</b>" if left else f"<b>{rank:.2f}</b> {name}"
+        side = {"xanchor": "right", "xshift": -4} if left else {"xanchor": "left", "xshift": 4}
+        fig.add_annotation(x=ends[not left], y=depth, text=text, showarrow=False, **side)
     for j, group in enumerate(result.groups):
         own = [result.ranks[result.strategies.index(name)] for name in group]
-        level, hover = -(0.6 + 0.4 * j), "not told apart: " + ", ".join(group)
-        _bar(fig, min(own) - 0.04, max(own) + 0.04, level, {"color": COLOURS[0], "width": 7}, hover)
+        level, hover = [-(0.6 + 0.4 * j)] * 2, "not told apart: " + ", ".join(group)
+        _line(fig, [min(own) - 0.04, max(own) + 0.04], level, COLOURS[0], 7, hover)
     foot = -(bars + 1.5 + (k + 1) // 2)
-    _bar(fig, 1, 1 + result.difference, foot, {"color": INK, "width": 3}, "critical difference")
+    _line(fig, [1, 1 + result.difference], [foot, foot], INK, 3, "critical difference")
     text = f"critical difference {result.difference:.2f}"
     fig.add_annotation(x=1 + result.difference, y=foot, text=text, showarrow=False, xanchor="left", xshift=6)
     ticks = {"tickvals": list(range(1, k + 1)), "side": "top", "showgrid": False, "zeroline": False, "ticks": "inside"}
@@ -66,23 +70,6 @@ def critical_difference(result: CriticalDifference, *, title: str = "Critical-di
     return apply_layout(fig, title, subtitle, **size, margin_l=side, margin_r=side, margin_t=130, margin_b=20)
 
 
-def _ends(result):
-    """Left and right end of the axis: a little beyond 1 and the number of strategies, or the critical difference."""
-    k = len(result.strategies)
-    return [1 - 0.06 * (k - 1), max(k, 1 + result.difference) + 0.06 * (k - 1)]
-
-
-def _leader(fig, name, rank, end, depth, left):
-    """A line from the rank on the axis down and out to the strategy's name at the side."""
-    line = {"color": INK, "width": 1.3}
-    hover = f"{name}: mean rank {rank:.2f}<extra></extra>"
-    path = {"x": [rank, rank, end], "y": [0, depth, depth], "mode": "lines", "line": line}
-    fig.add_trace(go.Scatter(**path, name=name, hovertemplate=hover, showlegend=False))
-    text = f"{name} <b>{rank:.2f}</b>" if left else f"<b>{rank:.2f}</b> {name}"
-    side = {"xanchor": "right", "xshift": -4} if left else {"xanchor": "left", "xshift": 4}
-    fig.add_annotation(x=end, y=depth, text=text, showarrow=False, **side)
-
-
-def _bar(fig, start, end, level, line, hover):
-    path = {"x": [start, end], "y": [level, level], "mode": "lines", "line": line}
-    fig.add_trace(go.Scatter(**path, hovertemplate=f"{hover}<extra></extra>", showlegend=False))
+def _line(fig, x, y, shade, width, hover, **look):
+    look |= {"mode": "lines", "line": {"color": shade, "width": width}, "showlegend": False}
+    fig.add_trace(go.Scatter(x=x, y=y, hovertemplate=f"{hover}<extra></extra>", **look))

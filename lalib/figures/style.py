@@ -4,23 +4,15 @@ import plotly.graph_objects as go
 
 # Okabe and Ito's eight (grey in place of black, which is the colour of outlines and text), wine and brown.
 COLOURS = (
-    "#0072B2",  # blue
-    "#E69F00",  # orange
-    "#009E73",  # green
-    "#D55E00",  # vermillion
-    "#CC79A7",  # purple
-    "#56B4E9",  # sky blue
-    "#882255",  # wine
-    "#F0E442",  # yellow
-    "#8C8C8C",  # grey
-    "#6B4A1B",  # brown
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"),  # blue, orange, green, vermillion, purple
+    *("#56B4E9", "#882255", "#F0E442", "#8C8C8C", "#6B4A1B"),  # sky blue, wine, yellow, grey, brown
 )
 # One fewer than the colours: the pair of colour and shape repeats only after 90 groups.
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star", "pentagon")
 INK, GREY = "#222222", "#777777"
 HEAD = {"orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom"}  # legends: a row above or below the axes
 FOOT = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
-SHARE_BUTTONS = ("sendChartToCloud", "sendDataToCloud")  # plotly 7's and 6's name: they send data to a public service
+SHARE_BUTTONS = ["sendChartToCloud", "sendDataToCloud"]  # plotly 7's and 6's name: they send data to a public service
 
 
 def colour(group: int) -> str:
@@ -42,13 +34,8 @@ def apply_layout(fig: go.Figure, title: str, subtitle: str = "", *, width: int, 
     """White background, readable type, room for the title, no button that shares data; returns `fig`."""
     top = 30 if subtitle else 16  # plotly aligns the first line's foot, not its head, when there are two
     place = {"x": 0.0, "xref": "container", "xanchor": "left", "y": 1.0, "yref": "container", "yanchor": "top"}
-    fig.update_layout(
-        template="plotly_white",
-        title={"text": heading(title, subtitle), "font": {"size": 17}, "pad": {"l": 16, "t": top}, **place},
-        font={"size": 13, "color": INK},
-        margin={"l": 64, "r": 24, "t": 84 if subtitle else 56, "b": 56},
-        width=width,
-        height=height,
-        modebar={"remove": list(SHARE_BUTTONS)},
-    )
+    place |= {"text": heading(title, subtitle), "font": {"size": 17}, "pad": {"l": 16, "t": top}}
+    look = {"template": "plotly_white", "font": {"size": 13, "color": INK}, "modebar": {"remove": SHARE_BUTTONS}}
+    margin = {"l": 64, "r": 24, "t": 84 if subtitle else 56, "b": 56}
+    fig.update_layout(title=place, width=width, height=height, margin=margin, **look)
     return fig.update_layout(layout)
