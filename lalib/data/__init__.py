@@ -6,17 +6,5 @@ from lalib.data.imageset import ImageSet, from_arrays
 from lalib.data.seeds import child_seed, generator, seeded
 from lalib.data.splits import stratified_split, unbalance
 
-__all__ = [
-    "DATASETS",
-    "ImageSet",
-    "LalibError",
-    "child_seed",
-    "from_arrays",
-    "from_folder",
-    "from_npz",
-    "generator",
-    "load",
-    "seeded",
-    "stratified_split",
-    "unbalance",
-]
+__all__ = ["DATASETS", "ImageSet", "LalibError", "child_seed", "from_arrays", "from_folder", "from_npz", "generator"]
+__all__ += ["load", "seeded", "stratified_split", "unbalance"]

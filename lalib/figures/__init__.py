@@ -13,26 +13,7 @@ from lalib.figures.learning import class_counts, label_saving, learning_curves, 
 from lalib.figures.maps import clusters, difficulty, latent_map, latent_maps
 from lalib.figures.ranks import critical_difference, penalty_matrix
 
-__all__ = [
-    "class_counts",
-    "class_histogram",
-    "clusters",
-    "comparison",
-    "confusion",
-    "confusion_matrix",
-    "critical_difference",
-    "difficulty",
-    "history",
-    "label_saving",
-    "latent_grid",
-    "latent_map",
-    "latent_maps",
-    "learning_curves",
-    "penalty_matrix",
-    "picks",
-    "reconstructions",
-    "relation",
-    "thumbnails",
-    "traversal",
-    "update_learning_curves",
-]
+__all__ = ["class_counts", "class_histogram", "clusters", "comparison", "confusion", "confusion_matrix"]
+__all__ += ["critical_difference", "difficulty", "history", "label_saving", "latent_grid", "latent_map", "latent_maps"]
+__all__ += ["learning_curves", "penalty_matrix", "picks", "reconstructions", "relation", "thumbnails", "traversal"]
+__all__ += ["update_learning_curves"]

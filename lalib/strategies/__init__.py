@@ -5,17 +5,5 @@ from lalib.strategies.registry import LABEL_FREE, SINGLE_LABEL, STRATEGIES, run_
 from lalib.strategies.sources import SOURCES, Setting, Source
 from lalib.strategies.view import PoolView, Selection, Strategy
 
-__all__ = [
-    "LABEL_FREE",
-    "SINGLE_LABEL",
-    "SOURCES",
-    "STRATEGIES",
-    "PoolView",
-    "Selection",
-    "Setting",
-    "Source",
-    "Strategy",
-    "cannot_tell",
-    "run_strategy",
-    "select",
-]
+__all__ = ["LABEL_FREE", "SINGLE_LABEL", "SOURCES", "STRATEGIES", "PoolView", "Selection", "Setting", "Source"]
+__all__ += ["Strategy", "cannot_tell", "run_strategy", "select"]

@@ -9,18 +9,5 @@ from lalib.widgets.sampling_explorer import SamplingExplorer, sampling_explorer,
 from lalib.widgets.strategy_controls import options_of
 from lalib.widgets.workbench import Workbench
 
-__all__ = [
-    "Exchange",
-    "Labeller",
-    "LatentExplorer",
-    "LiveCurves",
-    "Plot",
-    "Race",
-    "SamplingExplorer",
-    "Workbench",
-    "latent_explorer",
-    "options_of",
-    "sampling_explorer",
-    "selection_in_words",
-    "worth_in_words",
-]
+__all__ = ["Exchange", "Labeller", "LatentExplorer", "LiveCurves", "Plot", "Race", "SamplingExplorer", "Workbench"]
+__all__ += ["latent_explorer", "options_of", "sampling_explorer", "selection_in_words", "worth_in_words"]
