@@ -19,8 +19,6 @@ from lalib.data.checks import check_number
 from lalib.data.door import plain
 from lalib.data.warping import affine, warp
 
-ELASTIC_GRID = 5  # random arrows along a side, between which the bending is smooth
-
 
 @dataclass(frozen=True, kw_only=True)
 class RandomViews:
@@ -59,11 +57,15 @@ class RandomViews:
     @torch.no_grad()
     def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
         """One view of each image; what is drawn for one strength does not depend on the others."""
-        n = len(images)
-        draw = _uniform((16, n), generator, images.device)  # in [-1, 1]
-        arrows = _uniform((n, 2, ELASTIC_GRID, ELASTIC_GRID), generator, images.device)
+        n, size = len(images), images.shape[2:]
+        draw = _uniform((16, n), generator, images.device)
+        arrows = _uniform((n, 2, 5, 5), generator, images.device)  # five along a side, between which all bends smoothly
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the points that are sampled
-            views = warp(images, self._theta(draw, images.shape[2:]), self._bend(arrows, images.shape[2:]))
+            bend = None
+            if self.elastic:
+                bend = F.interpolate(2 * self.elastic * arrows, size=size, mode="bicubic", align_corners=True)
+                bend = bend.permute(0, 2, 3, 1)
+            views = warp(images, self._theta(draw, size), bend)
             views = self._cover(self._shade(views, draw[8:12]), draw[12:15])
         return views.clamp(0, 1)
 
@@ -74,12 +76,6 @@ class RandomViews:
         shift = (2 * self.shift + 1 - kept) * draw[:2]
         angle = math.radians(self.rotation) * draw[6]
         return affine(mirror * scale * stretch, scale / stretch, angle, self.shear * draw[7], shift, size)
-
-    def _bend(self, arrows: Tensor, size: tuple) -> Tensor | None:
-        if not self.elastic:
-            return None
-        field = F.interpolate(2 * self.elastic * arrows, size=tuple(size), mode="bicubic", align_corners=True)
-        return field.permute(0, 2, 3, 1)
 
     def _shade(self, views: Tensor, draw: Tensor) -> Tensor:
         contrast, brightness, colour, blur = draw[:, :, None, None, None]
