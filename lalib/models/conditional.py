@@ -5,8 +5,6 @@ References
 [Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
 [Perez2018]   Perez et al., FiLM: visual reasoning with a general conditioning layer, AAAI 2018.
 [Ho2022]      Ho and Salimans, Classifier-free diffusion guidance, 2022. One network with the class and without it.
-[Godwin2022]  Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
-              autoencoder. A class-conditional one is among its next steps.
 """
 
 import torch

@@ -123,9 +123,7 @@ def check_inputs(model: Trainable, inputs) -> Tensor:
     return x
 
 
-def check_targets(
-    model: Trainable, labels, n: int, names: Sequence[str] = (), wanted: Sequence[str] | None = None
-) -> Tensor:
+def check_targets(model: Trainable, labels, n: int, names: Sequence = (), wanted: Sequence | None = None) -> Tensor:
     """Labels of n inputs as the model numbers its classes, int64: (n,), or (n, C) of 0 and 1 for a multi-label model.
 
     names: what the classes of these labels are called. They are matched by name with the `wanted` ones, by default the
@@ -169,12 +167,9 @@ def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor,
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout that draws from `generator`, if it is set, not from torch's global one, which all threads share.
+    """nn.Dropout that draws from `generator` if set: on the CPU bit for bit what the global one in its state draws."""
 
-    On the CPU the masks are bit for bit those of nn.Dropout from a global generator in the same state.
-    """
-
-    generator: torch.Generator | None = None
+    generator: torch.Generator | None = None  # the global one is shared by all threads
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
@@ -254,7 +249,7 @@ def strided(kernels: tuple[int, ...], image_shape: Shape, latent_dim: int):
     """Strided convolutions of so many kernels and dense 512 twice; back dense 256 and two transposed convolutions."""
     channels, (pad, crop, h, w) = image_shape[0], frame(image_shape, 4)
     features = kernels[-1] * math.prod(math.ceil(4 * size / 2 ** len(kernels)) for size in (h, w))
-    # in two dimensions a t-SNE map wants the second dense layer: the 1-NN error of mnist-mini was .18, without it .25
+    # a t-SNE map in 2-D wants the second dense layer: the held-out 1-NN error on mnist-mini was .18, without it .25
     trunk = [pad, *_chain(_conv, channels, *kernels, stride=2), nn.Flatten(), *_chain(_dense, features, 512, 512)]
     decoder = [*_chain(_dense, latent_dim, 256, 32 * h * w), nn.Unflatten(1, (32, h, w))]
     decoder += [*_up(32, 16), nn.ConvTranspose2d(16, channels, 2, stride=2), crop]
@@ -274,7 +269,6 @@ def report(image_shape: Shape, latent_dim: int):
 def slides(image_shape: Shape, latent_dim: int):
     """[Slides]: three stages of three 3x3 convolutions (64, 32, 32) and a pool, dense 1024 twice, mirrored.
 
-    The decoder's second dense layer has 64 H/8 W/8 units, which are the document's 1024 for 28 x 28.
     Differs: three pools do not divide 28, so images are padded to a multiple of 8 and the output is cropped.
     """
     channels, (pad, crop, h, w) = image_shape[0], frame(image_shape, 8)
@@ -354,9 +348,9 @@ class Residual(nn.Module):
 
 
 def residual_cnn(image_shape: Shape, outputs: int, dropout: float = 0.5) -> nn.Module:
-    """Convolutions 32, 64, 128, each with a pool, a residual block after the last two, mean, dropout: logits.
+    """Convolutions 32, 64, 128, each with a pool, a residual block after the last two, mean, dropout: to logits.
 
-    0.46 million weights and thirty times the multiplications of small_cnn (28 x 28), for thousands of labels.
+    0.46 million weights and, of 28 x 28 pixels, thirty times the multiplications of small_cnn.
     """
     second, third = Residual(64), Residual(128)  # built first: the order decides which weights a seed draws
     layers = [*normed_conv(image_shape[0], 32), nn.MaxPool2d(2), *normed_conv(32, 64), nn.MaxPool2d(2), second]
@@ -391,9 +385,8 @@ def resnet18(outputs: int, weights: str | Path | None) -> tuple[nn.Module, str]:
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError) as error:
             remedy = "give the path of a file with the state dict of torchvision's resnet18, or weights=None"
             reason = "no file of weights" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]
-            raise LalibError(
-                f"the weights {str(weights)!r} of ResNet-18 could not be had ({reason}): {remedy}"
-            ) from error
+            message = f"the weights {str(weights)!r} of ResNet-18 could not be had ({reason}): {remedy}"
+            raise LalibError(message) from error
     stages = [net.layer1, net.layer2, net.layer3, net.layer4, net.avgpool, nn.Flatten(), nn.Linear(512, outputs)]
     # the stem's layers are listed one by one: the four stages are the chain's only nn.Sequential
     return nn.ModuleList([net.conv1, net.bn1, net.relu, net.maxpool, *stages]), origin

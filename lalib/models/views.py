@@ -4,7 +4,6 @@ References
 ----------
 [Simard2003] Simard, Steinkraus and Platt, Best practices for convolutional neural networks applied to visual document
              analysis, 2003. Elastic distortions.
-[Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
 [DeVries2017] DeVries and Taylor, Improved regularization of convolutional neural networks with cutout, 2017.
 """
 
@@ -93,11 +92,11 @@ class RandomViews:
     def _cover(self, views: Tensor, draw: Tensor) -> Tensor:
         if not self.erase:
             return views
-        side = self.erase * (draw[2] + 1)  # of a square in coordinates from -1 to 1
+        y, x, side = draw[:, :, None]
+        side = self.erase * (side + 1)  # of a square in coordinates from -1 to 1
         rows, columns = (torch.linspace(-1, 1, size, device=views.device) for size in views.shape[2:])
-        inside = ((rows[None] - draw[0][:, None]).abs() < side[:, None] / 2)[:, None, :, None]
-        inside = inside & ((columns[None] - draw[1][:, None]).abs() < side[:, None] / 2)[:, None, None, :]
-        return torch.where(inside, views.mean((2, 3), keepdim=True), views)
+        rows, columns = (rows - y).abs() < side / 2, (columns - x).abs() < side / 2
+        return torch.where(rows[:, None, :, None] & columns[:, None, None], views.mean((2, 3), keepdim=True), views)
 
 
 # Shapes matter and are hardly bent, parts are covered; found on training images of fashion-mnist-mini.
