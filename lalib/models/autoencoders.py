@@ -10,18 +10,17 @@ References
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lalib.data import seeds
 from lalib.data.checks import check_choice, check_int, check_number
-from lalib.data.seeds import generator as child_generator
-from lalib.data.seeds import seeded
 from lalib.models.losses import RECONSTRUCTION, batch_affinities, perplexity_rows, symmetric, tsne_kl
 from lalib.models.networks import PRESETS, Batch, ClippedLinear, Shape, Trainable, check_shape, eval_mode, preset_rate
 from lalib.models.priors import MixturePrior, NormalPrior, VampPrior, draw_gaussian
 
-COMPONENTS = 50  # of a prior with several, unless given
 PATCH = 4  # images dealt together: one and its neighbours
 REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": ClippedLinear}
 
@@ -53,10 +52,11 @@ class Autoencoder(Trainable):
         self.representation = check_choice("representation", representation, REPRESENTATIONS)
         self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTION)
         self.seed, self.learning_rate = check_int("seed", seed, low=0), preset_rate(preset)
-        with seeded(self.seed, "weights"):
+        with seeds.seeded(self.seed, "weights"):
             self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.conditions)
             self.head = nn.Linear(features, self.heads * self.latent_dim)
         self.activation = REPRESENTATIONS[representation]()
+        self.weights = {"reconstruction": 1.0}  # of each term in the loss; terms without one are recorded only
         if representation == "clu":  # outside [0, 1] a CLU passes no gradient: start in the middle
             nn.init.constant_(self.head.bias[: self.latent_dim], 0.5)
 
@@ -75,10 +75,6 @@ class Autoencoder(Trainable):
         """The reconstruction term of every image, (B,), summed over pixels (nats for "bce")."""
         return RECONSTRUCTION[self.reconstruction](self.decoder(z).float(), x)
 
-    def weights(self) -> dict[str, float]:
-        """Weight of each term in the loss; terms without one are recorded only."""
-        return {"reconstruction": 1.0}
-
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Codes (B, L) and the terms of the loss, each a mean over the batch."""
         z = self.encode(batch.x).float()
@@ -86,14 +82,11 @@ class Autoencoder(Trainable):
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         _, terms = self.terms(batch, generator)
-        weights = self.weights()
-        return {"loss": sum(weights[name] * value for name, value in terms.items() if name in weights), **terms}
+        return {"loss": sum(self.weights[name] * terms[name] for name in terms if name in self.weights), **terms}
 
     def _saturation(self, z: Tensor) -> dict[str, Tensor]:
         """The share of CLU outputs at 0 or 1, which pass no gradient."""
-        if self.representation != "clu":
-            return {}
-        return {"saturated": ((z <= 0) | (z >= 1)).float().mean()}
+        return {"saturated": ((z <= 0) | (z >= 1)).float().mean()} if self.representation == "clu" else {}
 
 
 class CAE(Autoencoder):
@@ -103,14 +96,12 @@ class CAE(Autoencoder):
 class VAE(Autoencoder):
     """Variational autoencoder [Kingma2014]: reconstruction + beta KL(q(z|x) || p(z)), in nats per image.
 
-    q(z|x) = N(mean, exp(log-variance)) from one dense layer of 2L units; both terms are summed (pixels, coordinates)
-    and averaged over images, so that beta = 1 is the evidence lower bound.
+    Both terms are summed (pixels, coordinates) and averaged over images: beta = 1 is the evidence lower bound.
     prior: p(z), "normal" for N(0, I), "mixture" for Gaussians with learned weights, means and variances, or "vamp" for
     the mean of q(z|u) over learned images u [Tomczak2018]. The last two have `components` parts (default 50), at most
-    as many as there are training images. Their KL term is an estimate from one draw: see lalib.models.priors.
-    `options` are Autoencoder's.
+    as many as there are training images; their KL term is an estimate from one draw. `options` are Autoencoder's.
     On mnist-mini (10 dimensions, 20 epochs, three seeds) test digits cost 133 nats with "normal", 131 with "mixture"
-    and 144 with "vamp", with standard deviations of 4, 4 and 11: so short a training does not repay a VampPrior.
+    and 144 with "vamp" (standard deviations 4, 4 and 11).
     """
 
     heads = 2
@@ -126,10 +117,18 @@ class VAE(Autoencoder):
         **options,
     ):
         super().__init__(image_shape, latent_dim, **options)
-        self.beta = check_number("beta", beta, low=0)
-        self.prior = _prior(self, check_choice("prior", prior, ("normal", "mixture", "vamp")), components)
-        if prior != "normal":  # so that the config of a plain VAE stays what it was, and its finished runs are found
-            self.prior_name, self.components = prior, self.prior.components
+        self.beta = self.weights["kl"] = check_number("beta", beta, low=0)
+        if check_choice("prior", prior, ("normal", "mixture", "vamp")) == "normal":
+            if components is not None:
+                raise ValueError(f"components needs prior='mixture' or 'vamp', got {components=!s} for prior='normal'")
+            self.prior = NormalPrior(self.latent_dim)
+            return  # neither is in the config: it stays what it was, and finished runs of a plain VAE are found
+        components = 50 if components is None else components
+        if prior == "mixture":
+            self.prior = MixturePrior(components, self.latent_dim, seed=self.seed)
+        else:
+            self.prior = VampPrior(components, self.image_shape, self.posterior, seed=self.seed)
+        self.prior_name, self.components = prior, self.prior.components
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -140,55 +139,32 @@ class VAE(Autoencoder):
         mean, log_variance = self.head(self.trunk(x)).float().split(self.latent_dim, dim=1)
         return self.activation(mean), log_variance
 
-    def weights(self) -> dict[str, float]:
-        return {**super().weights(), "kl": self.beta}
-
-    def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.bound(batch.x, generator)
-
-    def bound(self, x: Tensor, generator: torch.Generator, *given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What `terms` returns for images x; given: what q(z|x) and p(x|z) depend on beside, if anything."""
-        mean, log_variance = self.posterior(x, *given)
+    def terms(self, batch: Batch, generator: torch.Generator, *given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean codes and terms; given: what q(z|x) and p(x|z) depend on beside, if anything."""
+        mean, log_variance = self.posterior(batch.x, *given)
         z = draw_gaussian(mean, log_variance, generator=generator)
-        terms = {
-            "reconstruction": self.reconstruction_loss(z, x, *given).mean(),
-            "kl": self.prior.kl(z, mean, log_variance).mean(),
-        }
-        return mean, {**terms, **self._saturation(mean)}
+        reconstruction = self.reconstruction_loss(z, batch.x, *given).mean()
+        kl = self.prior.kl(z, mean, log_variance).mean()
+        return mean, {"reconstruction": reconstruction, "kl": kl, **self._saturation(mean)}
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """Images (n, C, H, W) in [0, 1] of codes drawn from the prior, on the model's device."""
-        z = self.prior.sample(check_int("n", n, low=1), generator=child_generator(seed, "codes"))
+        z = self.prior.sample(check_int("n", n, low=1), generator=seeds.generator(seed, "codes"))
         with eval_mode(self):
             return self.decode(z.to(self.head.weight.device))
 
 
-def _prior(model: VAE, name: str, components: int | None) -> NormalPrior | MixturePrior | VampPrior:
-    if name == "normal":
-        if components is not None:
-            raise ValueError(
-                f"components needs prior='mixture' or 'vamp', got components={components} for prior='normal'"
-            )
-        return NormalPrior(model.latent_dim)
-    components = COMPONENTS if components is None else components
-    if name == "mixture":
-        return MixturePrior(components, model.latent_dim, seed=model.seed)
-    return VampPrior(components, model.image_shape, model.posterior, seed=model.seed)
-
-
-class Neighbourhoods(nn.Module):
+@dataclass(eq=False)
+class Neighbourhoods:
     """t-SNE's conditional affinities of a training set: each image's nearest others and their p_j|i [Maaten2009].
 
-    P is taken over the whole set, on the 3 x perplexity nearest neighbours of every image, and restricted to a batch
-    and renormalised there. `deal` makes batches along the neighbour graph, in which P has something to say.
+    They are taken over the whole set, on the 3 x perplexity nearest neighbours of every image.
     """
 
-    def __init__(self, perplexity: float):
-        super().__init__()
-        self.perplexity = perplexity
-        self.index: Tensor | None = None  # (N, K) int64
-        self.conditional: Tensor | None = None  # (N, K) float32
+    perplexity: float
+    index: Tensor | None = None  # (N, K) int64
+    conditional: Tensor | None = None  # (N, K) float32
 
     def fit(self, x: Tensor) -> None:
         """Find neighbours and affinities of x (N, ...), on its device."""
@@ -200,7 +176,7 @@ class Neighbourhoods(nn.Module):
         self.conditional = perplexity_rows(distances.double().square(), self.perplexity).float()
 
     def joint(self, index: Tensor) -> Tensor:
-        """P restricted to the images `index` (B,): (B, B), symmetric, zero diagonal, sum 1."""
+        """P restricted to the images `index` (B,) and scaled to sum to 1: (B, B), symmetric, zero diagonal."""
         size = len(index)
         position = torch.full((len(self.index),), size, device=self.index.device)
         position[index] = torch.arange(size, device=self.index.device)
@@ -209,10 +185,8 @@ class Neighbourhoods(nn.Module):
         return symmetric(inside[:, :size])
 
     def deal(self, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """Batches of `size` that together hold each image once, made of patches: an image and PATCH - 1 neighbours.
-
-        Patches are dealt around random images, from those of its neighbours that have not been dealt yet. Small patches
-        are best: of whole neighbourhoods a batch holds too few, and all the map learns is what is inside one.
+        """Batches of `size` that together hold each image once, made of patches: a random image and PATCH - 1 of its
+        neighbours that have not been dealt yet. In larger patches a map learns only what is inside a neighbourhood.
         """
         neighbours, free = self.index.cpu().numpy(), torch.ones(len(self.index), dtype=torch.bool).numpy()
         patches = []
@@ -230,12 +204,10 @@ class Neighbourhoods(nn.Module):
 class _TSNETerm(Autoencoder):
     """Adds tsne_weight x D x KL(P || Q) to an autoencoder's loss, D = C H W; Q is taken over `spread` x (mean) codes.
 
-    affinities="global": P from the whole training set, batches along its neighbour graph (our default).
-    affinities="batch": P within each random batch. [Slides] is affinities="batch", batch_size=64, spread=1 and a
-    perplexity of 5 to 10, all that so few images allow.
-    tsne_weight is relative to the reconstruction per pixel; notebook 03 sweeps it. spread lets a map be as wide as
-    t-SNE's while the codes stay near 1, where the decoder and N(0, I) want them.
-    P is defined over the training set, so the loss of validation images leaves this term out.
+    affinities: "global", P from the whole training set and batches along its neighbour graph; or "batch", P within each
+    random batch. [Slides] is "batch" with batch_size=64, spread=1 and a perplexity of 5 to 10.
+    tsne_weight is relative to the reconstruction per pixel. spread lets a map be as wide as t-SNE's while the codes
+    stay near 1, where the decoder and N(0, I) want them. The loss of validation images leaves this term out.
     """
 
     def __init__(
@@ -253,6 +225,7 @@ class _TSNETerm(Autoencoder):
         super().__init__(image_shape, latent_dim, **options)
         self.perplexity = check_number("perplexity", perplexity, low=1)
         self.tsne_weight = check_number("tsne_weight", tsne_weight, low=0)
+        self.weights["tsne"] = self.tsne_weight * math.prod(self.image_shape)
         self.affinities = check_choice("affinities", affinities, ["global", "batch"])
         self.spread = check_number("spread", spread, low=0)
         self.batch_size = check_int("batch_size", batch_size, low=4)
@@ -275,9 +248,6 @@ class _TSNETerm(Autoencoder):
         if self.affinities == "global":
             source = self.neighbourhoods.deal(size, generator=generator)
         return (index for index in source if self.perplexity < len(index) - 1)  # a short last batch has no such P
-
-    def weights(self) -> dict[str, float]:
-        return {**super().weights(), "tsne": self.tsne_weight * math.prod(self.image_shape)}
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         codes, terms = super().terms(batch, generator)

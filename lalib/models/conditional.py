@@ -5,18 +5,15 @@ References
 [Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
 [Perez2018]   Perez et al., FiLM: visual reasoning with a general conditioning layer, AAAI 2018.
 [Ho2022]      Ho and Salimans, Classifier-free diffusion guidance, 2022. One network with the class and without it.
-[Godwin2022]  Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
-              autoencoder. A class-conditional one is among its next steps.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lalib.data import seeds
 from lalib.data.checks import LalibError, check_int, check_number
 from lalib.data.door import check_labels
-from lalib.data.seeds import generator as child_generator
-from lalib.data.seeds import seeded
 from lalib.models.autoencoders import VAE
 from lalib.models.networks import UNKNOWN, Batch, Shape, eval_mode
 
@@ -28,10 +25,9 @@ class ConditionalVAE(VAE):
     that is 1, the others are 0. It joins the decoder's codes, and scales and shifts the trunk's features [Perez2018].
     Of an image without a label (UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]. In training each label
     is hidden with probability `label_dropout`, so that this is learned even where every image has one.
-    Codes made with a class and codes made without are not to be compared. So `encode` uses no class unless it is given
-    one, and all images of a pool lie on one map.
+    Codes made with a class and codes made without are not to be compared.
     Train it with fit(model, images), or with fit(model, (images, labels)), see partly_labelled; some must have a label.
-    `options` are VAE's; the prior is that of all images, with and without a class.
+    `options` are VAE's; the prior is that of all images.
     Differs: with the class beside the features and one more dense layer, as in M2, mnist-mini's test digits cost 130
     nats with their class and 157 without (4,000 labels, 20 epochs, one seed); scaled and shifted, 117 and 131.
     """
@@ -44,7 +40,7 @@ class ConditionalVAE(VAE):
         self.conditions = self.n_classes = check_int("n_classes", n_classes, low=2)  # read where layers are built
         super().__init__(image_shape, latent_dim, **options)
         self.label_dropout = check_number("label_dropout", label_dropout, low=0, high=1)
-        with seeded(self.seed, "classes"):
+        with seeds.seeded(self.seed, "classes"):
             self.film = nn.Linear(self.n_classes, 2 * self.head.in_features, bias=False)
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -62,8 +58,7 @@ class ConditionalVAE(VAE):
 
     def posterior(self, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x,y), each (B, L); given (B, C): what is known of y, by default nothing."""
-        given = self.given(len(x)) if given is None else given
-        scale, shift = self.film(given).chunk(2, dim=1)
+        scale, shift = self.film(self.given(len(x)) if given is None else given).chunk(2, dim=1)
         hidden = self.trunk(x) * (1 + scale) + shift
         mean, log_variance = self.head(hidden).float().split(self.latent_dim, dim=1)
         return self.activation(mean), log_variance
@@ -85,12 +80,12 @@ class ConditionalVAE(VAE):
         if self.training:
             draw = torch.rand(len(given), 1, generator=generator, device=generator.device)
             given = given * (draw >= self.label_dropout).to(given.device)
-        return self.bound(batch.x, generator, given)
+        return super().terms(batch, generator, given)
 
     @torch.no_grad()
     def generate(self, labels: Tensor, *, seed: int = 0) -> Tensor:
         """An image (n, C, H, W) in [0, 1] of each class (n,), its code drawn from p(z); on the model's device."""
         labels = check_labels(labels, n_classes=self.n_classes)
-        z = self.prior.sample(len(labels), generator=child_generator(seed, "codes"))
+        z = self.prior.sample(len(labels), generator=seeds.generator(seed, "codes"))
         with eval_mode(self):
             return self.decode(z.to(self.head.weight.device), labels)

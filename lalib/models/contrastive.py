@@ -18,18 +18,17 @@ from lalib.data.seeds import seeded
 from lalib.models.autoencoders import MODELS
 from lalib.models.conditional import ConditionalVAE
 from lalib.models.losses import nt_xent
-from lalib.models.networks import Batch, PadTo, Shape, Trainable, check_shape, normed_conv
+from lalib.models.networks import Batch, Shape, Trainable, check_shape, frame, normed_conv
 from lalib.models.views import RandomViews
 
 
 class ContrastiveEncoder(Trainable):
     """SimCLR [Chen2020] for small images: images (B, C, H, W) in [0, 1], codes (B, L) of length 1.
 
-    Each image of a batch is shown in two random views, and the views of one image are to be more alike than those of
-    two. Codes are what comes before the projection, an MLP that only the loss uses. There is no decoder.
-    views: strengths of RandomViews by name. Its defaults suit digits, views.CLOTHES suits clothes; what suits other
-    images has to be found: with the wrong views codes are worse than pixels. width: kernels of the first convolution;
-    temperature: of the cosine similarities; seed draws the weights.
+    Two random views of one image are to be more alike than those of two images. Codes are what comes before the
+    projection, an MLP that only the loss uses. There is no decoder.
+    views: strengths of RandomViews by name; its defaults suit digits, views.CLOTHES suits clothes. With the wrong views
+    codes are worse than pixels. width: kernels of the first convolution; temperature: of the cosine similarities.
     Differs: codes have length 1, so that Euclidean neighbours are neighbours by angle, as in the loss; Adam rather
     than LARS; the trunk normalises within each image [Wu2018], so that no code depends on the rest of its batch.
     """
@@ -51,12 +50,18 @@ class ContrastiveEncoder(Trainable):
         self.image_shape = check_shape(image_shape)
         self.latent_dim = check_int("latent_dim", latent_dim, low=2)
         self.temperature = check_number("temperature", temperature, low=0.01)
-        self.views = _check_views({} if views is None else views)
+        if not isinstance(views, Mapping | None):
+            raise TypeError(f"views must be strengths by name, such as {{'flip': True}}, got {views!r}")
+        check_options("views", RandomViews, views or {})
+        self.views = RandomViews(**views or {})
         self.batch_size = check_int("batch_size", batch_size, low=2)
-        self.width = check_int("width", width, low=1)
+        self.width = width = check_int("width", width, low=1)
+        pad, _, h, w = frame(self.image_shape, 4)
         with seeded(seed, "weights"):
-            self.trunk, features = _trunk(self.image_shape, self.width)
-            self.head = nn.Linear(features, self.latent_dim)
+            layers = [pad, *normed_conv(self.image_shape[0], width, 2), *normed_conv(width, 2 * width, 2)]
+            layers += [*normed_conv(2 * width, 2 * width), nn.Flatten(), nn.Linear(2 * width * h * w, 256)]
+            self.trunk = nn.Sequential(*layers, nn.LayerNorm(256), nn.ReLU())
+            self.head = nn.Linear(256, self.latent_dim)
             self.projection = nn.Sequential(nn.Linear(self.latent_dim, 256), nn.ReLU(), nn.Linear(256, 64))
 
     def encode(self, x: Tensor) -> Tensor:
@@ -80,23 +85,6 @@ class ContrastiveEncoder(Trainable):
         first, second = self.projection(self.encode(pair)).float().chunk(2)
         with torch.autocast(first.device.type, enabled=False):
             return {"loss": nt_xent(first, second, self.temperature)}
-
-
-def _check_views(views: Mapping[str, float]) -> RandomViews:
-    if not isinstance(views, Mapping):
-        raise TypeError(f"views must be strengths by name, such as {{'flip': True}}, got {views!r}")
-    check_options("views", RandomViews, views)
-    return RandomViews(**views)
-
-
-def _trunk(image_shape: Shape, width: int) -> tuple[nn.Sequential, int]:
-    """Three convolutions, the first two strided, and a dense layer; and its number of outputs."""
-    channels, height, width_px = image_shape
-    pad = PadTo(height, width_px, 4)
-    inputs = 2 * width * (pad.padded[0] // 4) * (pad.padded[1] // 4)
-    layers = [pad, *normed_conv(channels, width, 2), *normed_conv(width, 2 * width, 2)]
-    layers += normed_conv(2 * width, 2 * width)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 256), nn.LayerNorm(256), nn.ReLU()), 256
 
 
 ENCODERS = {**MODELS, **{model.__name__: model for model in (ConditionalVAE, ContrastiveEncoder)}}  # what can be saved

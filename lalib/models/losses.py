@@ -12,12 +12,12 @@ References
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-BISECTIONS = 60
 
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
@@ -25,17 +25,12 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
-def squared_error(logits: Tensor, x: Tensor) -> Tensor:
-    """Squared error of sigmoid(logits), summed over pixels: (B, ...) to (B,)."""
-    return (torch.sigmoid(logits) - x).square().flatten(1).sum(1)
+def pixel_error(error: Callable, logits: Tensor, x: Tensor) -> Tensor:
+    """An error of sigmoid(logits), such as F.mse_loss, summed over pixels: (B, ...) to (B,)."""
+    return error(torch.sigmoid(logits), x, reduction="none").flatten(1).sum(1)
 
 
-def absolute_error(logits: Tensor, x: Tensor) -> Tensor:
-    """Absolute error of sigmoid(logits), summed over pixels: (B, ...) to (B,)."""
-    return (torch.sigmoid(logits) - x).abs().flatten(1).sum(1)
-
-
-RECONSTRUCTION = {"bce": bernoulli_nll, "mse": squared_error, "mae": absolute_error}
+RECONSTRUCTION = {"bce": bernoulli_nll, "mse": partial(pixel_error, F.mse_loss), "mae": partial(pixel_error, F.l1_loss)}
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -58,7 +53,7 @@ def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
     mean = torch.where(torch.isfinite(shifted), shifted, 0).mean(dim=1, keepdim=True)
     shifted = shifted / torch.where(mean > 0, mean, 1)  # so that images may be in any unit
     low, high = (torch.full_like(mean[:, 0], bound) for bound in (-30, 30))  # log beta, in units of 1 / mean
-    for _ in range(BISECTIONS):
+    for _ in range(60):
         middle = (low + high) / 2
         p = torch.softmax(-middle.exp()[:, None] * shifted, dim=1)
         too_wide = -torch.xlogy(p, p).sum(1) > math.log(perplexity)

@@ -2,12 +2,12 @@
 
 References
 ----------
-[Report]  Killeen, Progress update: query selection based on latent space sampling. Two pools, dense 1024.
-[Slides]  Killeen, Query selection based on latent space sampling (slides). Nine convolutions, three pools.
+[Report]  Killeen, Progress update: query selection based on latent space sampling.
+[Slides]  Killeen, Query selection based on latent space sampling (slides).
 [Godwin2022] Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
-          autoencoder. Four downsampling convolutions; one upsampling and four size-preserving ones.
+          autoencoder.
 [Kingma2014b] Kingma et al., Semi-supervised learning with deep generative models, 2014.
-[He2016]  He et al., Deep residual learning for image recognition, 2016. ResNet-18, torchvision's.
+[He2016]  He et al., Deep residual learning for image recognition, 2016.
 [Wu2018]  Wu and He, Group normalization, 2018.
 """
 
@@ -23,13 +23,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lalib.data import seeds
 from lalib.data.checks import LalibError, check_int
 from lalib.data.door import as_tensor, check_codes, check_labels, renumbered
 from lalib.data.imageset import ImageSet
-from lalib.data.seeds import generator as child_generator
-from lalib.data.seeds import seeded
 
 UNKNOWN = -1  # the label of an image without one
 Shape = tuple[int, int, int]  # of an image: C of 1 or 3, H, W
@@ -68,18 +66,19 @@ class Trainable(nn.Module):
         """
         classes, held = reversed(type(self).__mro__), vars(self)
         names = [name for part in classes for name in inspect.signature(part.__init__).parameters if name != "seed"]
-        found = {name: held[key] for name in names for key in (name, f"{name}_name") if key in held}
-        return {name: _as_json(value) for name, value in found.items() if _is_plain(value)}
+        kept = {name: held[key] for name in names for key in (name, f"{name}_name") if key in held}
+        kept = {name: asdict(value) if is_dataclass(value) else value for name, value in kept.items()}
+        kept = {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+        return {
+            name: value for name, value in kept.items() if isinstance(value, int | float | str | list | dict | None)
+        }
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars by name; the entry "loss" is minimised, the others are recorded."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Called once before training with all inputs as they are stored (uint8 images or codes) and their labels.
-
-        The model is then on the device of x.
-        """
+        """Called once before training, on x's device, with all inputs as stored (uint8 images or codes) and labels."""
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """Index tensors that together visit each of n inputs once: slices of a random permutation."""
@@ -96,14 +95,6 @@ class Trainable(nn.Module):
                 part.class_names = tuple(class_names)
 
 
-def _is_plain(value) -> bool:
-    return value is None or is_dataclass(value) or isinstance(value, (bool, int, float, str, tuple, list, dict))
-
-
-def _as_json(value):
-    return asdict(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
-
-
 def check_shape(image_shape: Shape) -> Shape:
     """`image_shape` as (C, H, W) that a network can take: C of 1 or 3, H and W of at least 8."""
     shape = tuple(check_int("image_shape", size) for size in image_shape)
@@ -113,10 +104,9 @@ def check_shape(image_shape: Shape) -> Shape:
 
 
 def check_inputs(model: Trainable, inputs) -> Tensor:
-    """`inputs` as `model` takes them: images (N, C, H, W), uint8 or float32 in [0, 1], or codes (N, L), float32.
+    """ImageSet, array or table as `model` takes it: images (N, C, H, W), uint8 or float32 in [0, 1], or codes (N, L).
 
-    An ImageSet, or any array or table of numbers. Raises ValueError for a shape that is not the model's and for codes
-    that are not finite, TypeError for other things.
+    Raises ValueError for a shape that is not the model's and codes that are not finite, TypeError for other things.
     """
     x = inputs.images if isinstance(inputs, ImageSet) else as_tensor(inputs, "inputs")
     if model.image_shape is None and x.ndim != 4:
@@ -133,9 +123,7 @@ def check_inputs(model: Trainable, inputs) -> Tensor:
     return x
 
 
-def check_targets(
-    model: Trainable, labels, n: int, names: Sequence[str] = (), wanted: Sequence[str] | None = None
-) -> Tensor:
+def check_targets(model: Trainable, labels, n: int, names: Sequence = (), wanted: Sequence | None = None) -> Tensor:
     """Labels of n inputs as the model numbers its classes, int64: (n,), or (n, C) of 0 and 1 for a multi-label model.
 
     names: what the classes of these labels are called. They are matched by name with the `wanted` ones, by default the
@@ -172,22 +160,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()  # inference mode would hand out tensors that can be neither changed in place nor trained on
 def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int = 1024) -> Tensor:
-    """function applied to x (N, ...) in blocks on the model's device, in eval mode; (N, ...) float32 on the CPU.
-
-    The model's training mode is put back afterwards.
-    """
+    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU."""
     batch_size, device = check_int("batch_size", batch_size, low=1), next(model.parameters()).device
     with eval_mode(model):
         return torch.cat([function(to_input(part, device)).float().cpu() for part in x.split(batch_size)])
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout that draws from `generator`, if it is set, not from torch's global one, which all threads share.
+    """nn.Dropout that draws from `generator` if set: on the CPU bit for bit what the global one in its state draws."""
 
-    On the CPU the masks are bit for bit those of nn.Dropout from a global generator in the same state.
-    """
-
-    generator: torch.Generator | None = None
+    generator: torch.Generator | None = None  # the global one is shared by all threads
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
@@ -197,19 +179,18 @@ class Dropout(nn.Dropout):
 
 @contextlib.contextmanager
 def seeded_dropout(model: nn.Module, seed: int, *names: str | int) -> Iterator[None]:
-    """Let dropout draw from child_seed(seed, *names) inside the block.
+    """Let dropout draw from child_seed(seed, *names) inside the block, without waiting for other threads.
 
-    A model of lalib has a generator of its own for that, so that threads do not wait for each other. Where a layer or
-    a model is not lalib's, all layers draw from torch's global generator, within `seeded`.
+    Only where a layer or a model is not lalib's do all layers draw from torch's global generator, within `seeded`.
     """
     layers = [part for part in model.modules() if isinstance(part, nn.modules.dropout._DropoutNd)]
     models = [part for part in model.modules() if isinstance(part, Trainable)]
     foreign = any(not isinstance(layer, Dropout) for layer in layers)
     if foreign or any(not type(part).__module__.startswith("lalib.") for part in models):
-        with seeded(seed, *names):
+        with seeds.seeded(seed, *names):
             yield
         return
-    source = child_generator(seed, *names, device=next(model.parameters()).device)
+    source = seeds.generator(seed, *names, device=next(model.parameters()).device)
     try:
         for layer in layers:
             layer.generator = source
@@ -226,29 +207,25 @@ class ClippedLinear(nn.Module):
         return x.clamp(0, 1)
 
 
-class PadTo(nn.Module):
-    """Pad (B, C, H, W) with zeros on both sides so that `multiple` divides H and W."""
+class Crop(nn.Module):
+    """Images (B, C, H, W) without what lies outside of these rows and columns."""
 
-    def __init__(self, height: int, width: int, multiple: int):
+    def __init__(self, rows: slice, columns: slice):
         super().__init__()
-        self.padded = tuple(math.ceil(size / multiple) * multiple for size in (height, width))
-        rows, columns = self.padded[0] - height, self.padded[1] - width
-        self.padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.padding)
-
-
-class CropTo(nn.Module):
-    """Undo PadTo: cut (B, C, padded H, padded W) back to (B, C, H, W)."""
-
-    def __init__(self, pad: PadTo, height: int, width: int):
-        super().__init__()
-        left, _, top, _ = pad.padding
-        self.rows, self.columns = slice(top, top + height), slice(left, left + width)
+        self.rows, self.columns = rows, columns
 
     def forward(self, x: Tensor) -> Tensor:
         return x[..., self.rows, self.columns]
+
+
+def frame(image_shape: Shape, multiple: int) -> tuple[nn.Module, nn.Module, int, int]:
+    """A layer that adds zeros on all sides until `multiple` divides H and W, one that cuts them off, the quotients."""
+    _, height, width = image_shape
+    h, w = math.ceil(height / multiple), math.ceil(width / multiple)
+    rows, columns = h * multiple - height, w * multiple - width
+    top, left = rows // 2, columns // 2
+    pad = nn.ZeroPad2d((left, columns - left, top, rows - top))
+    return pad, Crop(slice(top, top + height), slice(left, left + width)), h, w
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -269,50 +246,39 @@ def _chain(layer: Callable[..., list[nn.Module]], *sizes: int, **options) -> lis
 
 
 def strided(kernels: tuple[int, ...], image_shape: Shape, latent_dim: int):
-    """Strided convolutions of so many kernels and dense 512 twice; back dense 256 and two transposed convolutions.
-
-    The second dense layer is what a t-SNE map in two dimensions wants: without it the held-out 1-NN error on mnist-mini
-    was .25 instead of .18 (kernels 16 and 32).
-    """
-    channels, height, width = image_shape
-    pad = PadTo(height, width, 4)
-    (h, w), features = (size // 4 for size in pad.padded), kernels[-1]
-    features *= math.prod(math.ceil(size / 2 ** len(kernels)) for size in pad.padded)
+    """Strided convolutions of so many kernels and dense 512 twice; back dense 256 and two transposed convolutions."""
+    channels, (pad, crop, h, w) = image_shape[0], frame(image_shape, 4)
+    features = kernels[-1] * math.prod(math.ceil(4 * size / 2 ** len(kernels)) for size in (h, w))
+    # a t-SNE map in 2-D wants the second dense layer: the held-out 1-NN error on mnist-mini was .18, without it .25
     trunk = [pad, *_chain(_conv, channels, *kernels, stride=2), nn.Flatten(), *_chain(_dense, features, 512, 512)]
     decoder = [*_chain(_dense, latent_dim, 256, 32 * h * w), nn.Unflatten(1, (32, h, w))]
-    decoder += [*_up(32, 16), nn.ConvTranspose2d(16, channels, 2, stride=2), CropTo(pad, height, width)]
+    decoder += [*_up(32, 16), nn.ConvTranspose2d(16, channels, 2, stride=2), crop]
     return nn.Sequential(*trunk), 512, nn.Sequential(*decoder)
 
 
 def report(image_shape: Shape, latent_dim: int):
     """[Report]: 3x3 convolutions 32, 64, 64 around two 2x2 max-pools (7 x 7 x 64 for 28 x 28), dense 1024, mirrored."""
-    channels, height, width = image_shape
-    pad = PadTo(height, width, 4)
-    h, w = (size // 4 for size in pad.padded)
+    channels, (pad, crop, h, w) = image_shape[0], frame(image_shape, 4)
     trunk = [pad, *_conv(channels, 32), nn.MaxPool2d(2), *_conv(32, 64), nn.MaxPool2d(2), *_conv(64, 64)]
     trunk += [nn.Flatten(), *_dense(64 * h * w, 1024)]
     decoder = [*_chain(_dense, latent_dim, 1024, 64 * h * w), nn.Unflatten(1, (64, h, w))]
-    decoder += [*_conv(64, 64), *_up(64, 64), *_conv(64, 32), *_up(32, 32)]
-    decoder += [nn.Conv2d(32, channels, 3, padding=1), CropTo(pad, height, width)]
+    decoder += [*_conv(64, 64), *_up(64, 64), *_conv(64, 32), *_up(32, 32), nn.Conv2d(32, channels, 3, padding=1), crop]
     return nn.Sequential(*trunk), 1024, nn.Sequential(*decoder)
 
 
 def slides(image_shape: Shape, latent_dim: int):
     """[Slides]: three stages of three 3x3 convolutions (64, 32, 32) and a pool, dense 1024 twice, mirrored.
 
-    The decoder's second dense layer has 64 H/8 W/8 units, which are the document's 1024 for 28 x 28.
     Differs: three pools do not divide 28, so images are padded to a multiple of 8 and the output is cropped.
     """
-    channels, height, width = image_shape
-    pad = PadTo(height, width, 8)
-    h, w = (size // 8 for size in pad.padded)
+    channels, (pad, crop, h, w) = image_shape[0], frame(image_shape, 8)
     trunk: list[nn.Module] = [pad]
     decoder = [*_chain(_dense, latent_dim, 1024, 64 * h * w), nn.Unflatten(1, (64, h, w))]
     for inputs, up_inputs, kernels in ((channels, 64, 64), (64, 64, 32), (32, 32, 32)):
         trunk += [*_chain(_conv, inputs, kernels, kernels, kernels), nn.MaxPool2d(2)]
         decoder += [*_chain(_conv, up_inputs, kernels, kernels, kernels), *_up(kernels, kernels)]
     trunk += [nn.Flatten(), *_chain(_dense, 32 * h * w, 1024, 1024)]
-    decoder += [nn.Conv2d(32, channels, 3, padding=1), CropTo(pad, height, width)]
+    decoder += [nn.Conv2d(32, channels, 3, padding=1), crop]
     return nn.Sequential(*trunk), 1024, nn.Sequential(*decoder)
 
 
@@ -366,9 +332,8 @@ def small_cnn(image_shape: Shape, outputs: int, dropout: float = 0.5) -> nn.Modu
 
 def normed_conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     """3x3 convolution, normalisation within each image [Wu2018], ReLU: no output depends on the rest of the batch."""
-    groups = math.gcd(8, outputs)
-    layers = [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(groups, outputs)]
-    return [*layers, nn.ReLU()]
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return [conv, nn.GroupNorm(math.gcd(8, outputs), outputs), nn.ReLU()]
 
 
 class Residual(nn.Module):
@@ -383,21 +348,18 @@ class Residual(nn.Module):
 
 
 def residual_cnn(image_shape: Shape, outputs: int, dropout: float = 0.5) -> nn.Module:
-    """Convolutions 32, 64, 128, each with a pool, a residual block after the last two, mean, dropout: logits.
+    """Convolutions 32, 64, 128, each with a pool, a residual block after the last two, mean, dropout: to logits.
 
-    0.46 million weights and thirty times the multiplications of small_cnn (28 x 28), for thousands of labels.
+    0.46 million weights and, of 28 x 28 pixels, thirty times the multiplications of small_cnn.
     """
-    layers: list[nn.Module] = []
-    inputs = image_shape[0]
-    for channels, block in ((32, []), (64, [Residual(64)]), (128, [Residual(128)])):
-        layers += [*normed_conv(inputs, channels), nn.MaxPool2d(2), *block]
-        inputs = channels
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), Dropout(dropout), nn.Linear(128, outputs))
+    second, third = Residual(64), Residual(128)  # built first: the order decides which weights a seed draws
+    layers = [*normed_conv(image_shape[0], 32), nn.MaxPool2d(2), *normed_conv(32, 64), nn.MaxPool2d(2), second]
+    layers += [*normed_conv(64, 128), nn.MaxPool2d(2), third, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, Dropout(dropout), nn.Linear(128, outputs))
 
 
 # (image_shape, outputs, dropout) -> images (B, C, H, W) to logits (B, outputs)
 CNNS: dict[str, Callable] = {"small": small_cnn, "residual": residual_cnn}
-
 
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # per channel, of images in [0, 1]
 
@@ -410,27 +372,21 @@ def resnet18(outputs: int, weights: str | Path | None) -> tuple[nn.Module, str]:
     """
     from torchvision import models
 
-    net = models.resnet18(num_classes=1)
-    origin = "drawn at random"
+    net, origin = models.resnet18(num_classes=1), "drawn at random"
     if weights is not None:
         origin = "ImageNet, torchvision" if weights == "imagenet" else Path(weights).name
-        _load_resnet(net, weights)
+        try:
+            if weights == "imagenet":
+                state = models.ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+            else:
+                state = torch.load(weights, map_location="cpu", weights_only=True)
+            net.fc = nn.Identity()  # the last layer belongs to other classes
+            net.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError) as error:
+            remedy = "give the path of a file with the state dict of torchvision's resnet18, or weights=None"
+            reason = "no file of weights" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]
+            message = f"the weights {str(weights)!r} of ResNet-18 could not be had ({reason}): {remedy}"
+            raise LalibError(message) from error
     stages = [net.layer1, net.layer2, net.layer3, net.layer4, net.avgpool, nn.Flatten(), nn.Linear(512, outputs)]
     # the stem's layers are listed one by one: the four stages are the chain's only nn.Sequential
     return nn.ModuleList([net.conv1, net.bn1, net.relu, net.maxpool, *stages]), origin
-
-
-def _load_resnet(net: nn.Module, weights: str | Path) -> None:
-    from torchvision.models import ResNet18_Weights
-
-    try:
-        if weights == "imagenet":
-            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        net.fc = nn.Identity()  # the last layer belongs to other classes
-        net.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError) as error:
-        remedy = "give the path of a file with the state dict of torchvision's resnet18, or weights=None"
-        reason = "no file of weights" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]
-        raise LalibError(f"the weights {str(weights)!r} of ResNet-18 could not be had ({reason}): {remedy}") from error

@@ -1,13 +1,11 @@
 """Priors p(z) over the codes of a VAE: N(0, I), a mixture of Gaussians with learned parts, and the VampPrior.
 
-The KL divergence of q(z|x) from N(0, I) has a closed form; from a mixture it is estimated at the code that a training
-step draws anyway. All densities are in nats.
+The KL divergence of q(z|x) from N(0, I) has a closed form, from a mixture it is estimated at one draw. All in nats.
 
 References
 ----------
-[Kingma2014]   Kingma and Welling, Auto-encoding variational Bayes, 2014. Eq. 6 estimates the KL term, Eq. 7 has it in
-               closed form.
-[Tomczak2018]  Tomczak and Welling, VAE with a VampPrior, AISTATS 2018.
+[Kingma2014]  Kingma and Welling, Auto-encoding variational Bayes, 2014.
+[Tomczak2018] Tomczak and Welling, VAE with a VampPrior, AISTATS 2018.
 """
 
 from collections.abc import Callable
@@ -20,8 +18,6 @@ from lalib.data.seeds import generator as child_generator
 from lalib.models.losses import gaussian_kl, gaussian_nll
 from lalib.models.networks import Shape, to_input
 
-DARKEST, LIGHTEST = 0.01, 0.99  # of the pixels that pseudo-inputs start from
-
 
 def draw_gaussian(mean: Tensor, log_variance: Tensor, *, generator: torch.Generator) -> Tensor:
     """mean + sd x noise, all (B, L): a draw from N(mean, exp(log_variance)) that passes gradients to both."""
@@ -29,41 +25,29 @@ def draw_gaussian(mean: Tensor, log_variance: Tensor, *, generator: torch.Genera
     return mean + (log_variance / 2).exp() * noise
 
 
-class Prior(nn.Module):
-    """A density over codes: log_prob(z), nats, (B, L) to (B,); sample(n, generator=), (n, L) on its device."""
-
-    def prepare(self, x: Tensor) -> None:
-        """Called before training with all images as they are stored."""
-
-    def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """log q(z|x) - log p(z) in nats per image, (B,): what Eq. 6 of [Kingma2014] adds to the reconstruction.
-
-        z (B, L): one draw each from q(z|x) = N(mean, exp(log_variance)), over which this is KL(q || p) on average.
-        """
-        return -gaussian_nll(mean, log_variance, z) - self.log_prob(z)
-
-
-class NormalPrior(Prior):
-    """N(0, I) in `latent_dim` dimensions."""
+class NormalPrior(nn.Module):
+    """N(0, I) in `latent_dim` dimensions: log_prob(z), nats, (B, L) to (B,); sample(n, generator=), (n, L)."""
 
     def __init__(self, latent_dim: int):
         super().__init__()
         self.latent_dim = latent_dim
 
+    def prepare(self, x: Tensor) -> None:
+        """Called before training with all images as they are stored."""
+
     def log_prob(self, z: Tensor) -> Tensor:
-        zero = torch.zeros_like(z)
-        return -gaussian_nll(zero, zero, z)
+        return -gaussian_nll(torch.zeros_like(z), torch.zeros_like(z), z)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         return torch.randn(n, self.latent_dim, generator=generator, device=generator.device)
 
     def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """KL(q || N(0, I)) in closed form, Eq. 7 of [Kingma2014]; z is not needed."""
+        """KL(q || N(0, I)) of q(z|x) = N(mean, exp(log_variance)), nats, (B,): Eq. 7 of [Kingma2014]; z is not used."""
         return gaussian_kl(mean, log_variance)
 
 
-class _Mixture(Prior):
-    """p(z) = sum_k weight_k N(z; mean_k, exp(log_variance_k)) over K = `components`.
+class _Mixture(nn.Module):
+    """p(z) = sum_k weight_k N(z; mean_k, exp(log_variance_k)) over K = `components`, with NormalPrior's methods.
 
     parts(): log-weights (K,), means (K, L) and log-variances (K, L).
     """
@@ -83,6 +67,10 @@ class _Mixture(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         return torch.logsumexp(self.log_joint(z), dim=1)
+
+    def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """log q(z|x) - log p(z), (B,), of a draw z (B, L) from q(z|x): on average KL(q || p), Eq. 6 of [Kingma2014]."""
+        return -gaussian_nll(mean, log_variance, z) - self.log_prob(z)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         log_weights, means, log_variances = (part.to(generator.device) for part in self.parts())
@@ -130,7 +118,7 @@ class VampPrior(_Mixture):
         if not self.seen_images:
             order = torch.randperm(len(x), generator=child_generator(self.seed, "pseudo-inputs"))
             chosen = to_input(x[order[: self.components].to(x.device)], self.pixel_logits.device)
-            self.pixel_logits.copy_(torch.logit(chosen.clamp(DARKEST, LIGHTEST)))
+            self.pixel_logits.copy_(torch.logit(chosen.clamp(0.01, 0.99)))  # black and white are infinitely far
             self.seen_images.fill_(True)
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -295,10 +295,7 @@ class ClassPriorVAE(PartlyLabelled, VAE):
     ):
         self.n_classes = check_int("n_classes", n_classes, low=2)
         super().__init__(image_shape, latent_dim, prior="mixture", components=self.n_classes, **options)
-        self.class_weight = check_number("class_weight", class_weight, low=0)
-
-    def weights(self) -> dict[str, float]:
-        return {**super().weights(), "class": self.class_weight}
+        self.class_weight = self.weights["class"] = check_number("class_weight", class_weight, low=0)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         mean, terms = super().terms(batch, generator)

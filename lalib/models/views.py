@@ -4,7 +4,6 @@ References
 ----------
 [Simard2003] Simard, Steinkraus and Platt, Best practices for convolutional neural networks applied to visual document
              analysis, 2003. Elastic distortions.
-[Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
 [DeVries2017] DeVries and Taylor, Improved regularization of convolutional neural networks with cutout, 2017.
 """
 
@@ -18,8 +17,6 @@ from torch.nn import functional as F
 from lalib.data.checks import check_number
 from lalib.data.door import plain
 from lalib.data.warping import affine, warp
-
-ELASTIC_GRID = 5  # random arrows along a side, between which the bending is smooth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +56,15 @@ class RandomViews:
     @torch.no_grad()
     def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
         """One view of each image; what is drawn for one strength does not depend on the others."""
-        n = len(images)
-        draw = _uniform((16, n), generator, images.device)  # in [-1, 1]
-        arrows = _uniform((n, 2, ELASTIC_GRID, ELASTIC_GRID), generator, images.device)
+        n, size = len(images), images.shape[2:]
+        draw = _uniform((16, n), generator, images.device)
+        arrows = _uniform((n, 2, 5, 5), generator, images.device)  # five along a side, between which all bends smoothly
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the points that are sampled
-            views = warp(images, self._theta(draw, images.shape[2:]), self._bend(arrows, images.shape[2:]))
+            bend = None
+            if self.elastic:
+                bend = F.interpolate(2 * self.elastic * arrows, size=size, mode="bicubic", align_corners=True)
+                bend = bend.permute(0, 2, 3, 1)
+            views = warp(images, self._theta(draw, size), bend)
             views = self._cover(self._shade(views, draw[8:12]), draw[12:15])
         return views.clamp(0, 1)
 
@@ -74,12 +75,6 @@ class RandomViews:
         shift = (2 * self.shift + 1 - kept) * draw[:2]
         angle = math.radians(self.rotation) * draw[6]
         return affine(mirror * scale * stretch, scale / stretch, angle, self.shear * draw[7], shift, size)
-
-    def _bend(self, arrows: Tensor, size: tuple) -> Tensor | None:
-        if not self.elastic:
-            return None
-        field = F.interpolate(2 * self.elastic * arrows, size=tuple(size), mode="bicubic", align_corners=True)
-        return field.permute(0, 2, 3, 1)
 
     def _shade(self, views: Tensor, draw: Tensor) -> Tensor:
         contrast, brightness, colour, blur = draw[:, :, None, None, None]
@@ -97,11 +92,11 @@ class RandomViews:
     def _cover(self, views: Tensor, draw: Tensor) -> Tensor:
         if not self.erase:
             return views
-        side = self.erase * (draw[2] + 1)  # of a square in coordinates from -1 to 1
+        y, x, side = draw[:, :, None]
+        side = self.erase * (side + 1)  # of a square in coordinates from -1 to 1
         rows, columns = (torch.linspace(-1, 1, size, device=views.device) for size in views.shape[2:])
-        inside = ((rows[None] - draw[0][:, None]).abs() < side[:, None] / 2)[:, None, :, None]
-        inside = inside & ((columns[None] - draw[1][:, None]).abs() < side[:, None] / 2)[:, None, None, :]
-        return torch.where(inside, views.mean((2, 3), keepdim=True), views)
+        rows, columns = (rows - y).abs() < side / 2, (columns - x).abs() < side / 2
+        return torch.where(rows[:, None, :, None] & columns[:, None, None], views.mean((2, 3), keepdim=True), views)
 
 
 # Shapes matter and are hardly bent, parts are covered; found on training images of fashion-mnist-mini.

@@ -11,10 +11,9 @@ from lalib.models.networks import (
     PRESETS,
     Batch,
     ClippedLinear,
-    CropTo,
-    PadTo,
     Trainable,
     eval_mode,
+    frame,
     in_blocks,
     mlp,
     to_input,
@@ -115,14 +114,12 @@ def test_hidden_layers_have_an_activation_and_outputs_have_none(preset):
 
 @pytest.mark.parametrize(("height", "width", "multiple"), [(8, 8, 8), (9, 13, 8), (28, 28, 8), (33, 20, 4)])
 def test_crop_undoes_pad(height, width, multiple):
-    pad = PadTo(height, width, multiple)
+    pad, crop, *quotients = frame((3, height, width), multiple)
     x = torch.rand(2, 3, height, width)
     padded = pad(x)
-    assert padded.shape[2:] == pad.padded
-    assert all(
-        size % multiple == 0 and size - multiple < old for size, old in zip(pad.padded, (height, width), strict=True)
-    )
-    assert torch.equal(CropTo(pad, height, width)(padded), x)
+    assert padded.shape[2:] == tuple(multiple * quotient for quotient in quotients)
+    assert all(size - multiple < old for size, old in zip(padded.shape[2:], (height, width), strict=True))
+    assert torch.equal(crop(padded), x)
     assert torch.isclose(padded.sum(), x.sum())
 
 
