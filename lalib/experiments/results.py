@@ -21,9 +21,17 @@ from lalib.data.door import as_tensor, plain
 from lalib.data.seeds import generator
 from lalib.experiments import statistics
 from lalib.experiments.statistics import interval as interval
-from lalib.experiments.tables import aulc, by_labels, check_table, common, name_classes, paired, paired_sets
-from lalib.experiments.tables import load as load
-from lalib.experiments.tables import save as save
+from lalib.experiments.tables import (
+    aulc,
+    by_labels,
+    check_table,
+    common,
+    load as load,
+    name_classes,
+    paired,
+    paired_sets,
+    save as save,
+)
 
 TESTS = ("wilcoxon", "t")
 SUMMARY = (

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.door import check_index, check_labels
-from lalib.data.seeds import generator as child_generator
-from lalib.data.seeds import seeded
+from lalib.data.seeds import generator as child_generator, seeded
 from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.models.contrastive import ContrastiveEncoder

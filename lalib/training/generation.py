@@ -17,8 +17,7 @@ from torch import Tensor
 from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.door import check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
-from lalib.data.seeds import child_seed
-from lalib.data.seeds import generator as child_generator
+from lalib.data.seeds import child_seed, generator as child_generator
 from lalib.models.conditional import ConditionalVAE
 from lalib.models.networks import PRESETS, eval_mode, to_input
 from lalib.models.semisupervised import PartlyLabelled, partly_labelled

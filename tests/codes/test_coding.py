@@ -207,7 +207,9 @@ def test_bad_one_nn_errors():
 
 def test_trustworthiness(digits):
     flat = digits.images.flatten(1).double()
-    assert la.codes.trustworthiness(digits, flat) == pytest.approx(1, abs=1e-5)  # equal distances are ordered by the threads
+    assert la.codes.trustworthiness(digits, flat) == pytest.approx(
+        1, abs=1e-5
+    )  # equal distances are ordered by the threads
     noise = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     assert la.codes.trustworthiness(digits, noise) == pytest.approx(0.5, abs=0.05)
     assert la.codes.trustworthiness(digits, noise) == la.codes.trustworthiness(digits.images, noise)

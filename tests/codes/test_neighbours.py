@@ -6,8 +6,7 @@ import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
-from lalib.codes import clustering, pairwise
-from lalib.codes import neighbours as geometry
+from lalib.codes import clustering, neighbours as geometry, pairwise
 from lalib.data.seeds import generator
 
 pytestmark = pytest.mark.filterwarnings("error")

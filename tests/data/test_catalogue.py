@@ -19,8 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import lalib as la
-from lalib.data import catalogue as data
-from lalib.data import downloads as _downloads
+from lalib.data import catalogue as data, downloads as _downloads
 from lalib.data.catalogue import DATA
 from lalib.data.warping import augment
 
