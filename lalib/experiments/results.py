@@ -1,9 +1,7 @@
 """What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
 
-The table is what `compare` returns: a DataFrame with a row per strategy, seed and round. Every function checks it and
-raises TypeError or ValueError for a table that lacks what it needs (see tables.check_table). Strategies are paired by
-seed. Only numbers of labels that every strategy and seed has count, so that a random run that goes on alone changes
-nothing.
+The table is what `compare` returns. Every function checks it and raises what tables.check_table raises. Strategies are
+paired by seed. Only numbers of labels that every strategy and seed has count, so that a random run may go on alone.
 
 [Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
 [Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.door import as_tensor, plain
@@ -25,7 +23,6 @@ from lalib.experiments.tables import aulc, by_labels, check_table, common, name_
 from lalib.experiments.tables import load as load
 from lalib.experiments.tables import save as save
 
-TESTS = ("wilcoxon", "t")
 SUMMARY = (
     *("strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"),
     *("saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"),
@@ -40,7 +37,7 @@ def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float =
     """
     frame = by_labels(table, value)
     freedom = (frame["seeds"] - 1).where(frame["seeds"] > 1)
-    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
+    half = scipy.stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
     frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
     return frame[["strategy", "labels", "mean", "low", "high", "seeds"]]
 
@@ -79,10 +76,8 @@ def _versus(wide: pd.DataFrame, baseline: str, confidence: float = 0.95, test: s
         p = float("nan") if strategy == baseline else statistics.paired_p(difference, test)
         rows.append(row | {"seeds": len(wide), **signs, "p": p})
     frame = pd.DataFrame(rows)
-    others = frame["strategy"] != baseline
-    frame["p_holm"] = np.nan
-    frame.loc[others, "p_holm"] = statistics.holm(frame.loc[others, "p"])
-    return frame
+    p = frame.loc[frame["strategy"] != baseline, "p"]
+    return frame.assign(p_holm=pd.Series(statistics.holm(p), p.index))
 
 
 def label_saving(
@@ -112,23 +107,24 @@ def label_saving(
     points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
     if not points:
         raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
-    used = np.array([n for part in points.values() for n in part.columns])
-    reached = np.concatenate([part.to_numpy() for part in points.values()], axis=1)  # (seeds, rows of the result)
-    n = len(random)
+    reached = pd.concat(points, axis=1)  # (seeds, rows of the result)
+    used = reached.columns.get_level_values("labels").to_numpy()
+    weights = _resampled(len(random), resamples, seed)
+    curves, targets = (np.round(weights @ part.to_numpy(), 12) for part in (random, reached))  # equal if shared
+    counts = random.columns.to_numpy(dtype=float)
+    (low, high), *some = (statistics.labels_needed(counts, *each) for each in zip(curves, targets, strict=True))
+    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), len(random), confidence)
+    censored, needed = np.isinf(high), np.where(np.isinf(high), low, high)
+    columns = {"strategy": reached.columns.get_level_values(0), "labels": used, "needed": needed}
+    columns |= {"saving": needed / used, "low": ends[0] / used, "high": ends[1] / used}
+    bound = np.where(censored, "at least", np.where(low < high, "at most", ""))
+    return pd.DataFrame(columns | {"bound": bound, "censored": censored})
+
+
+def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
+    """Weights (1 + resamples, n) of n seeds: all alike, then as drawn with replacement."""
     draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
-    (low, high), *some = (_needed(random, reached, weights) for weights in [np.full(n, 1 / n), *draws])
-    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), n, confidence)
-    frame = pd.DataFrame({"strategy": [s for s, part in points.items() for _ in part], "labels": used})
-    frame["needed"] = np.where(np.isinf(high), low, high)
-    frame["saving"], frame["low"], frame["high"] = frame["needed"] / used, ends[0] / used, ends[1] / used
-    frame["bound"] = np.where(np.isinf(high), "at least", np.where(low < high, "at most", ""))
-    return frame.assign(censored=np.isinf(high))
-
-
-def _needed(random, reached, weights):
-    """Bounds on the labels that the mean of `random` (seeds, K), with these weights, needs for that of `reached`."""
-    curve, targets = (np.round(weights @ values, 12) for values in (random.to_numpy(), reached))  # equal if shared
-    return statistics.labels_needed(random.columns.to_numpy(dtype=float), curve, targets)
+    return np.concatenate([np.full((1, n), 1 / n), draws])
 
 
 def against_random(
@@ -146,7 +142,7 @@ def against_random(
     signed ranks, or "t", which can be small with five seeds) and p_holm (corrected within the cell). Raises ValueError
     if a strategy misses a seed of the baseline's.
     """
-    check_choice("test", test, TESTS)
+    check_choice("test", test, ("wilcoxon", "t"))
     by = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
     check_table(table, value, keys=("strategy", "seed", *by))
     cells = []
@@ -196,8 +192,7 @@ def ranks(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
     """
     areas = pd.concat({data: aulc(wide) for data, wide in paired_sets(table, value).items()}, names=["data"])
     frame = areas.round(12).rank(axis=1, ascending=False)  # equal but for rounding is a tie
-    if "data" not in table:
-        frame = frame.droplevel("data")
+    frame = frame if "data" in table else frame.droplevel("data")
     return frame[frame.mean().sort_values(kind="stable").index].rename_axis(columns="strategy")
 
 
@@ -212,8 +207,7 @@ def critical_difference(table: pd.DataFrame, value: str = "accuracy", alpha: flo
     n, k = frame.shape
     if k < 3:
         raise ValueError(f"a critical difference needs at least 3 strategies, got {k}: results.summary compares two")
-    names, means = tuple(frame.columns), tuple(frame.mean().tolist())
-    difference = statistics.nemenyi(k, n, alpha)
+    names, means, difference = tuple(frame.columns), tuple(frame.mean().tolist()), statistics.nemenyi(k, n, alpha)
     groups = tuple(names[i : j + 1] for i, j in statistics.cliques(means, difference))
     return CriticalDifference(names, means, difference, groups, statistics.friedman(frame.to_numpy()), alpha, n)
 
@@ -249,17 +243,14 @@ def fluctuation_ratio(
     n = len(curves[baseline])
     if n < 5:
         raise ValueError(f"a ratio of fluctuations needs at least 5 seeds, got {n}")
-    draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
-    weights = np.concatenate([np.full((1, n), 1 / n), draws[(draws > 0).sum(axis=1) > 1]])  # one seed has no spread
+    weights = _resampled(n, resamples, seed)
+    weights = weights[(weights > 0).sum(axis=1) > 1]  # one seed has no spread
     spreads = {s: statistics.pooled_spread(curve, weights) for s, curve in curves.items()}
     if not spreads[baseline].all():
         raise ValueError(f"{baseline!r} is the same in several seeds: its fluctuation is no measure for others")
-    rows = []
-    for strategy in curves:
-        ratio, *some = spreads[strategy] / spreads[baseline]
-        low, high = statistics.bootstrap_interval(np.array(some), np.array(some), n, confidence)
-        rows.append({"strategy": strategy, "ratio": ratio, "low": low, "high": high, "seeds": n})
-    return pd.DataFrame(rows)
+    ratio, *some = np.stack([spread / spreads[baseline] for spread in spreads.values()], axis=1)
+    low, high = statistics.bootstrap_interval(some, some, n, confidence)
+    return pd.DataFrame({"strategy": list(curves), "ratio": ratio, "low": low, "high": high, "seeds": n})
 
 
 def batch_classes(table: pd.DataFrame, class_names: Sequence[str] | None = None) -> pd.DataFrame:
