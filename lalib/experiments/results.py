@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy
+from pandas import DataFrame
 
 from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.door import as_tensor, plain
@@ -29,7 +30,7 @@ SUMMARY = (
 )
 
 
-def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
+def curve_data(table: DataFrame, value: str = "accuracy", confidence: float = 0.95) -> DataFrame:
     """Learning curves: columns strategy, labels, mean (of `value`), low, high (t interval over seeds), seeds.
 
     A row per strategy and number of labels, strategies in the order of the table. Runs may be unfinished: each row
@@ -42,9 +43,7 @@ def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float =
     return frame[["strategy", "labels", "mean", "low", "high", "seeds"]]
 
 
-def summary(
-    table: pd.DataFrame, value: str = "accuracy", baseline: str = "random", confidence: float = 0.95
-) -> pd.DataFrame:
+def summary(table: DataFrame, value: str = "accuracy", baseline: str = "random", confidence: float = 0.95) -> DataFrame:
     """A row per strategy, the best first: what it reaches, and how it compares with the baseline, paired by seed.
 
     Columns: strategy; seeds; labels (the largest number that all strategies have) and final (mean `value` there); aulc
@@ -64,7 +63,7 @@ def summary(
     return frame[list(SUMMARY)].fillna({"bound": ""}).reset_index(drop=True)
 
 
-def _versus(wide: pd.DataFrame, baseline: str, confidence: float = 0.95, test: str = "wilcoxon") -> pd.DataFrame:
+def _versus(wide: DataFrame, baseline: str, confidence: float = 0.95, test: str = "wilcoxon") -> DataFrame:
     """A row per strategy: its mean, and how it compares with the baseline; wide: a row per seed, a column for each."""
     rows = []
     for strategy in wide.columns:
@@ -75,13 +74,13 @@ def _versus(wide: pd.DataFrame, baseline: str, confidence: float = 0.95, test: s
         signs = {"wins": (difference > 0).sum(), "ties": (difference == 0).sum(), "losses": (difference < 0).sum()}
         p = float("nan") if strategy == baseline else statistics.paired_p(difference, test)
         rows.append(row | {"seeds": len(wide), **signs, "p": p})
-    frame = pd.DataFrame(rows)
+    frame = DataFrame(rows)
     p = frame.loc[frame["strategy"] != baseline, "p"]
     return frame.assign(p_holm=pd.Series(statistics.holm(p), p.index))
 
 
 def label_saving(
-    table: pd.DataFrame,
+    table: DataFrame,
     value: str = "accuracy",
     baseline: str = "random",
     *,
@@ -89,7 +88,7 @@ def label_saving(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> DataFrame:
     """How many labels the baseline needs for the accuracy of each strategy, divided by the labels used.
 
     labels: the number used; None for the last of each strategy, "all" for a row at each of its numbers of labels.
@@ -118,7 +117,7 @@ def label_saving(
     columns = {"strategy": reached.columns.get_level_values(0), "labels": used, "needed": needed}
     columns |= {"saving": needed / used, "low": ends[0] / used, "high": ends[1] / used}
     bound = np.where(censored, "at least", np.where(low < high, "at most", ""))
-    return pd.DataFrame(columns | {"bound": bound, "censored": censored})
+    return DataFrame(columns | {"bound": bound, "censored": censored})
 
 
 def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
@@ -128,12 +127,12 @@ def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def against_random(
-    table: pd.DataFrame,
+    table: DataFrame,
     by: str | Sequence[str] = ("ratio", "labels"),
     value: str = "accuracy",
     baseline: str = "random",
     test: str = "wilcoxon",
-) -> pd.DataFrame:
+) -> DataFrame:
     """Each strategy against the baseline, paired by seed within the cells named by `by`.
 
     table: with columns strategy, seed, `by` and `value`. by: e.g. "labels" for a test at every number of labels.
@@ -157,7 +156,7 @@ def against_random(
     return pd.concat(cells, ignore_index=True)
 
 
-def penalty_matrix(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
+def penalty_matrix(table: DataFrame, value: str = "accuracy") -> DataFrame:
     """How often the strategy of a row beats that of a column, and a last row "mean" of each column (lower is better).
 
     As in [Ash2020]: at each of L numbers of labels a paired t-test over seeds at the two-sided 5 % level adds 1/L where
@@ -165,7 +164,7 @@ def penalty_matrix(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame
     """
     parts = paired_sets(table, value).values()
     names = table["strategy"].unique().tolist()
-    matrix = pd.DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
+    matrix = DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
     for curves in ([wide.loc[name].to_numpy() for name in names] for wide in parts):
         matrix += np.array([[statistics.penalty(row, column) for column in curves] for row in curves])
     matrix.loc["mean"] = matrix.mean(axis=0)
@@ -185,7 +184,7 @@ class CriticalDifference:
     blocks: int
 
 
-def ranks(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
+def ranks(table: DataFrame, value: str = "accuracy") -> DataFrame:
     """Rank of every strategy by AULC, 1 is best and ties share their mean: a row per block, a column per strategy.
 
     A block is a seed, or a seed and a data set if the table has a column `data`. Columns stand in order of mean rank.
@@ -196,7 +195,7 @@ def ranks(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
     return frame[frame.mean().sort_values(kind="stable").index].rename_axis(columns="strategy")
 
 
-def critical_difference(table: pd.DataFrame, value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
+def critical_difference(table: DataFrame, value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
     """Friedman's test of the ranks by AULC, and Nemenyi's critical difference between any two mean ranks.
 
     Differs: the blocks of [Demsar2006] are data sets; here they are seeds (and data sets), so that what is found holds
@@ -212,7 +211,7 @@ def critical_difference(table: pd.DataFrame, value: str = "accuracy", alpha: flo
     return CriticalDifference(names, means, difference, groups, statistics.friedman(frame.to_numpy()), alpha, n)
 
 
-def fluctuation(table: pd.DataFrame, value: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
+def fluctuation(table: DataFrame, value: str = "accuracy", confidence: float = 0.95) -> DataFrame:
     """Standard deviation of `value` over seeds: columns strategy, labels, spread, low, high (chi-square), seeds.
 
     The interval takes the values over seeds as normal. Raises ValueError where a row would rest on one seed.
@@ -225,14 +224,14 @@ def fluctuation(table: pd.DataFrame, value: str = "accuracy", confidence: float 
 
 
 def fluctuation_ratio(
-    table: pd.DataFrame,
+    table: DataFrame,
     value: str = "accuracy",
     baseline: str = "random",
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> DataFrame:
     """How much each strategy fluctuates over seeds, the baseline being 1: columns strategy, ratio, low, high, seeds.
 
     Of standard deviations, root mean square over the numbers of labels that all have. The interval comes from draws of
@@ -250,10 +249,10 @@ def fluctuation_ratio(
         raise ValueError(f"{baseline!r} is the same in several seeds: its fluctuation is no measure for others")
     ratio, *some = np.stack([spread / spreads[baseline] for spread in spreads.values()], axis=1)
     low, high = statistics.bootstrap_interval(some, some, n, confidence)
-    return pd.DataFrame({"strategy": list(curves), "ratio": ratio, "low": low, "high": high, "seeds": n})
+    return DataFrame({"strategy": list(curves), "ratio": ratio, "low": low, "high": high, "seeds": n})
 
 
-def batch_classes(table: pd.DataFrame, class_names: Sequence[str] | None = None) -> pd.DataFrame:
+def batch_classes(table: DataFrame, class_names: Sequence[str] | None = None) -> DataFrame:
     """Classes of every batch: columns strategy, round, labels, class, count (mean over seeds), share (of the batch).
 
     class_names: C names, default the numbers. Round 0 is the initial batch. Multi-label: how often each is set.
@@ -262,16 +261,14 @@ def batch_classes(table: pd.DataFrame, class_names: Sequence[str] | None = None)
     counts = as_tensor(table["counts"].tolist(), "counts").double().numpy()
     names = name_classes(class_names, counts.shape[1])
     keys = [table["strategy"], table["round"], table["labels"]]
-    means = pd.DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
+    means = DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
     frame = means.index.to_frame(index=False).loc[np.repeat(np.arange(len(means)), len(names))]
     frame["class"], frame["count"] = np.tile(names, len(means)), means.to_numpy().ravel()
     frame["share"] = frame["count"] / np.repeat(means.sum(axis=1).to_numpy(), len(names))
     return frame.reset_index(drop=True)
 
 
-def confusion(
-    table: pd.DataFrame, strategy: str, round: int = -1, class_names: Sequence[str] | None = None
-) -> pd.DataFrame:
+def confusion(table: DataFrame, strategy: str, round: int = -1, class_names: Sequence[str] | None = None) -> DataFrame:
     """The confusion matrix (C, C) of a strategy after a round, summed over seeds: true classes down, predicted across.
 
     round: 0 after the initial labels, -1 the last. Raises ValueError for a table without confusion (multi-label).
@@ -285,7 +282,7 @@ def confusion(
         raise ValueError(f"round must be one of {rounds[0]} to {rounds[-1]}, or from the end, got {round}")
     total = as_tensor(part.loc[part["round"] == wanted, "confusion"].tolist(), "confusion").sum(dim=0).numpy()
     names = name_classes(class_names, len(total))
-    return pd.DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
+    return DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
 
 
 def _points(strategy, curves, labels):
