@@ -62,13 +62,12 @@ def run_all(
     out.mkdir(parents=True, exist_ok=True)
     rows = {_file_name(run): read_rows(out, run) for run in runs}
     missing = {names: group for names, group in named.items() if any(rows[name] is None for name in names)}
-    on_run = on_run or (lambda rows: None)
-    for found in rows.values():
-        if found is not None:
-            on_run(found)
+    on_run, there = on_run or (lambda rows: None), [found for found in rows.values() if found is not None]
+    for found in there:
+        on_run(found)
     done = _on_cluster(function, missing, out, cluster) if cluster is not None else _here(function, missing, out, jobs)
-    left = sum(found is None for found in rows.values())
-    with contextlib.closing(done), tqdm(total=left, disable=not progress, unit="run", desc=out.name) as bar:
+    settings = {"total": len(rows) - len(there), "disable": not progress, "unit": "run", "desc": out.name}
+    with contextlib.closing(done), tqdm(**settings) as bar:
         for name, new in done:
             if rows[name] is None:
                 rows[name] = new
