@@ -68,23 +68,21 @@ def entrants(strategies: Sequence | Mapping) -> dict[str, tuple[str | Strategy, 
         strategies = dict(zip(labels, given, strict=True))
     if not strategies:
         raise ValueError("strategies must be at least one, got none")
-    return {label: _entrant(label, given) for label, given in strategies.items()}
+    entered = {}
+    for label, given in strategies.items():
+        strategy, options = given if isinstance(given, tuple | list) and len(given) == 2 else (given, {})
+        if not isinstance(label, str) or not isinstance(options, Mapping):
+            allowed = "{label: strategy, or a pair of it and its options}"
+            raise TypeError(f"strategies must be {allowed}, got {label!r}: {given!r}")
+        declared, options = as_strategy(strategy, options)
+        entered[label] = (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
+    return entered
 
 
 def _label(strategy) -> str:
     if isinstance(strategy, str | Strategy):
         return getattr(strategy, "name", strategy)
     return getattr(strategy, "__name__", peer_label(strategy))
-
-
-def _entrant(label, given):
-    strategy, options = given if isinstance(given, tuple | list) and len(given) == 2 else (given, {})
-    if not isinstance(label, str) or not isinstance(options, Mapping):
-        raise TypeError(
-            f"strategies must be {{label: strategy, or a pair of it and its options}}, got {label!r}: {given!r}"
-        )
-    declared, options = as_strategy(strategy, options)
-    return (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
 
 
 def identity(strategy: str | Strategy) -> str | dict:

@@ -79,19 +79,17 @@ def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=
     initial = [check_index(bought, len(data.codes), distinct=True) for bought in initial]
     runs = []
     for pool, bought, seed in zip(pools, initial, seeds, strict=True):
-        _check_size(pool, data, len(bought), step, rounds)
+        if pool.size != len(data.codes):
+            raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
+        n, left = len(bought), pool.size - len(pool.labeled)
+        wanted = n + step * rounds
+        if wanted > left:
+            raise ValueError(f"{n} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
+        if wanted == left and data.task.model == "m2-vaal":
+            needs = "'m2-vaal' needs unlabelled images in every round"
+            raise LalibError(f"{needs}: buy fewer than all {left} that are left")
         runs.append(_run(pool, strategy, bought, step, rounds, seed, options, given))
     return _together(runs, data, seeds, device)
-
-
-def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int) -> None:
-    if pool.size != len(data.codes):
-        raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
-    wanted, left = initial + step * rounds, pool.size - len(pool.labeled)
-    if wanted > left:
-        raise ValueError(f"{initial} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
-    if wanted == left and data.task.model == "m2-vaal":
-        raise LalibError(f"'m2-vaal' needs unlabelled images in every round: buy fewer than all {left} that are left")
 
 
 def _run(pool, strategy: Strategy, bought, step, rounds, seed, options, given):
@@ -133,13 +131,10 @@ def cold_start(
     these classes alone, as in a study that begins with three of ten classes. Only this start needs labels (N,), which
     no strategy sees.
     """
-    if isinstance(start, Mapping):
-        return _from_classes(start, data.images, labels, generator(seed, "initial"))
-    sources = {} if errors is None else {"errors": errors}
-    return run_strategy(start, PoolView(data.codes, sources=sources), n, generator=generator(seed, "initial")).index
-
-
-def _from_classes(start, images, labels, generator):
+    images, draws = data.images, generator(seed, "initial")
+    if not isinstance(start, Mapping):
+        view = PoolView(data.codes, sources={} if errors is None else {"errors": errors})
+        return run_strategy(start, view, n, generator=draws).index
     if labels is None or as_tensor(labels, "labels").ndim > 1:
         raise LalibError("a start from chosen classes needs one label per image: give labels= (N,)")
     labels, parts = check_labels(labels, len(images), images.n_classes), []
@@ -147,5 +142,5 @@ def _from_classes(start, images, labels, generator):
         chosen = images.class_names.index(check_choice("class", name, images.class_names))
         members = (labels == chosen).nonzero().squeeze(1)
         count = check_int(f"images of class {name!r}", count, low=1, high=len(members))
-        parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
+        parts.append(members[torch.randperm(len(members), generator=draws)[:count]])
     return torch.cat(parts)

@@ -24,18 +24,9 @@ from lalib.strategies.view import Strategy
 from lalib.training.fitting import OPTIMIZERS, SCHEDULES
 from lalib.training.generation import Generated, GenerativeAugmentation
 
-TASKS = {
-    "mlp": MLPClassifier,
-    "cnn": CNNClassifier,
-    "resnet18": ResNetClassifier,
-    "m2": M2,
-    "m1m2": M1M2,
-    "fixmatch": FixMatch,
-    "m2-vaal": M2VAAL,
-}
+TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
+TASKS |= {"m2": M2, "m1m2": M1M2, "fixmatch": FixMatch, "m2-vaal": M2VAAL}
 ROUND_ENCODERS = {"conditional-vae": ConditionalVAE, "class-prior-vae": ClassPriorVAE}
-ON_CODES = ("mlp", "m1m2")
-MC = ("ensemble", "dropout")
 LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
 
 
@@ -114,8 +105,7 @@ class Task:
 
     def __new__(cls, **settings):
         for name in settings:
-            takers = [strategy.name for strategy in STRATEGIES.values() if name in strategy.settings]
-            if takers:
+            if takers := [strategy.name for strategy in STRATEGIES.values() if name in strategy.settings]:
                 pair = f'("{takers[0]}", {{"{name}": {settings[name]!r}}})'
                 raise TypeError(f"a Task has no {name!r}: it is an option of {', '.join(takers)}, such as {pair}")
         return super().__new__(cls)
@@ -129,7 +119,7 @@ class Task:
         check_known(f"task {self.model!r}", self.options, self._defaults())
         if self.epochs is None and self.more_epochs:
             raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
-        if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
+        if check_choice("mc", self.mc, ("ensemble", "dropout")) == "dropout" and not self.all_options().get("dropout"):
             raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -143,10 +133,8 @@ class Task:
         if self.encoder is not None and not self.on_pixels:
             raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
         if self.generated is not None and (not self.on_pixels or self.partly_labelled):
-            raise ValueError(
-                "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and 'resnet18', "
-                f"got {self.model!r}"
-            )
+            takers = "tasks that learn from labelled images alone on pixels, 'cnn' and 'resnet18'"
+            raise ValueError(f"generated images are for {takers}, got {self.model!r}")
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
@@ -161,7 +149,7 @@ class Task:
     @property
     def on_pixels(self) -> bool:
         """Whether the task model sees images; else it sees codes."""
-        return self.model not in ON_CODES
+        return self.model not in ("mlp", "m1m2")
 
     @property
     def partly_labelled(self) -> bool:
@@ -173,9 +161,7 @@ class Task:
         """Whether several models train faster together: see lalib.training.together."""
         return self.model == "mlp"
 
-    def check_serves(
-        self, strategy: Strategy, several: bool = False, *, given: Iterable[str] = (), label: str | None = None
-    ) -> None:
+    def check_serves(self, strategy: Strategy, several=False, *, given: Iterable[str] = (), label: str | None = None):
         """LalibError if the strategy needs what this task does not give, or one label per image and there are several.
 
         given: names of sources that come from elsewhere. label: what the strategy is called, its name if None.
@@ -216,11 +202,8 @@ class TaskData:
     def __post_init__(self):
         if not isinstance(self.images, ImageSet):
             raise TypeError(f"images must be an ImageSet, got {type(self.images).__name__}: la.from_arrays makes one")
-        vars(self).update(
-            codes=check_codes(self.codes).float(),
-            multi_label=self.multi_label or self.images.multi_label,
-            images=replace(self.images, labels=None, files=()),
-        )
+        bare, several = replace(self.images, labels=None, files=()), self.multi_label or self.images.multi_label
+        vars(self).update(codes=check_codes(self.codes).float(), images=bare, multi_label=several)
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
         whose = {"a round's encoder needs": self.task.encoder, "generated images need": self.task.generated}
@@ -250,11 +233,8 @@ class TaskData:
         """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
         return partly_labelled(len(self.images), index, labels)
 
-    def labelled(
-        self, index: Tensor, labels: Tensor, generated: Generated | None = None
-    ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
-        """What `fit` trains on: inputs at `index` with these labels, then the generated images if there are any; and
-        the images without a label if the task takes them."""
+    def labelled(self, index: Tensor, labels: Tensor, generated: Generated | None = None) -> ImageSet | tuple:
+        """What `fit` trains on: inputs at `index`, then generated ones; and unlabelled ones if the task takes them."""
         if self.task.partly_labelled:
             return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:
