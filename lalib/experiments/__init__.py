@@ -1,24 +1,10 @@
 """Experiments: the pool that hides labels, the task, the loop, comparisons over paired seeds, and what they show."""
 
 from lalib.experiments.comparison import compare
-from lalib.experiments.loop import Round, active_learning, cold_start
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool, Round, active_learning, cold_start
 from lalib.experiments.query_sets import compare_maps, compare_query_sets
 from lalib.experiments.task_models import TaskModel, evaluate, train
 from lalib.experiments.tasks import RoundEncoder, Task, TaskData
 
-__all__ = [
-    "Pool",
-    "Round",
-    "RoundEncoder",
-    "Task",
-    "TaskData",
-    "TaskModel",
-    "active_learning",
-    "cold_start",
-    "compare",
-    "compare_maps",
-    "compare_query_sets",
-    "evaluate",
-    "train",
-]
+__all__ = ["Pool", "Round", "RoundEncoder", "Task", "TaskData", "TaskModel"]
+__all__ += ["active_learning", "cold_start", "compare", "compare_maps", "compare_query_sets", "evaluate", "train"]

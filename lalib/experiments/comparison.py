@@ -14,8 +14,7 @@ from lalib.data.door import check_codes, plain
 from lalib.data.files import file_digest, tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.experiments.arguments import describe, entrants, identity, matched, seeds_of
-from lalib.experiments.loop import Round, cold_start, in_lockstep
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool, Round, cold_start, in_lockstep
 from lalib.experiments.run_files import run_all
 from lalib.experiments.task_models import evaluate
 from lalib.experiments.tasks import Task, TaskData
@@ -83,9 +82,8 @@ def compare(
     shared["step"] = check_int("step", step, low=1)
     total = (begin["initial"] or sum(begin["start"].values())) + more * shared["step"]
     if total > len(images):
-        raise ValueError(
-            f"the comparison buys {total} labels, more than the {len(images)} images: fewer rounds or step"
-        )
+        most = f"more than the {len(images)} images"
+        raise ValueError(f"the comparison buys {total} labels, {most}: fewer rounds or step")
     own = []
     for label, (strategy, options) in entered.items():
         known = describe(keyword_defaults(as_strategy(strategy)[0]) | options)

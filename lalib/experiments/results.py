@@ -235,7 +235,7 @@ def fluctuation_ratio(
     """How much each strategy fluctuates over seeds, the baseline being 1: columns strategy, ratio, low, high, seeds.
 
     Of standard deviations, root mean square over the numbers of labels that all have. The interval comes from draws of
-    whole seeds (as in label_saving), since the values of a run are not independent; it needs at least five.
+    whole seeds, as in label_saving; it needs at least five.
     """
     wide = common(paired(table, value, baseline))
     curves = {s: wide.loc[s].to_numpy() for s in wide.index.unique("strategy")}  # (seeds, numbers of labels)

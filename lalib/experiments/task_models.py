@@ -1,7 +1,6 @@
 """What a task trains in a round, and what a strategy may ask of it.
 
-The task model of a round is the same for every strategy. What only some strategies ask for, an ensemble, a head that
-predicts losses or a discriminator, is trained beside it when asked for, so that no other strategy is changed by it.
+The task model of a round is the same for every strategy. What only some of them ask for is trained beside it.
 
 [Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 """
@@ -32,19 +31,12 @@ from lalib.training.together import fit_together
 
 
 def train(
-    data: TaskData,
-    index: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    round: int = 0,
-    last: "TaskModel | None" = None,
-    device: str = "auto",
+    data: TaskData, index: Tensor, labels: Tensor, *, seed: int, round: int = 0, last=None, device: str = "auto"
 ) -> "TaskModel":
     """The task model of a round, trained on the images at `index` (M,) with their labels.
 
-    last: that of the last round, whose classifier is trained on if the task says warm_start, and whose generator is if
-    the task wants generated images. The seed draws weights, batches and noise, alike for every strategy.
+    last: the TaskModel of the last round, if any: its classifier is trained on if the task says warm_start, its
+    generator if the task wants generated images. The seed draws weights, batches and noise, alike for every strategy.
     """
     index = check_index(index, len(data.codes), distinct=True)
     bought = [(index, check_labels(labels, len(index), data.images.n_classes, several=data.multi_label))]
@@ -66,7 +58,6 @@ def train_together(data: TaskData, bought, *, seeds, last, round: int = 0, devic
 
 
 def _generated(data, index, labels, seed, round, before, device) -> Generated | None:
-    """The generated images of a round, if the task wants any; before: the task model of the last round or None."""
     if data.task.generated is None:
         return None
     settings = {"seed": seed, "round": round, "device": device}
@@ -218,9 +209,8 @@ def evaluate(model: TaskModel, inputs: Tensor | ImageSet, labels: Tensor | Image
         raise LalibError("evaluate needs labels: give an ImageSet with labels, or labels=")
     inputs = inputs.images if isinstance(inputs, ImageSet) else inputs
     inputs = as_tensor(inputs, "inputs") if model.data.task.on_pixels else check_codes(inputs, "inputs").float()
-    if inputs.shape[1:] != model.data.inputs.shape[1:]:
-        wanted = ("n", *model.data.inputs.shape[1:])
-        raise ValueError(f"inputs must have shape {wanted}, as those of the pool, got {tuple(inputs.shape)}")
+    if inputs.shape[1:] != (shape := model.data.inputs.shape[1:]):
+        raise ValueError(f"inputs must have shape {('n', *shape)}, as those of the pool, got {tuple(inputs.shape)}")
     labels = check_labels(labels, len(inputs), len(names), several=model.classifier.multi_label).cpu()
     probs = predict_proba(model.classifier, inputs)
     if not model.classifier.multi_label:

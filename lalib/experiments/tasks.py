@@ -141,10 +141,9 @@ class Task:
         return self._defaults() | dict(self.options)
 
     def _defaults(self) -> dict:
-        """Of the classifier's class and those it passes further keywords on to."""
-        classes = reversed(TASKS[self.model].__mro__)
-        every = {name: value for part in classes for name, value in keyword_defaults(part.__init__).items()}
-        return {name: value for name, value in every.items() if name not in LEFT_TO_THE_LOOP}
+        # of the classifier's class and those it passes further keywords on to
+        found = [keyword_defaults(part.__init__).items() for part in reversed(TASKS[self.model].__mro__)]
+        return {name: value for part in found for name, value in part if name not in LEFT_TO_THE_LOOP}
 
     @property
     def on_pixels(self) -> bool:
@@ -191,7 +190,6 @@ class TaskData:
 
     codes become float32. A strategy could reach this object, so it keeps neither labels nor names of files, only
     multi_label: whether an image may have several classes, as the labels say if there are any.
-    Raises ValueError or TypeError for codes that are not finite or not those of the images.
     """
 
     codes: Tensor
