@@ -6,5 +6,5 @@ from lalib.experiments.query_sets import compare_maps, compare_query_sets
 from lalib.experiments.task_models import TaskModel, evaluate, train
 from lalib.experiments.tasks import RoundEncoder, Task, TaskData
 
-__all__ = ["Pool", "Round", "RoundEncoder", "Task", "TaskData", "TaskModel"]
-__all__ += ["active_learning", "cold_start", "compare", "compare_maps", "compare_query_sets", "evaluate", "train"]
+__all__ = ["Pool", "Round", "RoundEncoder", "Task", "TaskData", "TaskModel", "active_learning", "cold_start"]
+__all__ += ["compare", "compare_maps", "compare_query_sets", "evaluate", "train"]

@@ -48,7 +48,7 @@ class RoundEncoder:
 
     def __post_init__(self):
         check_choice("encoder", self.model, ROUND_ENCODERS)
-        _settle(self, {"latent_dim": 1, "epochs": 1, "batch_size": 1}, ("learning_rate", "weight_decay"))
+        _settle(self, latent_dim=1)
         self.all_options()  # which builds a small one: bad options are not left to the first round
 
     def build(self, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> ConditionalVAE | ClassPriorVAE:
@@ -61,12 +61,12 @@ class RoundEncoder:
         return {name: value for name, value in config.items() if name not in ("image_shape", "n_classes")}
 
 
-def _settle(config, whole: Mapping[str, int], numbers: tuple[str, ...]) -> None:
-    """Check fields, whole numbers of at least so much and numbers of at least 0, and make all Python's; None stays."""
+def _settle(config, **whole: int) -> None:
+    """Check fields, of which further `whole` numbers are at least so much, and make all Python's; None stays."""
     if not isinstance(config.options, Mapping):
         raise TypeError(f"options must be a dict, got {type(config.options).__name__}")
-    checks = [(name, check_int, low) for name, low in whole.items()] + [(name, check_number, 0) for name in numbers]
-    given = vars(config)
+    given, checks = vars(config), [(name, check_number, 0) for name in ("learning_rate", "weight_decay")]
+    checks += [(name, check_int, low) for name, low in {"epochs": 1, "batch_size": 1, **whole}.items()]
     found = {name: check(name, given[name], low=low) for name, check, low in checks if given[name] is not None}
     given.update(found, options=plain(dict(config.options)))
 
@@ -112,8 +112,7 @@ class Task:
 
     def __post_init__(self):
         check_choice("task", self.model, TASKS)
-        whole = {"steps": 1, "epochs": 1, "more_epochs": 0, "batch_size": 1}
-        _settle(self, whole, ("learning_rate", "weight_decay"))
+        _settle(self, steps=1, more_epochs=0)
         for name in sorted(LEFT_TO_THE_LOOP & self.options.keys()):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
         check_known(f"task {self.model!r}", self.options, self._defaults())
