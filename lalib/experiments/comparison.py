@@ -129,7 +129,6 @@ def _row(test: tuple, run: dict, state: Round) -> dict:
 
 
 def _start(start, initial: int, images: ImageSet) -> dict:
-    """How a run begins: a strategy and the number of its picks, or how many of which classes."""
     if isinstance(start, Mapping):
         counts = {check_choice("class", name, images.class_names): count for name, count in start.items()}
         counts = {name: check_int(f"images of class {name!r}", count, low=1) for name, count in counts.items()}

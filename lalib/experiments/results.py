@@ -1,10 +1,8 @@
 """What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
 
 The table is what `compare` returns. Every function checks it and raises what tables.check_table raises. Strategies are
-paired by seed. Only numbers of labels that every strategy and seed has count, so that a random run may go on alone.
-
-[Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
-[Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
+paired by seed. Only numbers of labels that every strategy and seed has count, so that a random run may go on alone. The
+references are listed in statistics.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,10 +22,8 @@ from lalib.experiments.tables import aulc, by_labels, check_table, common, name_
 from lalib.experiments.tables import load as load
 from lalib.experiments.tables import save as save
 
-SUMMARY = (
-    *("strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"),
-    *("saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"),
-)
+SUMMARY = ["strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"]
+SUMMARY += ["saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"]
 
 
 def curve_data(table: DataFrame, value: str = "accuracy", confidence: float = 0.95) -> DataFrame:
@@ -60,7 +56,7 @@ def summary(table: DataFrame, value: str = "accuracy", baseline: str = "random",
     saved = label_saving(table, value, baseline, labels=labels, confidence=confidence)
     saved = saved.rename(columns={"low": "saving_low", "high": "saving_high"}).drop(columns="labels")
     frame = frame.merge(saved, on="strategy", how="left").sort_values("aulc", ascending=False, kind="stable")
-    return frame[list(SUMMARY)].fillna({"bound": ""}).reset_index(drop=True)
+    return frame[SUMMARY].fillna({"bound": ""}).reset_index(drop=True)
 
 
 def _versus(wide: DataFrame, baseline: str, confidence: float = 0.95, test: str = "wilcoxon") -> DataFrame:

@@ -1,8 +1,7 @@
 """Many runs, each written to a file of its own when it is done, and never run twice: here, in processes, on a cluster.
 
 A run's file is named by the hash of its configuration, which holds all that its result depends on, and is written whole
-or not at all. Whatever stops a comparison, what was finished is kept, and calling again goes on. Two comparisons may
-share a folder.
+or not at all. What was finished is kept, and calling again goes on. Two comparisons may share a folder.
 """
 
 import contextlib

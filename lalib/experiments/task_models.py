@@ -219,8 +219,7 @@ def evaluate(model: TaskModel, inputs: Tensor | ImageSet, labels: Tensor | Image
         return {"accuracy": float((guess == labels).float().mean()), "confusion": confusion.tolist()}
     from sklearn.metrics import roc_auc_score
 
-    mixed = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]
-    if not mixed:
+    if not (mixed := [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]):
         raise LalibError("auc needs a class that some but not all of the held-out images have, got none")
     auc = roc_auc_score(labels[:, mixed].numpy(), probs[:, mixed].numpy(), average="macro")
     return {"accuracy": float(((probs > 0.5) == labels.bool()).float().mean()), "auc": float(auc)}

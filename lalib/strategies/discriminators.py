@@ -7,8 +7,7 @@
 All three return the n images of lowest D, the probability that an image has a label, equal ones in order of index;
 nothing is drawn. The score is -logit D. The record says how well D tells the images of the pool apart:
 discriminator_loss, -mean_L log D - mean_U log (1 - D) in nats, 2 log 2 for one that cannot tell, and told_apart, its
-balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by.
-The options vae_epochs, adversarial and loss_weight are settings of their sources: see lalib.strategies.sources.
+balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by. Options: see sources.
 """
 
 import torch

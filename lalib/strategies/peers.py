@@ -6,13 +6,11 @@
 
 They see the codes, the labels so far, and in the place of a classifier (`clf`, `estimator`) our trained task model: its
 probabilities and, where their parameters ask for embeddings (clf_embedding_flag_name, predict_dict), its features. In
-the place of an `ensemble` stand the members behind mc_probs; how many is the option `passes`. So both sides choose by
-the same model. Rows of codes are looked up by their bytes: images of equal codes share the probabilities of the first.
-A `discriminator` is a logistic regression on the codes. What else the query takes comes as options, such as a
-classifier of its own, which the strategy then trains on codes and labels: (FourDs(), {"clf": classifier}).
+the place of an `ensemble` stand the members behind mc_probs; how many is the option `passes`. Images of equal codes
+share the probabilities of the first. A `discriminator` is a logistic regression on the codes. What else the query takes
+comes as options, such as a classifier to train on codes and labels: (FourDs(), {"clf": classifier}).
 
-Differs: in every round a strategy starts as a fresh copy. What ProbCover keeps from its first query, the radius, is
-found anew, from that round's labels.
+Differs: in every round a strategy starts as a fresh copy, so that ProbCover finds its radius anew.
 
 [Kottke2021] D. Kottke et al., "scikit-activeml: A library and toolbox for active learning algorithms", 2021.
 """
@@ -109,16 +107,13 @@ class Peer:
 
 def cannot(owner: str, what: str) -> str:
     """An error message: the strategy does what the task model's stand-in cannot."""
-    return (
-        f"{owner} {what}: there the task model, of which it sees the probabilities of the pool, cannot stand in. "
-        "Give it a classifier of its own, {label: (strategy, {'clf': classifier})}"
-    )
+    why = "there the task model, of which it sees the probabilities of the pool, cannot stand in"
+    return f"{owner} {what}: {why}. Give it a classifier of its own, {{label: (strategy, {{'clf': classifier}})}}"
 
 
 def _asked(strategy) -> dict[str, inspect.Parameter]:
     """The parameters of its query by name; those of the strategy inside, too, if it wraps one."""
-    inner = getattr(strategy, "query_strategy", None)
-    own = inspect.signature(strategy.query).parameters
+    inner, own = getattr(strategy, "query_strategy", None), inspect.signature(strategy.query).parameters
     inside = _asked(inner) if hasattr(inner, "query") else {}
     return inside | {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
 
@@ -135,8 +130,7 @@ def _prepared(value, generator: torch.Generator):
 
     estimator = clone(value)
     for name in sorted(estimator.get_params()):
-        last = name.rpartition("__")[2]
-        if last in OVERWRITTEN:
+        if (last := name.rpartition("__")[2]) in OVERWRITTEN:
             estimator.set_params(**{name: _draw(generator) if last == "random_state" else np.nan})
     return estimator
 

@@ -68,13 +68,11 @@ def as_strategy(given: AnyStrategy, options: Mapping | None = None) -> tuple[Str
         ours = {name: options.pop(name) for source in SOURCES.values() for name in source.settings if name in options}
         peer = Peer(given, options)
         return (declared := Strategy(peer.__name__, peer, peer.needs, several=False)), declared.checked(ours)
-    if isinstance(given, Strategy):
-        declared = given
-    elif callable(given):
-        declared = Strategy(getattr(given, "__name__", type(given).__name__), given)
-    else:
-        declared = STRATEGIES[check_choice("strategy", given, STRATEGIES)]
-    return declared, declared.checked(options)
+    if not callable(given):
+        given = STRATEGIES[check_choice("strategy", given, STRATEGIES)]
+    elif not isinstance(given, Strategy):
+        given = Strategy(getattr(given, "__name__", type(given).__name__), given)
+    return given, given.checked(options)
 
 
 def run_strategy(strategy: AnyStrategy, view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
