@@ -68,30 +68,26 @@ def entrants(strategies: Sequence | Mapping) -> dict[str, tuple[str | Strategy, 
         strategies = dict(zip(labels, given, strict=True))
     if not strategies:
         raise ValueError("strategies must be at least one, got none")
-    return {label: _entrant(label, given) for label, given in strategies.items()}
+    entered = {}
+    for label, given in strategies.items():
+        strategy, options = given if isinstance(given, tuple | list) and len(given) == 2 else (given, {})
+        if not isinstance(label, str) or not isinstance(options, Mapping):
+            allowed = "{label: strategy, or a pair of it and its options}"
+            raise TypeError(f"strategies must be {allowed}, got {label!r}: {given!r}")
+        declared, options = as_strategy(strategy, options)
+        entered[label] = (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
+    return entered
 
 
 def _label(strategy) -> str:
-    if isinstance(strategy, str | Strategy):
-        return getattr(strategy, "name", strategy)
-    return getattr(strategy, "__name__", peer_label(strategy))
-
-
-def _entrant(label, given):
-    strategy, options = given if isinstance(given, tuple | list) and len(given) == 2 else (given, {})
-    if not isinstance(label, str) or not isinstance(options, Mapping):
-        raise TypeError(
-            f"strategies must be {{label: strategy, or a pair of it and its options}}, got {label!r}: {given!r}"
-        )
-    declared, options = as_strategy(strategy, options)
-    return (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
+    own = isinstance(strategy, str | Strategy)
+    return getattr(strategy, "name", strategy) if own else getattr(strategy, "__name__", peer_label(strategy))
 
 
 def identity(strategy: str | Strategy) -> str | dict:
     """What identifies a strategy in a run's configuration: its name, a function's source, a peer's parameters.
 
-    Of a peer class, parameters, further arguments and the package's version; seeds are left out, since the run's own
-    takes their place. Raises ValueError or TypeError for what could not be told from others.
+    A peer's seeds are left out: the run's own takes their place. ValueError or TypeError if it cannot be identified.
     """
     if isinstance(strategy, str):
         return strategy
@@ -108,19 +104,14 @@ def identity(strategy: str | Strategy) -> str | dict:
 
 def source_code(value: Callable, alone: bool = True) -> str:
     """The text of a function or class; ValueError where it is not to be had, or does not say all and must (alone)."""
-    name = getattr(value, "__qualname__", repr(value))
+    name, told = getattr(value, "__qualname__", repr(value)), "its runs could not be told from others"
     if alone and (getattr(value, "__closure__", None) or inspect.ismethod(value)):
-        raise ValueError(
-            f"{name} depends on variables around it, by which its runs could not be told from others: "
-            "give what varies as options"
-        )
+        raise ValueError(f"{name} depends on variables around it, by which {told}: give what varies as options")
     try:
         return inspect.getsource(value)
     except (OSError, TypeError) as error:
-        raise ValueError(
-            f"the source of {name} is not to be had, so that its runs could not be told from others: "
-            "define it in a file or a notebook with def, and give what varies as options"
-        ) from error
+        remedy = "define it in a file or a notebook with def, and give what varies as options"
+        raise ValueError(f"the source of {name} is not to be had, so that {told}: {remedy}") from error
 
 
 def describe(value):
@@ -139,6 +130,5 @@ def describe(value):
         return {"class": describe(type(value)), "parameters": describe(kept)}
     if isinstance(value, type) or inspect.isfunction(value):
         return f"{value.__module__}.{value.__qualname__} {digest(source_code(value, alone=False))[:16]}"
-    raise TypeError(
-        f"a parameter of a strategy is a {type(value).__name__}, by which its runs cannot be told from others"
-    )
+    found = f"a parameter of a strategy is a {type(value).__name__}"
+    raise TypeError(f"{found}, by which its runs cannot be told from others")

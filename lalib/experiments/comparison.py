@@ -14,8 +14,7 @@ from lalib.data.door import check_codes, plain
 from lalib.data.files import file_digest, tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.experiments.arguments import describe, entrants, identity, matched, seeds_of
-from lalib.experiments.loop import Round, cold_start, in_lockstep
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool, Round, cold_start, in_lockstep
 from lalib.experiments.run_files import run_all
 from lalib.experiments.task_models import evaluate
 from lalib.experiments.tasks import Task, TaskData
@@ -63,10 +62,9 @@ def compare(
     seeds: how many, or which. out: folder of the run files: a finished run is never repeated, a killed comparison goes
     on where it was. jobs, cluster, on_run: see run_files.run_all. device: of the training.
 
-    With the task "mlp" up to five seeds of a strategy train together, which is faster (see training.together). Fewer
-    do where jobs would be idle. Their files are written when all of them are done. The arguments alone decide which
-    seeds form a group. If one file of a group is missing, the whole group is computed again, so that the same call
-    always gives the same table. Other seeds or jobs may form other groups, and their results differ by rounding.
+    With the task "mlp" up to five seeds of a strategy train together, which is faster (see training.together); fewer
+    do where jobs would be idle. If one file of such a group is missing, the whole group is computed again, so that the
+    same call always gives the same table. Other seeds or jobs may form other groups, whose results differ by rounding.
 
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
     (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the
@@ -84,28 +82,21 @@ def compare(
     shared["step"] = check_int("step", step, low=1)
     total = (begin["initial"] or sum(begin["start"].values())) + more * shared["step"]
     if total > len(images):
-        raise ValueError(
-            f"the comparison buys {total} labels, more than the {len(images)} images: fewer rounds or step"
-        )
-    runs = [
-        {
-            **shared,
-            "label": label,
-            "strategy": identity(strategy),
-            "options": describe(keyword_defaults(as_strategy(strategy)[0]) | options),
-            "rounds": more if strategy == "random" else rounds,
-            "seed": seed,
-        }
-        for seed in seeds_of(seeds)
-        for label, (strategy, options) in entered.items()
-    ]
-    size = min(TOGETHER, math.ceil(len(runs) / check_int("jobs", jobs, low=1))) if task.together else 1
-    codes, test_codes, errors, encoder_config = _codes(encoder, images, test)
-    seen = {"images": images.fingerprint(), "test": test.fingerprint(), "encoder": encoder_config}
-    runs = [seen | run for run in runs]
+        most = f"more than the {len(images)} images"
+        raise ValueError(f"the comparison buys {total} labels, {most}: fewer rounds or step")
+    own = []
+    for label, (strategy, options) in entered.items():
+        known = describe(keyword_defaults(as_strategy(strategy)[0]) | options)
+        last = more if strategy == "random" else rounds
+        own.append({"label": label, "strategy": identity(strategy), "options": known, "rounds": last})
+    seeds, jobs = seeds_of(seeds), check_int("jobs", jobs, low=1)
+    codes, test_codes, errors, shared["encoder"] = _codes(encoder, images, test)
+    shared |= {"images": images.fingerprint(), "test": test.fingerprint()}
+    runs = [shared | each | {"seed": seed} for seed in seeds for each in own]
     data, held_out = TaskData(codes, images, task), (test.images if task.on_pixels else test_codes, test.labels)
     start = begin["start"] if isinstance(start, Mapping) else start
     function = partial(_learn, data, images.labels, held_out, errors, entered, start, device)
+    size = min(TOGETHER, math.ceil(len(runs) / jobs)) if task.together else 1
     count = len(entered)  # runs of one strategy are so far apart; all strategies come before the next seeds
     groups = [runs[k + i : k + size * count : count] for k in range(0, len(runs), size * count) for i in range(count)]
     return run_all(function, runs, out, groups=groups, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
@@ -118,39 +109,26 @@ def _learn(data, labels, test, errors, entered, start, device, group: list[dict]
     """
     first, seeds = group[0], [run["seed"] for run in group]
     pools, (strategy, options) = [Pool(labels) for _ in group], entered[first["label"]]
-    begin = {"n": first["initial"], "errors": errors, "labels": labels}
     settings = {"step": first["step"], "rounds": first["rounds"], "options": options, "errors": errors}
-    initial = [cold_start(start, data, **begin, seed=seed) for seed in seeds]
+    initial = [cold_start(start, data, first["initial"], seed=seed, errors=errors, labels=labels) for seed in seeds]
     rounds = in_lockstep(pools, data, strategy, initial=initial, seeds=seeds, device=device, **settings)
-    rows = [
-        [_row(data.images.n_classes, test, *each, pool) for *each, pool in zip(group, states, pools, strict=True)]
-        for states in rounds
-    ]
+    rows = [[_row(test, *each) for each in zip(group, states, strict=True)] for states in rounds]
     return [list(of_one) for of_one in zip(*rows, strict=True)]
 
 
-def _row(n_classes: int, test: tuple, run: dict, state: Round, pool: Pool) -> dict:
-    bought = pool.purchases[-1][1]
-    counts = bought.sum(0) if bought.ndim == 2 else torch.bincount(bought, minlength=n_classes)
-    row = {
-        "strategy": run["label"],
-        "seed": run["seed"],
-        "round": state.round,
-        "labels": len(state.model.index),
-        **evaluate(state.model, *test),
-        "train_seconds": round(state.train_seconds, 4),
-        "select_seconds": round(state.select_seconds, 4),
-        "picked": state.bought.tolist(),
-        "counts": counts.tolist(),
-    }
-    taken = sorted(row.keys() & state.record.keys())
-    if taken:
+def _row(test: tuple, run: dict, state: Round) -> dict:
+    model, bought = state.model, state.model.labels[-len(state.bought) :]
+    counts = bought.sum(0) if bought.ndim == 2 else torch.bincount(bought, minlength=model.data.images.n_classes)
+    row = {"strategy": run["label"], "seed": run["seed"], "round": state.round, "labels": len(model.index)}
+    row |= evaluate(model, *test)
+    row |= {"train_seconds": round(state.train_seconds, 4), "select_seconds": round(state.select_seconds, 4)}
+    row |= {"picked": state.bought.tolist(), "counts": counts.tolist()}
+    if taken := sorted(row.keys() & state.record.keys()):
         raise LalibError(f"{run['label']} must not record {taken[0]!r}: the table has a column of that name")
     return row | dict(state.record)
 
 
 def _start(start, initial: int, images: ImageSet) -> dict:
-    """How a run begins: a strategy and the number of its picks, or how many of which classes."""
     if isinstance(start, Mapping):
         counts = {check_choice("class", name, images.class_names): count for name, count in start.items()}
         counts = {name: check_int(f"images of class {name!r}", count, low=1) for name, count in counts.items()}
@@ -170,11 +148,9 @@ def _check_given(entered: dict, start, encoder, images: ImageSet, task: Task) ->
             "encoder=RoundEncoder(), which trains one on the labels bought so far"
         )
     given = ("errors",) if isinstance(encoder, Autoencoder) else ()
-    used = [(label, as_strategy(strategy)[0]) for label, (strategy, _) in entered.items()]
-    if not isinstance(start, Mapping):
-        used.append((None, as_strategy(start)[0]))
-    for label, strategy in used:
-        task.check_serves(strategy, images.multi_label, given=given, label=label)
+    used = {label: strategy for label, (strategy, _) in entered.items()}
+    for label, strategy in (used if isinstance(start, Mapping) else used | {None: start}).items():
+        task.check_serves(as_strategy(strategy)[0], images.multi_label, given=given, label=label)
 
 
 def _task_config(task: Task) -> dict:
@@ -192,9 +168,8 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
         pool, held_out = (part.images.flatten(1).float() / 255 for part in (images, test))
-        if encoder == "pixels":
-            return pool, held_out, None, encoder
-        return *_pca(pool, held_out), None, {"pca": PCA_DIMENSIONS}
+        pixels = (pool, held_out, None, encoder)
+        return pixels if encoder == "pixels" else (*_pca(pool, held_out), None, {"pca": PCA_DIMENSIONS})
     if isinstance(encoder, tuple | list) and len(encoder) == 2:
         pool, held_out = (check_codes(codes, "codes").float().cpu() for codes in encoder)
         if len(pool) != len(images) or len(held_out) != len(test):
@@ -204,8 +179,8 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     if not (isinstance(encoder, torch.nn.Module) and hasattr(encoder, "encode")):
         raise TypeError(f"encoder must be a model, 'pca', 'pixels' or a pair of codes, got {type(encoder).__name__}")
     errors = reconstruction_errors(encoder, images) if isinstance(encoder, Autoencoder) else None
-    identity = {"model": type(encoder).__name__, "weights": tensor_digest(encoder.state_dict())}
-    return encode(encoder, images), encode(encoder, test), errors, identity
+    known = {"model": type(encoder).__name__, "weights": tensor_digest(encoder.state_dict())}
+    return encode(encoder, images), encode(encoder, test), errors, known
 
 
 def _pca(pool: torch.Tensor, held_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

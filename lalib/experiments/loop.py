@@ -1,4 +1,4 @@
-"""One active-learning run: buy labels, train on them, ask the strategy what to buy next.
+"""One active-learning run: buy labels that a pool hides, train on them, ask the strategy what to buy next.
 
     pool = la.experiments.Pool(images.labels)
     data = la.experiments.TaskData(codes, images, la.Task())
@@ -10,7 +10,7 @@ A person buys instead of the pool's hidden labels where the pool asks one: see P
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -19,19 +19,77 @@ from torch import Tensor
 from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.data.door import as_tensor, check_index, check_labels
 from lalib.data.seeds import generator
-from lalib.experiments.pool import Pool
 from lalib.experiments.task_models import TaskModel, train_together
 from lalib.experiments.tasks import TaskData
 from lalib.strategies.registry import AnyStrategy, as_strategy, run_strategy
-from lalib.strategies.view import PoolView, Strategy
+from lalib.strategies.sources import Source
+from lalib.strategies.view import PoolView, Strategy, labels_of
+
+
+class Pool:
+    """Labels that stay hidden until they are bought, and a record of every purchase.
+
+    labels: all of them, (N,) or (N, C), for a simulated oracle; or a function from an index (n,) to the labels of those
+    images, for a person, who then need not know more than what is asked. size: N, needed for a function only.
+    """
+
+    def __init__(self, labels: Tensor | Callable[[Tensor], Tensor], size: int | None = None):
+        if callable(labels):
+            self._oracle, self.size = labels, check_int("size", size, low=1)
+        else:
+            hidden = as_tensor(labels, "labels")
+            hidden = labels_of(hidden, len(hidden) if hidden.ndim else 0).clone()
+            self._oracle, self.size = hidden.__getitem__, len(hidden)
+        self._bought: list[tuple[Tensor, Tensor]] = []
+
+    def __repr__(self) -> str:
+        return f"Pool({len(self.labeled)} of {self.size} labels bought in {len(self._bought)} purchases)"
+
+    @property
+    def labeled(self) -> Tensor:
+        """Indices (M,) of the images whose label was bought, int64, in the order of buying."""
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(index for index, _ in self._bought)])
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The labels bought, (M,) or (M, C); None before the first purchase."""
+        return torch.cat([labels for _, labels in self._bought]) if self._bought else None
+
+    @property
+    def purchases(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """(indices, labels) of every purchase, the first one first."""
+        return tuple(self._bought)
+
+    def buy(self, index: Tensor) -> Tensor:
+        """The labels of the images at `index` (n,); ValueError for one that was bought before or is not in the pool.
+
+        If the oracle fails, nothing is bought.
+        """
+        index = check_index(index, self.size, distinct=True)
+        if not len(index):
+            raise ValueError("index must name at least one image to buy, got none")
+        if before := int(torch.isin(index, self.labeled).sum()):
+            raise ValueError(f"index must name unlabelled images, got {before} bought before")
+        labels = self._oracle(index)
+        if labels is None:
+            raise TypeError(f"the oracle must answer with labels of the {len(index)} images, got None")
+        labels = labels_of(labels, len(index))
+        if self._bought and labels.shape[1:] != self.labels.shape[1:]:
+            before, came = (("n", *part.shape[1:]) for part in (self.labels, labels))
+            raise ValueError(f"labels must have the shape of those bought before, {before}, got {came}")
+        self._bought.append((index, labels))
+        return labels
+
+    def view(self, codes: Tensor | Callable[[], Tensor], own: Iterable[Source] = (), **sources) -> PoolView:
+        """What a strategy may see: the codes (N, L), what was bought, and sources; `own` are the strategy's."""
+        return PoolView(codes, self.labeled, self.labels, sources, self.size, own)
 
 
 @dataclass(frozen=True, eq=False)
 class Round:
     """What a round did: the images it bought (n,), in order; the task model that it trained; wall seconds of both.
 
-    Of several models that were trained together each is given its share of the seconds. record: what the strategy says
-    of its selection, a discriminator's accuracy for example.
+    Models that train together share the seconds. record: what the strategy says of its selection.
     """
 
     round: int
@@ -63,8 +121,7 @@ def active_learning(
     option; LalibError for a strategy that needs what the task does not give.
     """
     settings = {"step": step, "rounds": rounds, "options": options, "errors": errors, "device": device}
-    runs = in_lockstep([pool], data, strategy, initial=[initial], seeds=[seed], **settings)
-    return (state for (state,) in runs)
+    return (state for (state,) in in_lockstep([pool], data, strategy, initial=[initial], seeds=[seed], **settings))
 
 
 def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=None, errors=None, device="auto"):
@@ -79,19 +136,17 @@ def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=
     initial = [check_index(bought, len(data.codes), distinct=True) for bought in initial]
     runs = []
     for pool, bought, seed in zip(pools, initial, seeds, strict=True):
-        _check_size(pool, data, len(bought), step, rounds)
+        if pool.size != len(data.codes):
+            raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
+        n, left = len(bought), pool.size - len(pool.labeled)
+        wanted = n + step * rounds
+        if wanted > left:
+            raise ValueError(f"{n} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
+        if wanted == left and data.task.model == "m2-vaal":
+            needs = "'m2-vaal' needs unlabelled images in every round"
+            raise LalibError(f"{needs}: buy fewer than all {left} that are left")
         runs.append(_run(pool, strategy, bought, step, rounds, seed, options, given))
     return _together(runs, data, seeds, device)
-
-
-def _check_size(pool: Pool, data: TaskData, initial: int, step: int, rounds: int) -> None:
-    if pool.size != len(data.codes):
-        raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
-    wanted, left = initial + step * rounds, pool.size - len(pool.labeled)
-    if wanted > left:
-        raise ValueError(f"{initial} + {rounds} x {step} = {wanted} labels exceed the {left} unlabelled images")
-    if wanted == left and data.task.model == "m2-vaal":
-        raise LalibError(f"'m2-vaal' needs unlabelled images in every round: buy fewer than all {left} that are left")
 
 
 def _run(pool, strategy: Strategy, bought, step, rounds, seed, options, given):
@@ -130,16 +185,12 @@ def cold_start(
     """Indices (n,) of the images whose labels are bought first.
 
     start: a strategy that needs no label, which is asked for n images; or {class name: how many}, drawn at random from
-    these classes alone, as in a study that begins with three of ten classes. Only this start needs labels (N,), which
-    no strategy sees.
+    these classes alone. Only this start needs labels (N,), which no strategy sees.
     """
-    if isinstance(start, Mapping):
-        return _from_classes(start, data.images, labels, generator(seed, "initial"))
-    sources = {} if errors is None else {"errors": errors}
-    return run_strategy(start, PoolView(data.codes, sources=sources), n, generator=generator(seed, "initial")).index
-
-
-def _from_classes(start, images, labels, generator):
+    images, draws = data.images, generator(seed, "initial")
+    if not isinstance(start, Mapping):
+        view = PoolView(data.codes, sources={} if errors is None else {"errors": errors})
+        return run_strategy(start, view, n, generator=draws).index
     if labels is None or as_tensor(labels, "labels").ndim > 1:
         raise LalibError("a start from chosen classes needs one label per image: give labels= (N,)")
     labels, parts = check_labels(labels, len(images), images.n_classes), []
@@ -147,5 +198,5 @@ def _from_classes(start, images, labels, generator):
         chosen = images.class_names.index(check_choice("class", name, images.class_names))
         members = (labels == chosen).nonzero().squeeze(1)
         count = check_int(f"images of class {name!r}", count, low=1, high=len(members))
-        parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
+        parts.append(members[torch.randperm(len(members), generator=draws)[:count]])
     return torch.cat(parts)

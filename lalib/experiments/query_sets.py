@@ -18,8 +18,6 @@ from lalib.models.classifiers import CNNClassifier, MLPClassifier, accuracy
 from lalib.strategies.registry import LABEL_FREE, as_strategy, select
 from lalib.training.fitting import fit_fully
 
-TASKS = ("cnn", "mlp")
-
 
 def compare_query_sets(
     images: ImageSet,
@@ -51,7 +49,7 @@ def compare_query_sets(
     balance (normalised entropy of the classes picked), classes (how many were met).
     """
     test = matched(images, test)
-    check_choice("task", task, TASKS)
+    check_choice("task", task, ("cnn", "mlp"))
     if images.multi_label:
         raise LalibError("query sets are compared by one label per image; these images may have several")
     entered = entrants(strategies)
@@ -59,18 +57,12 @@ def compare_query_sets(
         if as_strategy(strategy)[0].label_free is False:
             raise LalibError(f"{label} needs labels; query sets are chosen without: one of {', '.join(LABEL_FREE)}")
     sizes = several("size", sizes, low=1, high=len(images))
-    shared = {
-        **_seen(images, test, device),
-        "encoder": _describe(encoder, images),
-        "strategies": {label: [identity(s), describe(options)] for label, (s, options) in entered.items()},
-        "sizes": sizes,
-        "task": task,
-        "steps": check_int("steps", steps, low=1),
-    }
+    shared = _seen(images, test, device) | {"encoder": _describe(encoder, images), "sizes": sizes, "task": task}
+    shared["strategies"] = {label: [identity(s), describe(options)] for label, (s, options) in entered.items()}
+    shared["steps"] = check_int("steps", steps, low=1)
     ratios = several("ratio", ratios, check_number, low=1)
-    runs = [{**shared, "ratio": ratio, "seed": seed} for seed in seeds_of(seeds) for ratio in ratios]
-    function = partial(_query_sets, images, test, device, entered)
-    return run_all(function, runs, out, jobs=jobs, progress=progress)
+    runs = [shared | {"ratio": ratio, "seed": seed} for seed in seeds_of(seeds) for ratio in ratios]
+    return run_all(partial(_query_sets, images, test, device, entered), runs, out, jobs=jobs, progress=progress)
 
 
 def _seen(images: ImageSet, test: ImageSet, device: str) -> dict:
@@ -80,21 +72,19 @@ def _seen(images: ImageSet, test: ImageSet, device: str) -> dict:
 
 
 def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, run: dict) -> list[dict]:
-    """The rows of one run of compare_query_sets; the first four are what its configuration only names."""
     seed, ratio = run["seed"], run["ratio"]
     pool = images if ratio == 1 else unbalance(images, ratio, seed=seed)
     model = _train(run["encoder"], pool, seed, device)
     given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
-    on_codes = run["task"] == "mlp"
-    x, x_test = (given["codes"], encode(model, test)) if on_codes else (pool.images, test.images)
-    rows = []
+    on_codes, rows = run["task"] == "mlp", []
+    size, kind = (given["codes"].shape[1], MLPClassifier) if on_codes else (pool.image_shape, CNNClassifier)
+    x_test = encode(model, test) if on_codes else test.images
     for label, (strategy, options) in entered.items():
         for n in run["sizes"]:
             query = select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)
-            size, kind = (x.shape[1], MLPClassifier) if on_codes else (pool.image_shape, CNNClassifier)
             classifier, labels = kind(size, pool.n_classes, seed=seed), pool.labels[query]
             epochs = max(1, round(run["steps"] * 32 / n))
-            data = (x[query], labels) if on_codes else pool.subset(query)
+            data = (given["codes"][query], labels) if on_codes else pool.subset(query)
             fit_fully(classifier, data, epochs=epochs, seed=seed, device=device)
             row = {"strategy": label, "labels": n, "ratio": ratio, "seed": seed}
             row |= {"accuracy": accuracy(classifier, x_test, test.labels)}
@@ -123,24 +113,18 @@ def compare_maps(
     if not isinstance(models, Mapping) or not models:
         raise TypeError(f"models must be {{label: encoder}}, at least one, got {models!r}")
     shared = _seen(images, test, device)
-    runs = [
-        {**shared, "label": label, "encoder": _describe(encoder, images), "seed": seed}
-        for seed in seeds_of(seeds)
-        for label, encoder in models.items()
-    ]
+    described = [{"label": label, "encoder": _describe(encoder, images)} for label, encoder in models.items()]
+    runs = [shared | one | {"seed": seed} for seed in seeds_of(seeds) for one in described]
     return run_all(partial(_map, images, test, device), runs, out, jobs=jobs, progress=progress)
 
 
 def _map(images: ImageSet, test: ImageSet, device: str, run: dict) -> list[dict]:
-    """The row of one run of compare_maps."""
     model = _train(run["encoder"], images, run["seed"], device)
     codes, test_codes = encode(model, images), encode(model, test)
-    scores = {
-        "one_nn_error": one_nn_error(codes, images.labels, test_codes, test.labels),
-        "trustworthiness": trustworthiness(test, test_codes),
-        "mae": float(reconstruction_errors(model, test).mean()),
-    }
-    return [{"model": run["label"], "seed": run["seed"]} | scores]
+    row = {"model": run["label"], "seed": run["seed"]}
+    row["one_nn_error"] = one_nn_error(codes, images.labels, test_codes, test.labels)
+    row["trustworthiness"] = trustworthiness(test, test_codes)
+    return [row | {"mae": float(reconstruction_errors(model, test).mean())}]
 
 
 def _describe(encoder: Mapping, images: ImageSet) -> dict:
@@ -155,8 +139,7 @@ def _describe(encoder: Mapping, images: ImageSet) -> dict:
 
 def _train(encoder: Mapping, images: ImageSet, seed: int, device: str) -> Autoencoder:
     """The autoencoder that `_describe` described, trained on `images`."""
-    options = dict(encoder)
-    name, epochs = options.pop("model"), options.pop("epochs")
-    model = MODELS[name](seed=seed, **options)
-    fit_fully(model, images, epochs=epochs, seed=seed, device=device)
+    options = {name: value for name, value in encoder.items() if name not in ("model", "epochs")}
+    model = MODELS[encoder["model"]](seed=seed, **options)
+    fit_fully(model, images, epochs=encoder["epochs"], seed=seed, device=device)
     return model

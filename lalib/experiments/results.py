@@ -1,12 +1,8 @@
 """What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
 
-The table is what `compare` returns: a DataFrame with a row per strategy, seed and round. Every function checks it and
-raises TypeError or ValueError for a table that lacks what it needs (see tables.check_table). Strategies are paired by
-seed. Only numbers of labels that every strategy and seed has count, so that a random run that goes on alone changes
-nothing.
-
-[Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
-[Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
+The table is what `compare` returns. Every function checks it and raises what tables.check_table raises. Strategies are
+paired by seed. Only numbers of labels that every strategy and seed has count, so that a random run may go on alone. The
+references are listed in statistics.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
+from pandas import DataFrame
 
 from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.door import as_tensor, plain
@@ -33,14 +30,11 @@ from lalib.experiments.tables import (
     save as save,
 )
 
-TESTS = ("wilcoxon", "t")
-SUMMARY = (
-    *("strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"),
-    *("saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"),
-)
+SUMMARY = ["strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"]
+SUMMARY += ["saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"]
 
 
-def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
+def curve_data(table: DataFrame, value: str = "accuracy", confidence: float = 0.95) -> DataFrame:
     """Learning curves: columns strategy, labels, mean (of `value`), low, high (t interval over seeds), seeds.
 
     A row per strategy and number of labels, strategies in the order of the table. Runs may be unfinished: each row
@@ -48,14 +42,12 @@ def curve_data(table: pd.DataFrame, value: str = "accuracy", confidence: float =
     """
     frame = by_labels(table, value)
     freedom = (frame["seeds"] - 1).where(frame["seeds"] > 1)
-    half = stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
+    half = scipy.stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
     frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
     return frame[["strategy", "labels", "mean", "low", "high", "seeds"]]
 
 
-def summary(
-    table: pd.DataFrame, value: str = "accuracy", baseline: str = "random", confidence: float = 0.95
-) -> pd.DataFrame:
+def summary(table: DataFrame, value: str = "accuracy", baseline: str = "random", confidence: float = 0.95) -> DataFrame:
     """A row per strategy, the best first: what it reaches, and how it compares with the baseline, paired by seed.
 
     Columns: strategy; seeds; labels (the largest number that all strategies have) and final (mean `value` there); aulc
@@ -72,10 +64,10 @@ def summary(
     saved = label_saving(table, value, baseline, labels=labels, confidence=confidence)
     saved = saved.rename(columns={"low": "saving_low", "high": "saving_high"}).drop(columns="labels")
     frame = frame.merge(saved, on="strategy", how="left").sort_values("aulc", ascending=False, kind="stable")
-    return frame[list(SUMMARY)].fillna({"bound": ""}).reset_index(drop=True)
+    return frame[SUMMARY].fillna({"bound": ""}).reset_index(drop=True)
 
 
-def _versus(wide: pd.DataFrame, baseline: str, confidence: float = 0.95, test: str = "wilcoxon") -> pd.DataFrame:
+def _versus(wide: DataFrame, baseline: str, confidence: float = 0.95, test: str = "wilcoxon") -> DataFrame:
     """A row per strategy: its mean, and how it compares with the baseline; wide: a row per seed, a column for each."""
     rows = []
     for strategy in wide.columns:
@@ -86,15 +78,13 @@ def _versus(wide: pd.DataFrame, baseline: str, confidence: float = 0.95, test: s
         signs = {"wins": (difference > 0).sum(), "ties": (difference == 0).sum(), "losses": (difference < 0).sum()}
         p = float("nan") if strategy == baseline else statistics.paired_p(difference, test)
         rows.append(row | {"seeds": len(wide), **signs, "p": p})
-    frame = pd.DataFrame(rows)
-    others = frame["strategy"] != baseline
-    frame["p_holm"] = np.nan
-    frame.loc[others, "p_holm"] = statistics.holm(frame.loc[others, "p"])
-    return frame
+    frame = DataFrame(rows)
+    p = frame.loc[frame["strategy"] != baseline, "p"]
+    return frame.assign(p_holm=pd.Series(statistics.holm(p), p.index))
 
 
 def label_saving(
-    table: pd.DataFrame,
+    table: DataFrame,
     value: str = "accuracy",
     baseline: str = "random",
     *,
@@ -102,7 +92,7 @@ def label_saving(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> DataFrame:
     """How many labels the baseline needs for the accuracy of each strategy, divided by the labels used.
 
     labels: the number used; None for the last of each strategy, "all" for a row at each of its numbers of labels.
@@ -120,32 +110,33 @@ def label_saving(
     points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
     if not points:
         raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
-    used = np.array([n for part in points.values() for n in part.columns])
-    reached = np.concatenate([part.to_numpy() for part in points.values()], axis=1)  # (seeds, rows of the result)
-    n = len(random)
+    reached = pd.concat(points, axis=1)  # (seeds, rows of the result)
+    used = reached.columns.get_level_values("labels").to_numpy()
+    weights = _resampled(len(random), resamples, seed)
+    curves, targets = (np.round(weights @ part.to_numpy(), 12) for part in (random, reached))  # equal if shared
+    counts = random.columns.to_numpy(dtype=float)
+    (low, high), *some = (statistics.labels_needed(counts, *each) for each in zip(curves, targets, strict=True))
+    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), len(random), confidence)
+    censored, needed = np.isinf(high), np.where(np.isinf(high), low, high)
+    columns = {"strategy": reached.columns.get_level_values(0), "labels": used, "needed": needed}
+    columns |= {"saving": needed / used, "low": ends[0] / used, "high": ends[1] / used}
+    bound = np.where(censored, "at least", np.where(low < high, "at most", ""))
+    return DataFrame(columns | {"bound": bound, "censored": censored})
+
+
+def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
+    """Weights (1 + resamples, n) of n seeds: all alike, then as drawn with replacement."""
     draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
-    (low, high), *some = (_needed(random, reached, weights) for weights in [np.full(n, 1 / n), *draws])
-    ends = statistics.bootstrap_interval(*np.stack(some, axis=1), n, confidence)
-    frame = pd.DataFrame({"strategy": [s for s, part in points.items() for _ in part], "labels": used})
-    frame["needed"] = np.where(np.isinf(high), low, high)
-    frame["saving"], frame["low"], frame["high"] = frame["needed"] / used, ends[0] / used, ends[1] / used
-    frame["bound"] = np.where(np.isinf(high), "at least", np.where(low < high, "at most", ""))
-    return frame.assign(censored=np.isinf(high))
-
-
-def _needed(random, reached, weights):
-    """Bounds on the labels that the mean of `random` (seeds, K), with these weights, needs for that of `reached`."""
-    curve, targets = (np.round(weights @ values, 12) for values in (random.to_numpy(), reached))  # equal if shared
-    return statistics.labels_needed(random.columns.to_numpy(dtype=float), curve, targets)
+    return np.concatenate([np.full((1, n), 1 / n), draws])
 
 
 def against_random(
-    table: pd.DataFrame,
+    table: DataFrame,
     by: str | Sequence[str] = ("ratio", "labels"),
     value: str = "accuracy",
     baseline: str = "random",
     test: str = "wilcoxon",
-) -> pd.DataFrame:
+) -> DataFrame:
     """Each strategy against the baseline, paired by seed within the cells named by `by`.
 
     table: with columns strategy, seed, `by` and `value`. by: e.g. "labels" for a test at every number of labels.
@@ -154,7 +145,7 @@ def against_random(
     signed ranks, or "t", which can be small with five seeds) and p_holm (corrected within the cell). Raises ValueError
     if a strategy misses a seed of the baseline's.
     """
-    check_choice("test", test, TESTS)
+    check_choice("test", test, ("wilcoxon", "t"))
     by = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
     check_table(table, value, keys=("strategy", "seed", *by))
     cells = []
@@ -169,7 +160,7 @@ def against_random(
     return pd.concat(cells, ignore_index=True)
 
 
-def penalty_matrix(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
+def penalty_matrix(table: DataFrame, value: str = "accuracy") -> DataFrame:
     """How often the strategy of a row beats that of a column, and a last row "mean" of each column (lower is better).
 
     As in [Ash2020]: at each of L numbers of labels a paired t-test over seeds at the two-sided 5 % level adds 1/L where
@@ -177,7 +168,7 @@ def penalty_matrix(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame
     """
     parts = paired_sets(table, value).values()
     names = table["strategy"].unique().tolist()
-    matrix = pd.DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
+    matrix = DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
     for curves in ([wide.loc[name].to_numpy() for name in names] for wide in parts):
         matrix += np.array([[statistics.penalty(row, column) for column in curves] for row in curves])
     matrix.loc["mean"] = matrix.mean(axis=0)
@@ -197,19 +188,18 @@ class CriticalDifference:
     blocks: int
 
 
-def ranks(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
+def ranks(table: DataFrame, value: str = "accuracy") -> DataFrame:
     """Rank of every strategy by AULC, 1 is best and ties share their mean: a row per block, a column per strategy.
 
     A block is a seed, or a seed and a data set if the table has a column `data`. Columns stand in order of mean rank.
     """
     areas = pd.concat({data: aulc(wide) for data, wide in paired_sets(table, value).items()}, names=["data"])
     frame = areas.round(12).rank(axis=1, ascending=False)  # equal but for rounding is a tie
-    if "data" not in table:
-        frame = frame.droplevel("data")
+    frame = frame if "data" in table else frame.droplevel("data")
     return frame[frame.mean().sort_values(kind="stable").index].rename_axis(columns="strategy")
 
 
-def critical_difference(table: pd.DataFrame, value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
+def critical_difference(table: DataFrame, value: str = "accuracy", alpha: float = 0.05) -> CriticalDifference:
     """Friedman's test of the ranks by AULC, and Nemenyi's critical difference between any two mean ranks.
 
     Differs: the blocks of [Demsar2006] are data sets; here they are seeds (and data sets), so that what is found holds
@@ -220,13 +210,12 @@ def critical_difference(table: pd.DataFrame, value: str = "accuracy", alpha: flo
     n, k = frame.shape
     if k < 3:
         raise ValueError(f"a critical difference needs at least 3 strategies, got {k}: results.summary compares two")
-    names, means = tuple(frame.columns), tuple(frame.mean().tolist())
-    difference = statistics.nemenyi(k, n, alpha)
+    names, means, difference = tuple(frame.columns), tuple(frame.mean().tolist()), statistics.nemenyi(k, n, alpha)
     groups = tuple(names[i : j + 1] for i, j in statistics.cliques(means, difference))
     return CriticalDifference(names, means, difference, groups, statistics.friedman(frame.to_numpy()), alpha, n)
 
 
-def fluctuation(table: pd.DataFrame, value: str = "accuracy", confidence: float = 0.95) -> pd.DataFrame:
+def fluctuation(table: DataFrame, value: str = "accuracy", confidence: float = 0.95) -> DataFrame:
     """Standard deviation of `value` over seeds: columns strategy, labels, spread, low, high (chi-square), seeds.
 
     The interval takes the values over seeds as normal. Raises ValueError where a row would rest on one seed.
@@ -239,38 +228,35 @@ def fluctuation(table: pd.DataFrame, value: str = "accuracy", confidence: float 
 
 
 def fluctuation_ratio(
-    table: pd.DataFrame,
+    table: DataFrame,
     value: str = "accuracy",
     baseline: str = "random",
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> DataFrame:
     """How much each strategy fluctuates over seeds, the baseline being 1: columns strategy, ratio, low, high, seeds.
 
     Of standard deviations, root mean square over the numbers of labels that all have. The interval comes from draws of
-    whole seeds (as in label_saving), since the values of a run are not independent; it needs at least five.
+    whole seeds, as in label_saving; it needs at least five.
     """
     wide = common(paired(table, value, baseline))
     curves = {s: wide.loc[s].to_numpy() for s in wide.index.unique("strategy")}  # (seeds, numbers of labels)
     n = len(curves[baseline])
     if n < 5:
         raise ValueError(f"a ratio of fluctuations needs at least 5 seeds, got {n}")
-    draws = statistics.bootstrap_weights(n, check_int("resamples", resamples, low=1), generator(seed, "bootstrap"))
-    weights = np.concatenate([np.full((1, n), 1 / n), draws[(draws > 0).sum(axis=1) > 1]])  # one seed has no spread
+    weights = _resampled(n, resamples, seed)
+    weights = weights[(weights > 0).sum(axis=1) > 1]  # one seed has no spread
     spreads = {s: statistics.pooled_spread(curve, weights) for s, curve in curves.items()}
     if not spreads[baseline].all():
         raise ValueError(f"{baseline!r} is the same in several seeds: its fluctuation is no measure for others")
-    rows = []
-    for strategy in curves:
-        ratio, *some = spreads[strategy] / spreads[baseline]
-        low, high = statistics.bootstrap_interval(np.array(some), np.array(some), n, confidence)
-        rows.append({"strategy": strategy, "ratio": ratio, "low": low, "high": high, "seeds": n})
-    return pd.DataFrame(rows)
+    ratio, *some = np.stack([spread / spreads[baseline] for spread in spreads.values()], axis=1)
+    low, high = statistics.bootstrap_interval(some, some, n, confidence)
+    return DataFrame({"strategy": list(curves), "ratio": ratio, "low": low, "high": high, "seeds": n})
 
 
-def batch_classes(table: pd.DataFrame, class_names: Sequence[str] | None = None) -> pd.DataFrame:
+def batch_classes(table: DataFrame, class_names: Sequence[str] | None = None) -> DataFrame:
     """Classes of every batch: columns strategy, round, labels, class, count (mean over seeds), share (of the batch).
 
     class_names: C names, default the numbers. Round 0 is the initial batch. Multi-label: how often each is set.
@@ -279,16 +265,14 @@ def batch_classes(table: pd.DataFrame, class_names: Sequence[str] | None = None)
     counts = as_tensor(table["counts"].tolist(), "counts").double().numpy()
     names = name_classes(class_names, counts.shape[1])
     keys = [table["strategy"], table["round"], table["labels"]]
-    means = pd.DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
+    means = DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
     frame = means.index.to_frame(index=False).loc[np.repeat(np.arange(len(means)), len(names))]
     frame["class"], frame["count"] = np.tile(names, len(means)), means.to_numpy().ravel()
     frame["share"] = frame["count"] / np.repeat(means.sum(axis=1).to_numpy(), len(names))
     return frame.reset_index(drop=True)
 
 
-def confusion(
-    table: pd.DataFrame, strategy: str, round: int = -1, class_names: Sequence[str] | None = None
-) -> pd.DataFrame:
+def confusion(table: DataFrame, strategy: str, round: int = -1, class_names: Sequence[str] | None = None) -> DataFrame:
     """The confusion matrix (C, C) of a strategy after a round, summed over seeds: true classes down, predicted across.
 
     round: 0 after the initial labels, -1 the last. Raises ValueError for a table without confusion (multi-label).
@@ -302,7 +286,7 @@ def confusion(
         raise ValueError(f"round must be one of {rounds[0]} to {rounds[-1]}, or from the end, got {round}")
     total = as_tensor(part.loc[part["round"] == wanted, "confusion"].tolist(), "confusion").sum(dim=0).numpy()
     names = name_classes(class_names, len(total))
-    return pd.DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
+    return DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
 
 
 def _points(strategy, curves, labels):

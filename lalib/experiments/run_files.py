@@ -1,13 +1,11 @@
 """Many runs, each written to a file of its own when it is done, and never run twice: here, in processes, on a cluster.
 
 A run's file is named by the hash of its configuration, which holds all that its result depends on, and is written whole
-or not at all. Whatever stops a comparison, what was finished is kept, and calling again goes on. Two comparisons may
-share a folder.
+or not at all. What was finished is kept, and calling again goes on. Two comparisons may share a folder.
 """
 
 import contextlib
 import json
-import math
 import platform
 import subprocess
 import threading
@@ -17,20 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from lalib.data.checks import LalibError, check_int
 from lalib.data.files import digest, written_whole
 
-if TYPE_CHECKING:
-    import distributed
-    import pandas
-
-
 Rows, Group = list[dict], list[dict]
-Names = tuple[str, ...]  # of the files of a group
 TRIES = 3  # of processes that die before any run is finished
 _COUNTING, _INSIDE, _BEFORE = threading.Lock(), [], []  # of _one_thread
 
@@ -42,10 +33,10 @@ def run_all(
     *,
     groups: list[Group] | None = None,
     jobs: int = 1,
-    cluster: "distributed.Client | str | None" = None,
+    cluster=None,
     on_run: Callable[[Rows], None] | None = None,
     progress: bool = True,
-) -> "pandas.DataFrame":
+):
     """function(run) for each run whose file is not in `out` yet; all rows as one DataFrame, in the order of `runs`.
 
     groups: all runs, in groups that are computed together, in this order. Then function(group) gives the rows of each
@@ -64,19 +55,18 @@ def run_all(
     if cluster is not None and jobs > 1:
         raise ValueError(f"give jobs or cluster, not both: got jobs={jobs} and a cluster")
     if groups is None:
-        function, groups = partial(_one_by_one, function), [[run] for run in runs]
+        function, groups = partial(map, function), [[run] for run in runs]
     named = {tuple(_file_name(run) for run in group): group for group in groups}
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows = {_file_name(run): read_rows(out, run) for run in runs}
     missing = {names: group for names, group in named.items() if any(rows[name] is None for name in names)}
-    on_run = on_run or (lambda rows: None)
-    for found in rows.values():
-        if found is not None:
-            on_run(found)
+    on_run, there = on_run or (lambda rows: None), [found for found in rows.values() if found is not None]
+    for found in there:
+        on_run(found)
     done = _on_cluster(function, missing, out, cluster) if cluster is not None else _here(function, missing, out, jobs)
-    left = sum(found is None for found in rows.values())
-    with contextlib.closing(done), tqdm(total=left, disable=not progress, unit="run", desc=out.name) as bar:
+    settings = {"total": len(rows) - len(there), "disable": not progress, "unit": "run", "desc": out.name}
+    with contextlib.closing(done), tqdm(**settings) as bar:
         for name, new in done:
             if rows[name] is None:
                 rows[name] = new
@@ -85,15 +75,10 @@ def run_all(
     return pd.DataFrame([row for run in runs for row in rows[_file_name(run)]])
 
 
-def _one_by_one(function: Callable[[dict], Rows], group: Group) -> list[Rows]:
-    return [function(run) for run in group]
-
-
-def _here(function, missing: dict[Names, Group], out: Path, jobs: int) -> Iterator[tuple[str, Rows]]:
+def _here(function, missing: dict[tuple, Group], out: Path, jobs: int) -> Iterator[tuple[str, Rows]]:
     """Names and rows of the runs of the missing groups as these finish; each process writes its own files.
 
-    A process that dies takes the others with it: what is left is tried again while that finishes anything, and TRIES
-    times in all if not.
+    A process that dies takes the others with it: what is left is tried again, TRIES times if nothing more is finished.
     """
     from joblib import Parallel, delayed
 
@@ -114,7 +99,7 @@ def _here(function, missing: dict[Names, Group], out: Path, jobs: int) -> Iterat
                 ) from error
 
 
-def _on_cluster(function, missing: dict[Names, Group], out: Path, cluster) -> Iterator[tuple[str, Rows]]:
+def _on_cluster(function, missing: dict[tuple, Group], out: Path, cluster) -> Iterator[tuple[str, Rows]]:
     """The same on a Dask cluster; this process writes the files."""
     from distributed import CancelledError, Client, KilledWorker, as_completed
 
@@ -131,18 +116,15 @@ def _on_cluster(function, missing: dict[Names, Group], out: Path, cluster) -> It
 
 
 def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -> dict[str, Rows]:
-    """Rows of the runs of a group by their names."""
     found = {_file_name(run): read_rows(out, run) for run in group}  # another comparison may have been faster
-    if None not in found.values():
-        return found
-    return _write(_records(function, group, single_thread), out)
+    return _write(_records(function, group, single_thread), out) if None in found.values() else found
 
 
 def _records(function, group: Group, single_thread: bool) -> list[dict]:
     """What the files of a group's runs will hold; each run is given its share of the seconds."""
     with _one_thread() if single_thread else contextlib.nullcontext():
         started = time.perf_counter()
-        rows = function(group)
+        rows = list(function(group))
         shared = {"seconds": round((time.perf_counter() - started) / len(group), 2), **provenance()}
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
 
@@ -167,12 +149,11 @@ def _write(records: list[dict], out: Path) -> dict[str, Rows]:
     """Write the files that are not there; the rows that all of them hold then, by their names."""
     rows = {}
     for record in records:
-        path = out / _file_name(record["run"])
-        rows[path.name] = read_rows(out, record["run"])
-        if rows[path.name] is None:
+        path, found = out / _file_name(record["run"]), read_rows(out, record["run"])
+        if found is None:
             with written_whole(path) as temporary:
                 temporary.write_text(json.dumps(record, indent=1))
-            rows[path.name] = record["rows"]
+        rows[path.name] = record["rows"] if found is None else found
     return rows
 
 
@@ -207,18 +188,13 @@ def provenance() -> dict:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
     versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
-    return {
-        "device": device,
-        "versions": versions | {"python": platform.python_version()},
-        "commit": _commit(Path(__file__).parents[2]),
-        "finished": math.floor(time.time()),
-    }
+    versions["python"], commit = platform.python_version(), _commit(Path(__file__).parents[2])
+    return {"device": device, "versions": versions, "commit": commit, "finished": int(time.time())}
 
 
 def _commit(root: Path) -> str:
     """The commit of lalib's clone, "unknown" where there is no git or no clone."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip() or "unknown"
-    except OSError:
-        return "unknown"
+    command, found = ["git", "describe", "--always", "--dirty"], ""
+    with contextlib.suppress(OSError):
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip()
+    return found or "unknown"

@@ -1,4 +1,4 @@
-"""Statistics of small paired samples: arrays in, numbers out. results.py applies them to tables.
+"""Statistics of small paired samples: arrays in, numbers out (scipy's modules load when they are first used).
 
 [Ash2020] J. T. Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020.
 [Demsar2006] J. Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
@@ -11,6 +11,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
 
 from lalib.data.checks import check_number
@@ -24,32 +25,26 @@ def upper(confidence: float) -> float:
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """Mean, low and high of Student's t interval for the mean of `values`; ValueError for fewer than two, and NaN."""
-    from scipy import stats
-
     values = as_tensor(values, "values").flatten().double().cpu().numpy()
     if not np.isfinite(values).all():
         raise ValueError("values must be finite, got NaN or infinity")
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 values, got {len(values)}")
-    half = stats.t.ppf(upper(confidence), len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = scipy.stats.t.ppf(upper(confidence), len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return values.mean(), values.mean() - half, values.mean() + half
 
 
 def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
     """hits / n, low and high of the score interval for the probability of a hit [Wilson1927]; it stays in [0, 1]."""
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    found = scipy.stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
     return hits / n, float(found.low), float(found.high)
 
 
 def spread_interval(spread: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Low and high of the chi-square interval of a standard deviation estimated from n >= 2 normal values each."""
-    from scipy.stats import chi2
-
     tail, freedom = 1 - upper(confidence), np.asarray(n) - 1
     scaled = np.asarray(spread) * np.sqrt(freedom)
-    return scaled / np.sqrt(chi2.ppf(1 - tail, freedom)), scaled / np.sqrt(chi2.ppf(tail, freedom))
+    return tuple(scaled / np.sqrt(scipy.stats.chi2.ppf(share, freedom)) for share in (1 - tail, tail))
 
 
 def paired_p(difference: np.ndarray, test: str = "wilcoxon") -> float:
@@ -59,15 +54,12 @@ def paired_p(difference: np.ndarray, test: str = "wilcoxon") -> float:
     is exact up to n = 50 without zeros and ties, up to n = 13 with them, and normal beyond. With n = 10 the smallest
     p is 1/512, with n = 5 it is 1/16.
     """
-    from scipy import stats
-
     if not difference.any():
         return 1.0
     if test == "wilcoxon":
-        return float(stats.wilcoxon(difference, zero_method="pratt", method="auto").pvalue)
-    if np.ptp(difference) == 0:  # the same in every seed: an infinite t
-        return 0.0
-    return float(stats.ttest_1samp(difference, 0).pvalue)
+        return float(scipy.stats.wilcoxon(difference, zero_method="pratt", method="auto").pvalue)
+    same = np.ptp(difference) == 0  # in every seed: an infinite t
+    return 0.0 if same else float(scipy.stats.ttest_1samp(difference, 0).pvalue)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -75,36 +67,26 @@ def holm(p: Sequence[float]) -> np.ndarray:
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, kind="stable")
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    result = np.empty_like(p)
-    result[order] = np.minimum(adjusted, 1)
-    return result
+    return np.minimum(adjusted, 1)[np.argsort(order)]
 
 
 def penalty(first: np.ndarray, second: np.ndarray) -> float:
     """Share of the L columns of (seeds, L) in which `first` beats `second`: paired t-test, two-sided 5 % [Ash2020]."""
-    from scipy import stats
-
     difference = np.round(first - second, 12)
     n = len(difference)
     mean, error = difference.mean(axis=0), difference.std(axis=0, ddof=1) / np.sqrt(n)
     constant = np.ptp(difference, axis=0) == 0  # then the error is 0 but for rounding
-    return float(np.mean((mean > 0) & (constant | (mean > stats.t.ppf(0.975, n - 1) * error))))
+    return float(np.mean((mean > 0) & (constant | (mean > scipy.stats.t.ppf(0.975, n - 1) * error))))
 
 
 def friedman(blocks: np.ndarray) -> float:
     """Friedman's p for (blocks, k), k >= 3; 1 if every block is one tie."""
-    from scipy import stats
-
-    if (np.ptp(blocks, axis=1) == 0).all():
-        return 1.0
-    return float(stats.friedmanchisquare(*blocks.T).pvalue)
+    return float(scipy.stats.friedmanchisquare(*blocks.T).pvalue) if np.ptp(blocks, axis=1).any() else 1.0
 
 
 def nemenyi(k: int, n: int, alpha: float) -> float:
     """The critical difference of two mean ranks of k treatments over n blocks, section 3.2.2 of [Demsar2006]."""
-    from scipy.stats import studentized_range
-
-    return float(studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+    return float(scipy.stats.studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
 
 
 def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
@@ -122,14 +104,10 @@ def labels_needed(counts: np.ndarray, curve: np.ndarray, targets: np.ndarray) ->
     lines. Low and high agree within the curve; above its top they are the last count and infinity, below its foot 0
     and the first count.
     """
-    from scipy.optimize import isotonic_regression
-
-    level, block = np.unique(isotonic_regression(curve).x, return_inverse=True)
+    level, block = np.unique(scipy.optimize.isotonic_regression(curve).x, return_inverse=True)
     knots = np.bincount(block, weights=counts) / np.bincount(block)
-    inside = np.interp(targets, level, knots)
-    above, below = targets > level[-1], targets < level[0]
-    low = np.where(above, counts[-1], np.where(below, 0.0, inside))
-    return low, np.where(above, np.inf, np.where(below, counts[0], inside))
+    ends = {"left": 0, "right": counts[-1]}, {"left": counts[0], "right": np.inf}
+    return tuple(np.interp(targets, level, knots, **end) for end in ends)
 
 
 def bootstrap_weights(n: int, resamples: int, generator: torch.Generator) -> np.ndarray:
@@ -156,8 +134,6 @@ def bootstrap_interval(
     The percentiles are moved outwards for small n, Phi(-sqrt(n / (n - 1)) t) in place of the tail: without that ten
     seeds give intervals that are too short (section 4.3 of [Hesterberg2015], the expanded percentile interval).
     """
-    from scipy import stats
-
-    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(upper(confidence), n - 1))
+    tail = scipy.stats.norm.cdf(-np.sqrt(n / (n - 1)) * scipy.stats.t.ppf(upper(confidence), n - 1))
     place = int(tail * (len(low) - 1))  # an order statistic, rounded outwards: infinity has no in-between
     return np.sort(low, axis=0)[place], np.sort(high, axis=0)[len(high) - 1 - place]

@@ -24,11 +24,9 @@ def check_table(table: pd.DataFrame, *columns: str, keys: Sequence[str] = KEYS) 
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"table must be a pandas DataFrame, got {type(table).__name__}")
     needed, there = [*keys, *(column for column in columns if column not in keys)], list(table.columns)
-    missing = [column for column in needed if there.count(column) != 1]
-    if missing or not len(table):
-        raise ValueError(
-            f"table must have rows and the columns {', '.join(map(str, needed))}; missing: {missing or 'rows'}"
-        )
+    missing = [column for column in needed if there.count(column) != 1] or ("" if len(table) else "rows")
+    if missing:
+        raise ValueError(f"table must have rows and the columns {', '.join(map(str, needed))}; missing: {missing}")
     for column in needed:
         _check_column(table[column], number=column not in keys or column in ("labels", "round"))
     twice = table[table.duplicated(list(keys))]
@@ -41,8 +39,7 @@ def check_table(table: pd.DataFrame, *columns: str, keys: Sequence[str] = KEYS) 
 
 def _check_column(values: pd.Series, number: bool) -> None:
     name, nested = values.name, values.name in NESTED
-    lists = values.map(lambda value: isinstance(value, list | tuple | np.ndarray))
-    if (not lists.all()) if nested else lists.any():
+    if (values.map(lambda value: isinstance(value, list | tuple | np.ndarray)) != nested).any():
         raise TypeError(f"{name} must hold {'a list' if nested else 'one value'} in every row")
     typed = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     bad = values.isna() | (np.isinf(values.to_numpy(float, na_value=0)) if typed else False)
@@ -64,8 +61,7 @@ def paired(table: pd.DataFrame, value: str, baseline: str | None = None) -> pd.D
         check_choice("baseline", baseline, strategies)
     seeds = set(table["seed"])
     for strategy, own in table.groupby("strategy", sort=False)["seed"]:
-        lacking = sorted(seeds - set(own))
-        if lacking:
+        if lacking := sorted(seeds - set(own)):
             raise ValueError(f"every strategy needs the same seeds, but {strategy!r} lacks seed {lacking[0]}")
     if len(seeds) < 2:
         raise ValueError(f"a paired comparison needs at least 2 seeds, got {len(seeds)}")
@@ -77,11 +73,10 @@ def paired_sets(table: pd.DataFrame, value: str) -> dict[str, pd.DataFrame]:
     """common(paired(...)) of each data set in the column `data`; without the column one entry named ""."""
     several = isinstance(table, pd.DataFrame) and "data" in table
     check_table(table, value, keys=(*KEYS, "data") if several else KEYS)
-    sets = dict(list(table.groupby("data", sort=False))) if several else {"": table}
-    curves = {name: common(paired(part, value)) for name, part in sets.items()}
+    sets = table.groupby("data", sort=False) if several else [("", table)]
+    curves = {name: common(paired(part, value)) for name, part in sets}
     for name, wide in curves.items():
-        lacking = sorted(set(table["strategy"]) - set(wide.index.unique("strategy")))
-        if lacking:
+        if lacking := sorted(set(table["strategy"]) - set(wide.index.unique("strategy"))):
             raise ValueError(f"every data set needs the same strategies, but {name!r} lacks {lacking[0]!r}")
     return curves
 
@@ -95,15 +90,11 @@ def common(wide: pd.DataFrame) -> pd.DataFrame:
 
 
 def aulc(wide: pd.DataFrame) -> pd.DataFrame:
-    """Area under each curve by trapezoids over its span: a row per seed, a column per strategy.
-
-    With a single number of labels it is the value there.
-    """
+    """Area under each curve by trapezoids over its span, or the value there if it is one point: seeds x strategies."""
     labels, values = wide.columns.to_numpy(dtype=float), wide.to_numpy()
     span = labels[-1] - labels[0]
     area = np.trapezoid(values, labels, axis=1) / span if span else values[:, 0]
-    frame = wide.assign(area=area)["area"].unstack("strategy")
-    return frame[wide.index.unique("strategy")]
+    return pd.Series(area, wide.index).unstack("strategy")[wide.index.unique("strategy")]
 
 
 def by_labels(table: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -117,6 +108,13 @@ def by_labels(table: pd.DataFrame, value: str) -> pd.DataFrame:
 def name_classes(class_names: Sequence[str] | None, n: int) -> list[str]:
     """`class_names` if they are n, the numbers if None; ValueError otherwise."""
     return [str(c) for c in range(n)] if class_names is None else list(check_class_names(class_names, n))
+
+
+def _table_path(path) -> Path:
+    path = Path(path)
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"path must end in .parquet or .csv, got {path.name!r}")
+    return path
 
 
 def save(table: pd.DataFrame, path: str | Path) -> Path:
@@ -135,32 +133,17 @@ def save(table: pd.DataFrame, path: str | Path) -> Path:
 
 def load(path: str | Path) -> pd.DataFrame:
     """The table that `save` wrote, with the same columns, types and lists. Raises ValueError for another file."""
-    path = _table_path(path)
-    try:
-        return _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    except (ValueError, LookupError, TypeError, AssertionError) as error:  # what pyarrow, json and pandas raise
-        raise ValueError(f"{path} is not a table that save wrote: {error}") from error
-
-
-def _read_csv(path):
-    # The Python engine reads every float as it was written; and only numbers may be missing, not a strategy "NA".
-    text = {"strategy": str, "data": str}
-    numbers = [c for c in pd.read_csv(path, nrows=0) if c not in text]
-    missing = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
-    table = pd.read_csv(path, engine="python", dtype=text, **missing)
-    return table.assign(**{c: table[c].map(json.loads) for c in NESTED if c in table})
-
-
-def _read_parquet(path):
     import pyarrow.parquet
 
-    arrow = pyarrow.parquet.read_table(path)
-    lists = {c: arrow[c].to_pylist() for c in NESTED if c in arrow.column_names}
-    return arrow.to_pandas().assign(**lists)
-
-
-def _table_path(path):
-    path = Path(path)
-    if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(f"path must end in .parquet or .csv, got {path.name!r}")
-    return path
+    path = _table_path(path)
+    try:
+        if path.suffix == ".parquet":
+            arrow = pyarrow.parquet.read_table(path)
+            return arrow.to_pandas().assign(**{c: arrow[c].to_pylist() for c in NESTED if c in arrow.column_names})
+        # The Python engine reads every float as it was written; and only numbers may be missing, not a strategy "NA".
+        text = {"strategy": str, "data": str}
+        missing = {column: "" for column in pd.read_csv(path, nrows=0) if column not in text}
+        table = pd.read_csv(path, engine="python", dtype=text, keep_default_na=False, na_values=missing)
+        return table.assign(**{c: table[c].map(json.loads) for c in NESTED if c in table})
+    except (ValueError, LookupError, TypeError, AssertionError) as error:  # what pyarrow, json and pandas raise
+        raise ValueError(f"{path} is not a table that save wrote: {error}") from error

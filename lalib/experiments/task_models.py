@@ -1,7 +1,6 @@
 """What a task trains in a round, and what a strategy may ask of it.
 
-The task model of a round is the same for every strategy. What only some strategies ask for, an ensemble, a head that
-predicts losses or a discriminator, is trained beside it when asked for, so that no other strategy is changed by it.
+The task model of a round is the same for every strategy. What only some of them ask for is trained beside it.
 
 [Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 """
@@ -32,19 +31,12 @@ from lalib.training.together import fit_together
 
 
 def train(
-    data: TaskData,
-    index: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    round: int = 0,
-    last: "TaskModel | None" = None,
-    device: str = "auto",
+    data: TaskData, index: Tensor, labels: Tensor, *, seed: int, round: int = 0, last=None, device: str = "auto"
 ) -> "TaskModel":
     """The task model of a round, trained on the images at `index` (M,) with their labels.
 
-    last: that of the last round, whose classifier is trained on if the task says warm_start, and whose generator is if
-    the task wants generated images. The seed draws weights, batches and noise, alike for every strategy.
+    last: the TaskModel of the last round, if any: its classifier is trained on if the task says warm_start, its
+    generator if the task wants generated images. The seed draws weights, batches and noise, alike for every strategy.
     """
     index = check_index(index, len(data.codes), distinct=True)
     bought = [(index, check_labels(labels, len(index), data.images.n_classes, several=data.multi_label))]
@@ -56,41 +48,33 @@ def train_together(data: TaskData, bought, *, seeds, last, round: int = 0, devic
 
     What comes out is that of `train` up to rounding, which depends on how many train together.
     """
-    warm = data.task.warm_start
-    classifiers = [
-        copy.deepcopy(before.classifier) if warm and before is not None else data.classifier(seed)
-        for before, seed in zip(last, seeds, strict=True)
-    ]
-    examples = [
-        (*part, _generated(data, *part, seed, round, before, device))
-        for part, seed, before in zip(bought, seeds, last, strict=True)
-    ]
+    warm, classifiers, examples = data.task.warm_start, [], []
+    for part, seed, before in zip(bought, seeds, last, strict=True):
+        classifiers.append(copy.deepcopy(before.classifier) if warm and before is not None else data.classifier(seed))
+        examples.append((*part, _generated(data, *part, seed, round, before, device)))
     _fit(classifiers, data, examples, seeds, round, device)
-    return [
-        TaskModel(data, *part, seed, round, device, classifier)
-        for part, seed, classifier in zip(examples, seeds, classifiers, strict=True)
-    ]
+    runs = zip(examples, seeds, classifiers, strict=True)
+    return [TaskModel(data, *part, seed, round, device, classifier) for part, seed, classifier in runs]
 
 
 def _generated(data, index, labels, seed, round, before, device) -> Generated | None:
-    """The generated images of a round, if the task wants any; before: the task model of the last round or None."""
     if data.task.generated is None:
         return None
     settings = {"seed": seed, "round": round, "device": device}
     if before is not None:
         settings["last"] = before.generated.model
         if data.task.generated.share < 1:
-            passes = before.passes(data.inputs[index], data.task.generated.passes)
-            settings["information"] = mutual_information(passes)
+            settings["information"] = mutual_information(before.passes(data.inputs[index], data.task.generated.passes))
     return data.task.generated.generate(data.images, index, labels, **settings)
 
 
 def _fit(models: Sequence[Trainable], data: TaskData, examples: Sequence[tuple], seeds, round, device) -> None:
     """Train each model on its (index, labels, generated images or None) with its seed."""
     task, points = data.task, data.epoch_size(len(_origin(*examples[0])))
-    settings = {"epochs": task.n_epochs(points, round), "device": device}
-    for name in ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule"):
-        settings[name] = getattr(task, name)
+    names = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
+    settings = {"epochs": task.n_epochs(points, round), "device": device} | {
+        name: getattr(task, name) for name in names
+    }
     parts = [data.labelled(*part) for part in examples]
     if len(models) > 1 and task.together:
         fit_together(models, parts, seeds=seeds, **settings)
@@ -111,11 +95,11 @@ class TaskModel:
         self.data, self.index, self.labels, self.generated = data, index, labels, generated
         self.seed, self.round, self.device = seed, round, device
         self.classifier, self._members = classifier, []
+        self._codes = data.codes if data.task.encoder is None else None
 
     def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
-        """Train further models on the examples of this one."""
-        examples = (self.index, self.labels, self.generated)
-        _fit(models, self.data, [examples] * len(models), seeds, self.round, self.device)
+        examples = [(self.index, self.labels, self.generated)] * len(models)
+        _fit(models, self.data, examples, seeds, self.round, self.device)
 
     def sources(self, own: Iterable[Source] = ()) -> dict[str, Callable[..., Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks; own: sources of a strategy."""
@@ -128,19 +112,19 @@ class TaskModel:
         return getattr(self, source.name)(**settings) if source.model is True else source.model(self, **settings)
 
     def codes(self) -> Tensor:
-        """Codes (N, L): those of the data, or those of this round if the task has an encoder for it."""
-        return self.data.codes if self.data.task.encoder is None else self._round_codes
+        """Codes (N, L): those of the data, or of the task's encoder trained for this round, once, when first asked for.
 
-    @functools.cached_property
-    def _round_codes(self) -> Tensor:
-        """Codes (N, L) of an encoder trained for this round; two images are at a root mean square distance of 1."""
-        wish, images = self.data.task.encoder, self.data.images
-        encoder = wish.build(images.image_shape, images.n_classes, self.seed)
-        settings = {name: getattr(wish, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
-        partial = self.data.partial(self.index, self.labels)
-        fit_fully(encoder, (images, partial), seed=self.seed, device=self.device, **settings)
-        codes = encode(encoder, images)
-        return codes / (2 * codes.var(dim=0, correction=0).sum()).sqrt()
+        Two images are then at a root mean square distance of 1.
+        """
+        if self._codes is None:
+            wish, images = self.data.task.encoder, self.data.images
+            encoder = wish.build(images.image_shape, images.n_classes, self.seed)
+            settings = {name: getattr(wish, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+            partial = self.data.partial(self.index, self.labels)
+            fit_fully(encoder, (images, partial), seed=self.seed, device=self.device, **settings)
+            codes = encode(encoder, images)
+            self._codes = codes / (2 * codes.var(dim=0, correction=0).sum()).sqrt()
+        return self._codes
 
     def probs(self) -> Tensor:
         """Class probabilities (N, C)."""
@@ -159,51 +143,43 @@ class TaskModel:
         return self.passes(self.data.inputs, passes)
 
     def passes(self, inputs: Tensor, passes: int = PASSES) -> Tensor:
-        """The same (T, n, C) of any inputs (n, ...)."""
+        """mc_probs (T, n, C) of any inputs (n, ...)."""
         if self.data.task.mc == "dropout":
             return mc_dropout_proba(self.classifier, inputs, passes, seed=self.seed)
         seeds = [child_seed(self.seed, "member", m) for m in range(len(self._members) + 1, passes)]
-        if seeds:
-            members = [self.data.classifier(seed) for seed in seeds]
+        if members := [self.data.classifier(seed) for seed in seeds]:
             self._fit(members, seeds)
             self._members += members
         return torch.stack([predict_proba(each, inputs) for each in (self.classifier, *self._members[: passes - 1])])
 
-    def predicted_losses(self, loss_weight: float = LOSS_WEIGHT) -> Tensor:
+    def predicted_losses(self, loss_weight: float = LOSS_WEIGHT, codes: Tensor | None = None) -> Tensor:
         """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019].
 
-        loss_weight: of the head's pair loss beside the task's.
+        loss_weight: of the head's pair loss beside the task's. codes (N, L): what the head sees beside hidden blocks.
         """
-        return self._losses(None, loss_weight)
-
-    def predicted_losses_with_codes(self, loss_weight: float = LOSS_WEIGHT) -> Tensor:
-        """The same with the codes beside the hidden blocks, as task-agnostic features."""
-        return self._losses(self.codes(), loss_weight)
-
-    def _losses(self, codes: Tensor | None, weight: float) -> Tensor:
         task, origin = self.data.task, _origin(self.index, self.labels, self.generated)
         batches = task.n_batches(len(origin)) * task.n_epochs(len(origin), self.round)
-        predictor = self._predictor(batches, weight, None if codes is None else codes[origin])
+        predictor = self._predictor(batches, loss_weight, None if codes is None else codes[origin])
         self._fit([predictor], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
+    def predicted_losses_with_codes(self, loss_weight: float = LOSS_WEIGHT) -> Tensor:
+        """The same with the codes, as task-agnostic features."""
+        return self.predicted_losses(loss_weight, self.codes())
+
     def _predictor(self, batches: int, weight: float, codes: Tensor | None = None) -> LossPredictor:
         """A new head for expected losses on a new task model; batches: of its training; codes: of its examples."""
-        model, detach = self.data.classifier(self.seed), int(DETACH * batches)
-        settings = {"codes": codes, "weight": weight, "detach_after": detach, "seed": self.seed}
-        return LossPredictor(model, self.data.inputs[:1], **settings)
+        settings = {"codes": codes, "weight": weight, "detach_after": int(DETACH * batches), "seed": self.seed}
+        return LossPredictor(self.data.classifier(self.seed), self.data.inputs[:1], **settings)
 
     def vaal(self, vae_epochs: int = VAE_EPOCHS, adversarial: float = ADVERSARIAL) -> Tensor:
         """Logits (N,) of "has a label" by the discriminator of a VAAL trained on all images of the pool.
 
         vae_epochs: of the VAE. adversarial: the weight of the adversarial term in its loss.
         """
-        model = VAAL(self.data.images.image_shape, adversarial=adversarial, seed=self.seed)
-        return self._told(model, vae_epochs)
+        return self._told(VAAL(self.data.images.image_shape, adversarial=adversarial, seed=self.seed), vae_epochs)
 
-    def ta_vaal(
-        self, vae_epochs: int = VAE_EPOCHS, adversarial: float = ADVERSARIAL, loss_weight: float = LOSS_WEIGHT
-    ) -> Tensor:
+    def ta_vaal(self, vae_epochs: int = VAE_EPOCHS, adversarial=ADVERSARIAL, loss_weight=LOSS_WEIGHT) -> Tensor:
         """The same of a TA-VAAL, in which a copy of the task model is trained as well, to rank losses."""
         unlabelled = len(self.data.images) - len(self.index)
         predictor = self._predictor(vae_epochs * math.ceil(unlabelled / TAVAAL.batch_size), loss_weight)
@@ -233,9 +209,8 @@ def evaluate(model: TaskModel, inputs: Tensor | ImageSet, labels: Tensor | Image
         raise LalibError("evaluate needs labels: give an ImageSet with labels, or labels=")
     inputs = inputs.images if isinstance(inputs, ImageSet) else inputs
     inputs = as_tensor(inputs, "inputs") if model.data.task.on_pixels else check_codes(inputs, "inputs").float()
-    if inputs.shape[1:] != model.data.inputs.shape[1:]:
-        wanted = ("n", *model.data.inputs.shape[1:])
-        raise ValueError(f"inputs must have shape {wanted}, as those of the pool, got {tuple(inputs.shape)}")
+    if inputs.shape[1:] != (shape := model.data.inputs.shape[1:]):
+        raise ValueError(f"inputs must have shape {('n', *shape)}, as those of the pool, got {tuple(inputs.shape)}")
     labels = check_labels(labels, len(inputs), len(names), several=model.classifier.multi_label).cpu()
     probs = predict_proba(model.classifier, inputs)
     if not model.classifier.multi_label:
@@ -244,8 +219,7 @@ def evaluate(model: TaskModel, inputs: Tensor | ImageSet, labels: Tensor | Image
         return {"accuracy": float((guess == labels).float().mean()), "confusion": confusion.tolist()}
     from sklearn.metrics import roc_auc_score
 
-    mixed = [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]
-    if not mixed:
+    if not (mixed := [c for c in range(labels.shape[1]) if 0 < labels[:, c].sum() < len(labels)]):
         raise LalibError("auc needs a class that some but not all of the held-out images have, got none")
     auc = roc_auc_score(labels[:, mixed].numpy(), probs[:, mixed].numpy(), average="macro")
     return {"accuracy": float(((probs > 0.5) == labels.bool()).float().mean()), "auc": float(auc)}

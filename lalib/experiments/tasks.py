@@ -24,18 +24,9 @@ from lalib.strategies.view import Strategy
 from lalib.training.fitting import OPTIMIZERS, SCHEDULES
 from lalib.training.generation import Generated, GenerativeAugmentation
 
-TASKS = {
-    "mlp": MLPClassifier,
-    "cnn": CNNClassifier,
-    "resnet18": ResNetClassifier,
-    "m2": M2,
-    "m1m2": M1M2,
-    "fixmatch": FixMatch,
-    "m2-vaal": M2VAAL,
-}
+TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
+TASKS |= {"m2": M2, "m1m2": M1M2, "fixmatch": FixMatch, "m2-vaal": M2VAAL}
 ROUND_ENCODERS = {"conditional-vae": ConditionalVAE, "class-prior-vae": ClassPriorVAE}
-ON_CODES = ("mlp", "m1m2")
-MC = ("ensemble", "dropout")
 LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
 
 
@@ -57,7 +48,7 @@ class RoundEncoder:
 
     def __post_init__(self):
         check_choice("encoder", self.model, ROUND_ENCODERS)
-        _settle(self, {"latent_dim": 1, "epochs": 1, "batch_size": 1}, ("learning_rate", "weight_decay"))
+        _settle(self, latent_dim=1)
         self.all_options()  # which builds a small one: bad options are not left to the first round
 
     def build(self, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> ConditionalVAE | ClassPriorVAE:
@@ -70,12 +61,12 @@ class RoundEncoder:
         return {name: value for name, value in config.items() if name not in ("image_shape", "n_classes")}
 
 
-def _settle(config, whole: Mapping[str, int], numbers: tuple[str, ...]) -> None:
-    """Check fields, whole numbers of at least so much and numbers of at least 0, and make all Python's; None stays."""
+def _settle(config, **whole: int) -> None:
+    """Check fields, of which further `whole` numbers are at least so much, and make all Python's; None stays."""
     if not isinstance(config.options, Mapping):
         raise TypeError(f"options must be a dict, got {type(config.options).__name__}")
-    checks = [(name, check_int, low) for name, low in whole.items()] + [(name, check_number, 0) for name in numbers]
-    given = vars(config)
+    given, checks = vars(config), [(name, check_number, 0) for name in ("learning_rate", "weight_decay")]
+    checks += [(name, check_int, low) for name, low in {"epochs": 1, "batch_size": 1, **whole}.items()]
     found = {name: check(name, given[name], low=low) for name, check, low in checks if given[name] is not None}
     given.update(found, options=plain(dict(config.options)))
 
@@ -114,22 +105,20 @@ class Task:
 
     def __new__(cls, **settings):
         for name in settings:
-            takers = [strategy.name for strategy in STRATEGIES.values() if name in strategy.settings]
-            if takers:
+            if takers := [strategy.name for strategy in STRATEGIES.values() if name in strategy.settings]:
                 pair = f'("{takers[0]}", {{"{name}": {settings[name]!r}}})'
                 raise TypeError(f"a Task has no {name!r}: it is an option of {', '.join(takers)}, such as {pair}")
         return super().__new__(cls)
 
     def __post_init__(self):
         check_choice("task", self.model, TASKS)
-        whole = {"steps": 1, "epochs": 1, "more_epochs": 0, "batch_size": 1}
-        _settle(self, whole, ("learning_rate", "weight_decay"))
+        _settle(self, steps=1, more_epochs=0)
         for name in sorted(LEFT_TO_THE_LOOP & self.options.keys()):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
         check_known(f"task {self.model!r}", self.options, self._defaults())
         if self.epochs is None and self.more_epochs:
             raise ValueError(f"more_epochs={self.more_epochs} needs epochs, to which it is added every round")
-        if check_choice("mc", self.mc, MC) == "dropout" and not self.all_options().get("dropout"):
+        if check_choice("mc", self.mc, ("ensemble", "dropout")) == "dropout" and not self.all_options().get("dropout"):
             raise ValueError(f"mc='dropout' needs a {self.model!r} with dropout: give it in options, if it takes any")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -143,25 +132,22 @@ class Task:
         if self.encoder is not None and not self.on_pixels:
             raise ValueError("a round's encoder changes codes: give it to a task on pixels, such as 'cnn'")
         if self.generated is not None and (not self.on_pixels or self.partly_labelled):
-            raise ValueError(
-                "generated images are for tasks that learn from labelled images alone on pixels, 'cnn' and 'resnet18', "
-                f"got {self.model!r}"
-            )
+            takers = "tasks that learn from labelled images alone on pixels, 'cnn' and 'resnet18'"
+            raise ValueError(f"generated images are for {takers}, got {self.model!r}")
 
     def all_options(self) -> dict:
         """The classifier's options with the defaults of those not given."""
         return self._defaults() | dict(self.options)
 
     def _defaults(self) -> dict:
-        """Of the classifier's class and those it passes further keywords on to."""
-        classes = reversed(TASKS[self.model].__mro__)
-        every = {name: value for part in classes for name, value in keyword_defaults(part.__init__).items()}
-        return {name: value for name, value in every.items() if name not in LEFT_TO_THE_LOOP}
+        # of the classifier's class and those it passes further keywords on to
+        found = [keyword_defaults(part.__init__).items() for part in reversed(TASKS[self.model].__mro__)]
+        return {name: value for part in found for name, value in part if name not in LEFT_TO_THE_LOOP}
 
     @property
     def on_pixels(self) -> bool:
         """Whether the task model sees images; else it sees codes."""
-        return self.model not in ON_CODES
+        return self.model not in ("mlp", "m1m2")
 
     @property
     def partly_labelled(self) -> bool:
@@ -173,9 +159,7 @@ class Task:
         """Whether several models train faster together: see lalib.training.together."""
         return self.model == "mlp"
 
-    def check_serves(
-        self, strategy: Strategy, several: bool = False, *, given: Iterable[str] = (), label: str | None = None
-    ) -> None:
+    def check_serves(self, strategy: Strategy, several=False, *, given: Iterable[str] = (), label: str | None = None):
         """LalibError if the strategy needs what this task does not give, or one label per image and there are several.
 
         given: names of sources that come from elsewhere. label: what the strategy is called, its name if None.
@@ -205,7 +189,6 @@ class TaskData:
 
     codes become float32. A strategy could reach this object, so it keeps neither labels nor names of files, only
     multi_label: whether an image may have several classes, as the labels say if there are any.
-    Raises ValueError or TypeError for codes that are not finite or not those of the images.
     """
 
     codes: Tensor
@@ -216,11 +199,8 @@ class TaskData:
     def __post_init__(self):
         if not isinstance(self.images, ImageSet):
             raise TypeError(f"images must be an ImageSet, got {type(self.images).__name__}: la.from_arrays makes one")
-        vars(self).update(
-            codes=check_codes(self.codes).float(),
-            multi_label=self.multi_label or self.images.multi_label,
-            images=replace(self.images, labels=None, files=()),
-        )
+        bare, several = replace(self.images, labels=None, files=()), self.multi_label or self.images.multi_label
+        vars(self).update(codes=check_codes(self.codes).float(), images=bare, multi_label=several)
         if len(self.codes) != len(self.images):
             raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
         whose = {"a round's encoder needs": self.task.encoder, "generated images need": self.task.generated}
@@ -250,11 +230,8 @@ class TaskData:
         """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
         return partly_labelled(len(self.images), index, labels)
 
-    def labelled(
-        self, index: Tensor, labels: Tensor, generated: Generated | None = None
-    ) -> ImageSet | tuple[ImageSet | Tensor, Tensor]:
-        """What `fit` trains on: inputs at `index` with these labels, then the generated images if there are any; and
-        the images without a label if the task takes them."""
+    def labelled(self, index: Tensor, labels: Tensor, generated: Generated | None = None) -> ImageSet | tuple:
+        """What `fit` trains on: inputs at `index`, then generated ones; and unlabelled ones if the task takes them."""
         if self.task.partly_labelled:
             return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
         if not self.task.on_pixels:

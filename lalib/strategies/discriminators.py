@@ -7,8 +7,7 @@
 All three return the n images of lowest D, the probability that an image has a label, equal ones in order of index;
 nothing is drawn. The score is -logit D. The record says how well D tells the images of the pool apart:
 discriminator_loss, -mean_L log D - mean_U log (1 - D) in nats, 2 log 2 for one that cannot tell, and told_apart, its
-balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by.
-The options vae_epochs, adversarial and loss_weight are settings of their sources: see lalib.strategies.sources.
+balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by. Options: see sources.
 """
 
 import torch
@@ -44,21 +43,15 @@ def cannot_tell(record: dict, margin: float = 0.05) -> bool:
 
 
 def _surest_unlabelled(view: PoolView, logits: Tensor, n: int) -> Selection:
-    logits = logits.cpu().double()
-    found = largest(view, -logits[view.unlabeled], n)
-    return Selection(found.index, found.score, _record(logits, view.labeled) if len(view.labeled) else {})
-
-
-def _record(logits: Tensor, labeled: Tensor) -> dict[str, float]:
-    """What the logits (N,) say of the pool, in which those at `labeled` have a label."""
-    known = torch.zeros(len(logits), dtype=torch.bool)
-    known[labeled] = True
+    logits, known = logits.cpu().double(), torch.zeros(len(logits), dtype=torch.bool)
+    known[view.labeled] = True
+    found = largest(view, -logits[~known], n)
+    if not known.any():
+        return found
     right = ((logits[known] > 0).double().mean() + (logits[~known] <= 0).double().mean()) / 2
-    return {"discriminator_loss": float(discriminator_loss(logits, known)), "told_apart": float(right)}
+    record = {"discriminator_loss": float(discriminator_loss(logits, known)), "told_apart": float(right)}
+    return Selection(found.index, found.score, record)
 
 
-DECLARED = (
-    Strategy("vaal", vaal, needs=("vaal",)),
-    Strategy("ta-vaal", ta_vaal, needs=("ta_vaal",)),
-    Strategy("m2-vaal", m2_vaal, needs=("m2_vaal",)),
-)
+_NAMES = {"vaal": vaal, "ta-vaal": ta_vaal, "m2-vaal": m2_vaal}
+DECLARED = tuple(Strategy(name, function, needs=(function.__name__,)) for name, function in _NAMES.items())

@@ -11,15 +11,18 @@ from lalib.strategies.view import PoolView
 class TaskClassifier(SkactivemlClassifier):
     """A fitted classifier that answers with what the task model says of the image a row belongs to.
 
-    rows: which image a row of the codes is, by its bytes. probs (N, C). A keyword that is true, whatever its name
-    (their clf_embedding_flag_name or predict_dict), asks for the task model's features (n, F) beside the probabilities.
+    rows: which image a row of the codes is, by its bytes. probs (N, C); or (T, N, C) for a committee, whose members are
+    its estimators_ and whose probabilities are their mean. A keyword that is true, whatever its name (their
+    clf_embedding_flag_name or predict_dict), asks for the task model's features (n, F) beside the probabilities.
     It cannot be trained, nor asked about other inputs. owner: the strategy's name, for errors.
     """
 
     def __init__(self, rows: dict[bytes, int], probs: np.ndarray, view: PoolView, owner: str):
-        super().__init__(classes=list(range(probs.shape[1])))
-        self.rows, self.probs, self.view, self.owner = rows, probs, view, owner
-        self.classes_ = np.arange(probs.shape[1])
+        super().__init__(classes=list(range(probs.shape[-1])))
+        self.rows, self.view, self.owner, self.classes_ = rows, view, owner, np.arange(probs.shape[-1])
+        self.probs = probs if probs.ndim == 2 else probs.mean(0)
+        if probs.ndim == 3:
+            self.estimators_ = [TaskClassifier(rows, member, view, owner) for member in probs]
 
     def fit(self, X, y, sample_weight=None):
         raise LalibError(cannot(self.owner, "trains its classifier"))
@@ -38,15 +41,6 @@ class TaskClassifier(SkactivemlClassifier):
 
     def predict(self, X, **flags):
         """The most probable class of every row, the lowest of equals; with a flag their features, too."""
-        out = self.predict_proba(X, **flags)
-        probs = out[0] if isinstance(out, tuple) else out
+        probs, *features = out if isinstance(out := self.predict_proba(X, **flags), tuple) else (out,)
         guess = self.classes_[probs.argmax(1)]
-        return (guess, *out[1:]) if isinstance(out, tuple) else guess
-
-
-def task_committee(rows: dict[bytes, int], view: PoolView, owner: str) -> TaskClassifier:
-    """A classifier whose estimators_ are the T members of view.mc_probs and whose probabilities are their mean."""
-    probs_T_N_C = view.mc_probs.cpu().double().numpy()
-    committee = TaskClassifier(rows, probs_T_N_C.mean(0), view, owner)
-    committee.estimators_ = [TaskClassifier(rows, probs, view, owner) for probs in probs_T_N_C]
-    return committee
+        return (guess, *features) if features else guess

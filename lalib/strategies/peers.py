@@ -6,13 +6,11 @@
 
 They see the codes, the labels so far, and in the place of a classifier (`clf`, `estimator`) our trained task model: its
 probabilities and, where their parameters ask for embeddings (clf_embedding_flag_name, predict_dict), its features. In
-the place of an `ensemble` stand the members behind mc_probs; how many is the option `passes`. So both sides choose by
-the same model. Rows of codes are looked up by their bytes: images of equal codes share the probabilities of the first.
-A `discriminator` is a logistic regression on the codes. What else the query takes comes as options, such as a
-classifier of its own, which the strategy then trains on codes and labels: (FourDs(), {"clf": classifier}).
+the place of an `ensemble` stand the members behind mc_probs; how many is the option `passes`. Images of equal codes
+share the probabilities of the first. A `discriminator` is a logistic regression on the codes. What else the query takes
+comes as options, such as a classifier to train on codes and labels: (FourDs(), {"clf": classifier}).
 
-Differs: in every round a strategy starts as a fresh copy. What ProbCover keeps from its first query, the radius, is
-found anew, from that round's labels.
+Differs: in every round a strategy starts as a fresh copy, so that ProbCover finds its radius anew.
 
 [Kottke2021] D. Kottke et al., "scikit-activeml: A library and toolbox for active learning algorithms", 2021.
 """
@@ -35,11 +33,6 @@ STAND_INS = {"clf": "fit_clf", "estimator": "fit_estimator", "ensemble": "fit_en
 OVERWRITTEN = ("random_state", "missing_label")  # of every estimator: its seed comes from the run
 
 
-def is_peer(strategy: object) -> bool:
-    """Whether it is an object, or a class, that is queried as scikit-activeml's strategies are."""
-    return hasattr(strategy, "query")
-
-
 def peer_label(strategy: object) -> str:
     """Its class and the parameters that are not the defaults, in one line without memory addresses."""
     return re.sub(r"\s+", " ", re.sub(r" at 0x[0-9a-f]+", "", repr(strategy)))
@@ -54,19 +47,33 @@ class Peer:
     """
 
     def __init__(self, strategy, given: Mapping | None = None):
-        _check_strategy(strategy)
-        from sklearn.base import clone
-
-        self.__name__ = type(strategy).__name__
-        self.given = dict(given or {})
-        self.asked = _asked(strategy)
-        self._check_given()
-        self.strategy = clone(strategy)
+        try:
+            from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+            from sklearn.base import clone
+        except ImportError as error:
+            lacking = 'a strategy with a query method needs scikit-activeml: pip install "lalib[peers]"'
+            raise LalibError(lacking) from error
+        name = self.__name__ = getattr(strategy, "__name__", type(strategy).__name__)
+        if isinstance(strategy, type):
+            raise TypeError(f"a scikit-activeml strategy must be an instance, got the class: write {name}()")
+        if not isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
+            allowed = "a pool strategy of scikit-activeml for one annotator"
+            raise TypeError(f"a strategy with a query method must be {allowed}, got {name}")
+        self.given, self.asked, self.strategy = dict(given or {}), _asked(strategy), clone(strategy)
+        check_known(name, self.given, [known for known in self.asked if known not in OURS])
+        can = {*OURS, *STAND_INS, "discriminator", *self.given}
+        if missing := [known for known, p in self.asked.items() if p.default is p.empty and known not in can]:
+            remedy = f"give it, {{label: (strategy, {{{missing[0]!r}: ...}})}}"
+            raise LalibError(f"{name} needs {', '.join(missing)}, which lalib cannot provide: {remedy}")
         self.places = [place for place in STAND_INS if place in self.asked and place not in self.given]
         self.needs = ("codes", *dict.fromkeys("mc_probs" if place == "ensemble" else "probs" for place in self.places))
 
     def __call__(self, view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
-        codes, labels = view.codes.cpu().double().numpy(), self._labels(view)
+        codes, labels, count = view.codes.cpu().double().numpy(), np.full(view.n_images, np.nan), len(view.labeled)
+        if count and view.labels is None:
+            raise LalibError(f"{self.__name__} needs the labels of the {count} labelled images: pass labels=y")
+        if count:
+            labels[view.labeled.numpy()] = view.labels.numpy()
         strategy, given = _prepared(self.strategy, generator), _prepared(self.given, generator)
         arguments = {**self._stand_ins(view, codes, generator), **given}
         with _numpy_and_torch_seeded(_draw(generator)):
@@ -78,38 +85,17 @@ class Peer:
                 raise LalibError(cannot(self.__name__, f"refuses: {error}")) from error
         return Selection(torch.as_tensor(np.asarray(index), dtype=torch.int64))
 
-    def _check_given(self):
-        check_known(self.__name__, self.given, [name for name in self.asked if name not in OURS])
-        can = {*OURS, *STAND_INS, "discriminator", *self.given}
-        missing = [name for name, p in self.asked.items() if p.default is p.empty and name not in can]
-        if missing:
-            raise LalibError(
-                f"{self.__name__} needs {', '.join(missing)}, which lalib cannot provide: "
-                f"give it, {{label: (strategy, {{{missing[0]!r}: ...}})}}"
-            )
-
-    def _labels(self, view: PoolView) -> np.ndarray:
-        """Labels (N,) float64, NaN where there is none."""
-        labels, count = np.full(view.n_images, np.nan), len(view.labeled)
-        if count and view.labels is None:
-            raise LalibError(f"{self.__name__} needs the labels of the {count} labelled images: pass labels=y")
-        if count:
-            labels[view.labeled.numpy()] = view.labels.numpy()
-        return labels
-
     def _stand_ins(self, view: PoolView, codes: np.ndarray, generator: torch.Generator) -> dict:
         """The task model in the place of each classifier that the query asks for."""
-        from lalib.strategies.peer_models import TaskClassifier, task_committee
+        from lalib.strategies.peer_models import TaskClassifier
 
         found, name = {}, self.__name__
         rows = {row.tobytes(): i for i, row in reversed(list(enumerate(codes)))}  # of equal codes the first image
         if "ignore_partial_fit" in self.asked and "clf" not in self.given:
             raise LalibError(cannot(name, "trains its classifier for every candidate"))
         for place in self.places:
-            if place == "ensemble":
-                found[place] = task_committee(rows, view, name)
-            else:
-                found[place] = TaskClassifier(rows, view.probs.cpu().double().numpy(), view, name)
+            probs = (view.mc_probs if place == "ensemble" else view.probs).cpu().double().numpy()
+            found[place] = TaskClassifier(rows, probs, view, name)
             found[STAND_INS[place]] = False
         if "discriminator" in self.asked and "discriminator" not in self.given:
             from skactiveml.classifier import SklearnClassifier
@@ -121,31 +107,14 @@ class Peer:
 
 def cannot(owner: str, what: str) -> str:
     """An error message: the strategy does what the task model's stand-in cannot."""
-    return (
-        f"{owner} {what}: there the task model, of which it sees the probabilities of the pool, cannot stand in. "
-        "Give it a classifier of its own, {label: (strategy, {'clf': classifier})}"
-    )
-
-
-def _check_strategy(strategy) -> None:
-    try:
-        from skactiveml.base import SingleAnnotatorPoolQueryStrategy
-    except ImportError as error:
-        raise LalibError('a strategy with a query method needs scikit-activeml: pip install "lalib[peers]"') from error
-    if isinstance(strategy, type):
-        raise TypeError(f"a scikit-activeml strategy must be an instance, got the class: write {strategy.__name__}()")
-    if not isinstance(strategy, SingleAnnotatorPoolQueryStrategy):
-        raise TypeError(
-            "a strategy with a query method must be a pool strategy of scikit-activeml for one annotator, "
-            f"got {type(strategy).__name__}"
-        )
+    why = "there the task model, of which it sees the probabilities of the pool, cannot stand in"
+    return f"{owner} {what}: {why}. Give it a classifier of its own, {{label: (strategy, {{'clf': classifier}})}}"
 
 
 def _asked(strategy) -> dict[str, inspect.Parameter]:
     """The parameters of its query by name; those of the strategy inside, too, if it wraps one."""
-    inner = getattr(strategy, "query_strategy", None)
-    own = inspect.signature(strategy.query).parameters
-    inside = _asked(inner) if is_peer(inner) else {}
+    inner, own = getattr(strategy, "query_strategy", None), inspect.signature(strategy.query).parameters
+    inside = _asked(inner) if hasattr(inner, "query") else {}
     return inside | {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
 
 
@@ -161,14 +130,12 @@ def _prepared(value, generator: torch.Generator):
 
     estimator = clone(value)
     for name in sorted(estimator.get_params()):
-        last = name.rpartition("__")[2]
-        if last in OVERWRITTEN:
+        if (last := name.rpartition("__")[2]) in OVERWRITTEN:
             estimator.set_params(**{name: _draw(generator) if last == "random_state" else np.nan})
     return estimator
 
 
 def _draw(generator: torch.Generator) -> int:
-    """A seed that numpy takes."""
     return int(torch.randint(2**31 - 1, (), generator=generator))
 
 

@@ -11,7 +11,7 @@ import torch
 from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.data.door import as_tensor
 from lalib.data.seeds import generator
-from lalib.strategies.peers import Peer, is_peer
+from lalib.strategies.peers import Peer
 from lalib.strategies.sources import SOURCES
 from lalib.strategies.view import Copies, PoolView, Selection, Strategy
 
@@ -56,8 +56,7 @@ def select(
     """
     own = strategy.own if isinstance(strategy, Strategy) else ()
     names = sources_and_options.keys() & {*SOURCES, *(source.name for source in own)}
-    sources = {name: sources_and_options.pop(name) for name in names}
-    sources = {name: value for name, value in sources.items() if value is not None}
+    sources = {name: value for name in names if (value := sources_and_options.pop(name)) is not None}
     view = PoolView(codes, labeled, labels, sources, own=own)
     return run_strategy(strategy, view, n, generator=generator(seed, "select"), **sources_and_options).index
 
@@ -65,17 +64,15 @@ def select(
 def as_strategy(given: AnyStrategy, options: Mapping | None = None) -> tuple[Strategy, dict]:
     """The declaration of what stands where a strategy may, and its options, checked; errors as in select."""
     options = dict(options or {})
-    if is_peer(given):
+    if hasattr(given, "query"):
         ours = {name: options.pop(name) for source in SOURCES.values() for name in source.settings if name in options}
         peer = Peer(given, options)
         return (declared := Strategy(peer.__name__, peer, peer.needs, several=False)), declared.checked(ours)
-    if isinstance(given, Strategy):
-        declared = given
-    elif callable(given):
-        declared = Strategy(getattr(given, "__name__", type(given).__name__), given)
-    else:
-        declared = STRATEGIES[check_choice("strategy", given, STRATEGIES)]
-    return declared, declared.checked(options)
+    if not callable(given):
+        given = STRATEGIES[check_choice("strategy", given, STRATEGIES)]
+    elif not isinstance(given, Strategy):
+        given = Strategy(getattr(given, "__name__", type(given).__name__), given)
+    return given, given.checked(options)
 
 
 def run_strategy(strategy: AnyStrategy, view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
@@ -92,10 +89,8 @@ def run_strategy(strategy: AnyStrategy, view: PoolView, n: int, *, generator: to
     seen = view if STRATEGIES.get(declared.name) is declared else Copies(view, declared.own)
     selection = declared(seen, n, generator=generator, **options)
     if seen is not view and seen.changed():
-        raise LalibError(
-            f"{declared.name} must leave what it is given as it was, but it changed {', '.join(seen.changed())}: "
-            "let it work on a copy, such as view.codes.clone()"
-        )
+        what = f"{declared.name} must leave what it is given as it was, but it changed {', '.join(seen.changed())}"
+        raise LalibError(f"{what}: let it work on a copy, such as view.codes.clone()")
     return _check_selection(declared.name, selection, view, n)
 
 
@@ -110,9 +105,8 @@ def _check_selection(name, selection, view, n):
         raise LalibError(f"{name} must return {n} distinct indices, got {n - len(index.unique())} repeated")
     foreign = index[(index < 0) | (index >= view.n_images) | torch.isin(index, view.labeled)]
     if len(foreign):
-        raise LalibError(
-            f"{name} must return unlabelled indices, got {foreign[0]}, which is labelled or not in the pool"
-        )
+        why = "which is labelled or not in the pool"
+        raise LalibError(f"{name} must return unlabelled indices, got {foreign[0]}, {why}")
     record = selection.record
     if not isinstance(record, Mapping) or not all(isinstance(value, numbers.Real) for value in record.values()):
         raise LalibError(f"{name} must return a record of numbers by name, got {record!r}")

@@ -59,17 +59,14 @@ class Source:
 
     def check(self, task, several: bool, owner: str) -> None:
         """LalibError if the task lacks what the owner of the source needs."""
-        lacking = self.lacks(task, several)
-        if lacking:
+        if lacking := self.lacks(task, several):
             raise LalibError(f"{owner} needs {lacking}")
 
     def settled(self, settings: Mapping) -> dict:
         """All settings, those given checked, the others at their defaults."""
         check_known(self.name, settings, self.settings)
-        return {
-            name: known.checked(name, settings[name]) if name in settings else known.default
-            for name, known in self.settings.items()
-        }
+        checked = {name: self.settings[name].checked(name, value) for name, value in settings.items()}
+        return {name: setting.default for name, setting in self.settings.items()} | checked
 
     def value(self, given: object, size: int, settings: Mapping) -> Tensor:
         """What is given, an array or a function of settings that computes it, as a finite tensor; size: N.
@@ -108,8 +105,7 @@ def _discriminates(task, several):
     return "" if task.model == "m2-vaal" else f"the task 'm2-vaal', whose model it asks, got {task.model!r}"
 
 
-_PASSES = {"passes": Setting(PASSES, low=2)}
-_LOSSES = {"loss_weight": Setting(LOSS_WEIGHT)}
+_PASSES, _LOSSES = {"passes": Setting(PASSES, low=2)}, {"loss_weight": Setting(LOSS_WEIGHT)}
 _VAE = {"vae_epochs": Setting(VAE_EPOCHS, low=1), "adversarial": Setting(ADVERSARIAL)}
 _DECLARED = (
     Source("codes", "(N, L)", "codes=z"),

@@ -34,8 +34,7 @@ class PoolView:
     (M, C) of 0 and 1 of those, or None; sources: for further names in SOURCES an array of that shape. Codes and
     sources may be functions that compute them, without arguments or of the source's settings: each is called once for
     the same settings, when a strategy asks. size: N, needed if the codes are a function. own: sources beside SOURCES.
-    Every source is an attribute, view.codes for example; view.get(name, **settings) asks with other settings. Where an
-    image may have several classes, probabilities are independent, one per class.
+    Every source is an attribute, such as view.codes. Of several classes per image the probabilities are independent.
     """
 
     codes: InitVar[Tensor | Callable[[], Tensor]]
@@ -65,9 +64,8 @@ class PoolView:
     def get(self, name: str, **settings) -> Tensor:
         """The source of that name on its device, computed with these settings. Raises what Source.value raises."""
         source = self._declared[check_choice("source", name, self._declared)]
-        settings = source.settled(
-            {key: self._settings[key] for key in self._settings if key in source.settings} | settings
-        )
+        held = {key: value for key, value in self._settings.items() if key in source.settings}
+        settings = source.settled(held | settings)
         key = (name, *settings.items())
         if key not in self._found:
             self._found[key] = source.value(self._given.get(name), self.size, settings)
@@ -92,16 +90,12 @@ class PoolView:
     @cached_property
     def unlabeled(self) -> Tensor:
         """Indices of the images without a label, ascending, int64 on the CPU."""
-        free = torch.ones(self.n_images, dtype=torch.bool)
-        free[self.labeled] = False
+        free = torch.ones(self.n_images, dtype=torch.bool).index_fill(0, self.labeled, False)
         return free.nonzero().squeeze(1)
 
 
 class Copies(PoolView):
-    """A view for a strategy that is not lalib's own: it gives copies and knows which of them were changed.
-
-    own: sources of the strategy's own, which the view may not know yet.
-    """
+    """A view that gives copies to a strategy not lalib's and knows which were changed; own: the strategy's sources."""
 
     def __init__(self, view: PoolView, own: Iterable[Source] = ()):
         declared = view._declared | {source.name: source for source in own}
@@ -146,10 +140,9 @@ class Strategy:
                 check_choice("need", need, [*SOURCES, "labels"])
             elif need.name in SOURCES or hasattr(PoolView, need.name) or need.name in ("labeled", "labels"):
                 raise ValueError(f"a source of a strategy's own must have a name of its own, got {need.name!r}")
-        own = inspect.signature(self.function)
-        parts, keyword = list(own.parameters.values()), inspect.Parameter.KEYWORD_ONLY
-        place = len(parts) - bool(parts and parts[-1].kind is inspect.Parameter.VAR_KEYWORD)
-        parts[place:place] = [inspect.Parameter(key, keyword, default=s.default) for key, s in self.settings.items()]
+        own, keyword = inspect.signature(self.function), inspect.Parameter.KEYWORD_ONLY
+        further = [inspect.Parameter(key, keyword, default=s.default) for key, s in self.settings.items()]
+        parts = sorted([*own.parameters.values(), *further], key=lambda part: part.kind)  # **options stay last
         vars(self)["__signature__"] = own.replace(parameters=parts)
 
     @property
@@ -165,22 +158,17 @@ class Strategy:
     @cached_property
     def settings(self) -> dict:
         """Settings of its sources by name, but those that its function takes itself."""
-        taken = inspect.signature(self.function).parameters
-        every = {name: setting for source in self.sources for name, setting in source.settings.items()}
-        return {name: setting for name, setting in every.items() if name not in taken}
+        every = [pair for source in self.sources for pair in source.settings.items()]
+        return {name: one for name, one in every if name not in inspect.signature(self.function).parameters}
 
     @property
     def label_free(self) -> bool | None:
         """Whether it can be asked before there is a label; None if its needs are not known."""
-        if self.needs is None:
-            return None
-        return "labels" not in self.needs and not any(source.model for source in self.sources)
+        free = "labels" not in (self.needs or ()) and not any(source.model for source in self.sources)
+        return None if self.needs is None else free
 
     def checked(self, options: Mapping) -> dict:
-        """Options with numpy's and torch's scalars made Python numbers; ValueError or TypeError for those it has not.
-
-        Values of settings are checked, too; the others are left to the function.
-        """
+        """Options as Python numbers, values of settings checked; ValueError or TypeError for options it has not."""
         check_options(self.name, self, options)
         known = self.settings.keys() & options.keys()
         return plain(dict(options)) | {name: self.settings[name].checked(name, options[name]) for name in known}

@@ -12,8 +12,7 @@ import torch
 import lalib as la
 from lalib.data.door import as_tensor
 from lalib.experiments import arguments, run_files
-from lalib.experiments.loop import active_learning, cold_start
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool, active_learning, cold_start
 from lalib.experiments.query_sets import compare_maps, compare_query_sets
 from lalib.experiments.run_files import read_record, run_all
 from lalib.experiments.task_models import evaluate, train

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import lalib as la
-from lalib.experiments.loop import active_learning, cold_start, in_lockstep
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool, active_learning, cold_start, in_lockstep
 from lalib.experiments.tasks import Task, TaskData
 from lalib.strategies.view import Selection
 

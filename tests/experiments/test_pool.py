@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lalib.data.checks import LalibError
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool
 from lalib.strategies.view import PoolView
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -9,7 +9,7 @@ import lalib as la
 from lalib.data.checks import LalibError
 from lalib.data.seeds import child_seed, generator
 from lalib.experiments import task_models, tasks
-from lalib.experiments.pool import Pool
+from lalib.experiments.loop import Pool
 from lalib.experiments.task_models import evaluate, train
 from lalib.experiments.tasks import RoundEncoder, Task, TaskData
 from lalib.models.classifiers import MLPClassifier
