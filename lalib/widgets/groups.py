@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 from lalib.data.door import check_labels
-from lalib.data.imageset import ImageSet
 from lalib.figures.marks import check_numbers
 from lalib.figures.style import colour
 from lalib.models.networks import UNKNOWN
@@ -25,47 +25,28 @@ class Groups:
     names: tuple[str, ...]
     colours: tuple[str, ...]
 
-    @classmethod
-    def one(cls, n: int) -> "Groups":
-        """All n images in one group."""
-        return cls(np.zeros(n, dtype=np.int64), ("all images",), (colour(0),))
-
     def counts(self, images: torch.Tensor | None = None) -> np.ndarray:
         """How many images there are in every group, (G,), of all or of those at `images` (n,)."""
         index = self.index if images is None else self.index[images.numpy()]
         return np.bincount(index, minlength=len(self.names))
 
 
-def by_class(labels: torch.Tensor | None, names: Sequence[str]) -> Groups | None:
-    """One group per class of labels (N,), the last for images without a label (-1); None without labels."""
-    if labels is None:
-        return None
-    names = names or [str(c) for c in range(int(labels.max()) + 1)]
-    return _numbered(labels, list(names), map(colour, range(len(names))), "no label")
-
-
-def known_labels(images: ImageSet, names: Sequence[str], labels: torch.Tensor | None = None) -> torch.Tensor | None:
-    """labels (N,) int64, -1 where there is none, by default the images' own; None where images have no single class.
-
-    names: of the classes, if these are known.
-    """
-    if labels is None:
-        labels = None if images.multi_label else images.labels
-    return None if labels is None else _numbers("labels", labels, len(images), len(names))
+def by_class(labels: torch.Tensor, names: Sequence[str]) -> Groups:
+    """One group per class of labels (N,), the last for images without a label (-1)."""
+    return _numbered(labels, names or [str(c) for c in range(int(labels.max()) + 1)], "no label")
 
 
 def by_cluster(clusters: torch.Tensor, n: int) -> Groups:
     """One group per cluster of clusters (n,), the last for images in none (-1)."""
-    clusters = _numbers("clusters", clusters, n)
-    names = [f"cluster {c}" for c in range(int(clusters.max()) + 1)]
-    return _numbered(clusters, names, map(colour, range(len(names))), "no cluster")
+    clusters = group_numbers("clusters", clusters, n)
+    return _numbered(clusters, [f"cluster {c}" for c in range(int(clusters.max()) + 1)], "no cluster")
 
 
 def by_round(rounds: torch.Tensor, n: int) -> Groups:
     """One group per round of rounds (n,), from dark to light, the last for images that were never picked (-1)."""
-    rounds = _numbers("rounds", rounds, n)
+    rounds = group_numbers("rounds", rounds, n)
     names = [f"round {r}" for r in range(int(rounds.max()) + 1)]
-    return _numbered(rounds, names, _shades(len(names)), "not picked")
+    return _numbered(rounds, names, "not picked", _shades(len(names)))
 
 
 def by_error(errors: torch.Tensor, n: int) -> Groups:
@@ -78,24 +59,23 @@ def by_error(errors: torch.Tensor, n: int) -> Groups:
     return Groups(steps, names, _shades(len(names)))
 
 
-def _numbers(name, numbers, n, top=0):
+def group_numbers(name: str, numbers: torch.Tensor, n: int, top: int = 0) -> torch.Tensor:
     """`numbers` (n,) as int64 on the CPU, from -1 to below `top`, if that is known."""
     numbers = check_labels(numbers, n, name=name).cpu()
     return check_labels(numbers, n, top or max(int(numbers.max()) + 1, 1), name=name, low=UNKNOWN)
 
 
-def _numbered(numbers, names, colours, rest):
-    """Groups by number; the images without one (-1) are the last group, if there are any."""
-    index = numbers.numpy().copy()
+def _numbered(numbers, names, rest, colours=None):
+    """Groups by number; the images without one (-1) are the last group, called `rest`, if there are any."""
+    index, names = numbers.numpy().copy(), tuple(names)
+    colours = tuple(map(colour, range(len(names)))) if colours is None else colours
     if (index == UNKNOWN).any():
         index[index == UNKNOWN] = len(names)
-        names, colours = [*names, rest], [*colours, NO_GROUP]
-    return Groups(index, tuple(names), tuple(colours))
+        names, colours = (*names, rest), (*colours, NO_GROUP)
+    return Groups(index, names, colours)
 
 
 def _shades(n):
     """n colours from dark to light that stay apart for colour-blind readers, without the palest yellow."""
-    from plotly.colors import sample_colorscale, unlabel_rgb
-
     sampled = sample_colorscale("Viridis", np.linspace(0, 0.95, n).tolist()) if n else []
     return tuple("#" + "".join(f"{round(part):02X}" for part in unlabel_rgb(rgb)) for rgb in sampled)

@@ -1,15 +1,13 @@
 """What is put into words and HTML: pictures with captions, counts; and what readers type: image numbers, rectangles."""
 
 import html
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from lalib.figures.marks import pixels, png
+from lalib.widgets.groups import Groups
 
 NAMES = 12  # groups that a sentence counts
-SWATCH = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
 
 
 def source(image: torch.Tensor, side: int) -> str:
@@ -27,18 +25,18 @@ def picture(image: torch.Tensor, caption: str, side: int, words: str | None = No
     )
 
 
-def counts_table(
-    title: str, names: Sequence[str], colours: Sequence[str], totals: np.ndarray, counts: np.ndarray
-) -> str:
-    """A table that is a legend as well: colour and name of every group, its images, how many of them are selected."""
-    most = max(int(counts.max(initial=0)), 1)
+def counts_table(title: str, groups: Groups, index: torch.Tensor) -> str:
+    """A table that is a legend as well: colour and name of every group, its images, how many of those at index (n,)."""
+    counts = groups.counts(index)
+    most = max(counts.max(initial=0), 1)
     left, right = (f'style="text-align:{side};padding:0 6px;white-space:nowrap"' for side in ("left", "right"))
     head = f"<th></th><th {left}>{html.escape(title)}</th><th {right}>images</th><th {right}>selected</th><th></th>"
+    swatch = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
     rows = [
-        f'<tr><td><span style="{SWATCH}{colour}"></span></td><td {left}>{html.escape(name)}</td>'
+        f'<tr><td><span style="{swatch}{colour}"></span></td><td {left}>{html.escape(name)}</td>'
         f"<td {right}>{total:,}</td><td {right}>{count:,}</td>"
         f'<td {left}><div style="height:0.7em;background:#555;width:{50 * count / most:.0f}px"></div></td></tr>'
-        for name, colour, total, count in zip(names, colours, totals.tolist(), counts.tolist(), strict=True)
+        for name, colour, total, count in zip(groups.names, groups.colours, groups.counts(), counts, strict=True)
     ]
     style = "font-size:13px;line-height:1.35;max-height:330px;overflow-y:auto;display:block"
     return f'<table style="{style}"><tr>{head}</tr>{"".join(rows)}</table>'
