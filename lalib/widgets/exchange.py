@@ -45,10 +45,9 @@ class Exchange(Panel):
         """Do it, and say what became of it."""
         try:
             self.sentence.value = act(*what)
-        except OSError as error:  # which may name a temporary file
-            self.sentence.value = f"Nothing done: {error.strerror or error}"
-        except (RuntimeError, TypeError, ValueError) as error:  # LalibError is a RuntimeError, as "~nobody" is
-            self.sentence.value = f"Nothing done: {error}"
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # RuntimeError: LalibError, a folder "~nobody"
+            why = getattr(error, "strerror", None) or error  # an OSError's text may name a temporary file
+            self.sentence.value = f"Nothing done: {why}"
 
     def _path(self, name):
         """The file that a control names."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import anywidget
 import numpy as np
+import pandas as pd
 import torch
 import traitlets
 
@@ -28,7 +29,7 @@ class LatentMap(anywidget.AnyWidget):
     label = traitlets.Unicode().tag(sync=True)
     told = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
     _esm = """
-    async function render({ model, el, host, signal }) {
+    export default { async render({ model, el, host, signal }) {
       el.classList.add("lalib-map");
       el.tabIndex = 0;
       el.setAttribute("role", "application");
@@ -57,9 +58,10 @@ class LatentMap(anywidget.AnyWidget):
       }
       for (const name of names) state.off(`change:${name}`, miss);
       if (signal.aborted) return;
-      const cross = document.createElement("div");
-      cross.className = "lalib-cross";
-      canvas.parentElement.append(cross);
+      const add = (tag, parent) => parent.appendChild(document.createElement(tag));
+      const [cross, tip] = ["div", "figure"].map((tag) => add(tag, canvas.parentElement));
+      const [image, words] = ["img", "figcaption"].map((tag) => add(tag, tip));
+      [cross.className, tip.className] = ["lalib-cross", "lalib-tip"];
 
       const seen = () => [...plot.get("xScale").domain(), ...plot.get("yScale").domain()];
       const place = () => {
@@ -80,10 +82,6 @@ class LatentMap(anywidget.AnyWidget):
       new ResizeObserver(place).observe(canvas);
       place();
 
-      const tip = document.createElement("figure");
-      tip.className = "lalib-tip";
-      const [image, words] = ["img", "figcaption"].map((tag) => tip.appendChild(document.createElement(tag)));
-      canvas.parentElement.append(tip);
       const tell = () => {
         const [source, text] = model.get("told");
         tip.hidden = !source;
@@ -117,26 +115,15 @@ class LatentMap(anywidget.AnyWidget):
           const step = ((right - left) / 200) * (event.shiftKey ? 10 : 1);
           move(x + step * steps[0], y + step * steps[1]);
           pin();
-        } else if (event.key === "Enter") {
-          model.send("choose");
-        } else {
-          return;
         }
-        event.preventDefault();
+        if (event.key === "Enter") model.send("choose");
+        if (steps || event.key === "Enter") event.preventDefault();
       });
-    }
-    export default { render };
+    } };
     """
     _css = STYLE
 
-    def __init__(
-        self,
-        points: torch.Tensor,
-        axes: Sequence[str],
-        *,
-        tell: Callable[[int], tuple[str, str]],
-        choose: Callable[[], None],
-    ):
+    def __init__(self, points: torch.Tensor, axes: Sequence[str], *, tell: Callable, choose: Callable[[], None]):
         from jscatter import Scatter  # which imports matplotlib; the sampling explorer does without
 
         size = 3 if len(points) > 5_000 else 6
@@ -169,8 +156,6 @@ class LatentMap(anywidget.AnyWidget):
 
     def colour(self, groups: Groups) -> None:
         """Give every point its group's colour."""
-        import pandas as pd
-
         there = np.unique(groups.index).tolist()
         numbers = pd.Categorical.from_codes(groups.index, categories=range(len(groups.names)))
         self._scatter.color(by=numbers, map={group: groups.colours[group] for group in there})

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import ipywidgets
+import pandas as pd
 
 from lalib import figures
 from lalib.data.checks import LalibError
@@ -31,19 +32,24 @@ class LiveCurves(ipywidgets.VBox):
 
     def add(self, rows: list[dict]) -> None:
         """Draw the curves with one more run."""
-        import pandas as pd
-
         self.rows += rows
         self.runs += 1
         table = pd.DataFrame(self.rows)
         self._draw(table)
+        value = self.options.get("value", "accuracy")  # where the curves end, for those who do not see them
+        axis, factor = VALUES.get(value, (value, 1))
+        last = table[table["labels"] == table.groupby("strategy")["labels"].transform("max")]
+        means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna().map("{:.1f}".format)
         seeds = table.groupby("strategy", sort=False)["seed"].nunique()
-        self.sentence.value = f"{self.runs} runs are finished; seeds: {_listed(seeds)}. {self._ends(table)}."
+        seeds, ends = (", ".join(f"{strategy} {n}" for strategy, n in each.items()) for each in (seeds, means))
+        self.sentence.value = (
+            f"{self.runs} runs are finished; seeds: {seeds}. {axis[0].upper()}{axis[1:]} with most labels: {ends}."
+        )
 
-    def _draw(self, table) -> None:
-        options, wanted = dict(self.options), self.options.get("strategies")
-        if wanted is not None:
-            options["strategies"] = [strategy for strategy in wanted if (table["strategy"] == strategy).any()]
+    def _draw(self, table):
+        options = dict(self.options)
+        if options.get("strategies") is not None:
+            options["strategies"] = [each for each in options["strategies"] if (table["strategy"] == each).any()]
             if not options["strategies"]:
                 return
         if self.plot is None:
@@ -51,18 +57,6 @@ class LiveCurves(ipywidgets.VBox):
             self.children = [self.sentence, self.plot, *self.children[1:]]
         else:
             self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
-
-    def _ends(self, table) -> str:
-        """Where the curves end, for those who do not see them."""
-        value = self.options.get("value", "accuracy")
-        axis, factor = VALUES.get(value, (value, 1))
-        last = table[table["labels"] == table.groupby("strategy")["labels"].transform("max")]
-        means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna()
-        return f"{axis[0].upper()}{axis[1:]} with most labels: {_listed(means.map('{:.1f}'.format))}"
-
-
-def _listed(values) -> str:
-    return ", ".join(f"{strategy} {value}" for strategy, value in values.items())
 
 
 class _StopRaceError(Exception):
@@ -89,14 +83,14 @@ class Race(ipywidgets.VBox):
         self._curve_options, self._thread = dict(curves or {}), None
         self._changed = threading.Condition()  # of the state, which the buttons and the race both change
         self.sentence = Sentence(value="Nothing has run yet.")
+        looks = {
+            "start": (self.start, "play", "start, or go on after a pause or a stop"),
+            "pause": (self.pause, "pause", "wait once the run in progress is done"),
+            "stop": (self.stop, "stop", "end once the run in progress is done"),
+        }
         self.buttons = {
-            "start": button(
-                "Start", self.start, icon="play", tooltip="start, or go on after a pause or a stop", layout={}
-            ),
-            "pause": button(
-                "Pause", self.pause, icon="pause", tooltip="wait once the run in progress is done", layout={}
-            ),
-            "stop": button("Stop", self.stop, icon="stop", tooltip="end once the run in progress is done", layout={}),
+            name: button(name.capitalize(), act, icon=icon, tooltip=tooltip, layout={})
+            for name, (act, icon, tooltip) in looks.items()
         }
         self.curves = LiveCurves(**self._curve_options)
         super().__init__([ipywidgets.HBox(list(self.buttons.values())), self.sentence, self.curves])

@@ -12,28 +12,25 @@ class Names(anywidget.AnyWidget):
     """
 
     _esm = """
-    const name = (element, text) => {
-      if (text && element.getAttribute("aria-label") !== text) element.setAttribute("aria-label", text);
+    const tell = (element, attribute, text) => {
+      if (element && text && element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
     };
     const text = (parent, selector) => parent.querySelector(selector)?.textContent.trim();
 
     function nameAll() {
       for (const slider of document.querySelectorAll(".widget-slider")) {
         const label = text(slider, ".widget-label"), value = text(slider, ".widget-readout");
-        const handle = slider.querySelector("[role=slider]"), readout = slider.querySelector(".widget-readout");
-        if (handle) {
-          name(handle, label);
-          if (value && handle.getAttribute("aria-valuetext") !== value) handle.setAttribute("aria-valuetext", value);
-        }
-        if (readout?.isContentEditable) {
-          if (!readout.hasAttribute("role")) readout.setAttribute("role", "textbox");
-          name(readout, `${label}, typed`);
-        }
+        const handle = slider.querySelector("[role=slider]");
+        const typed = slider.querySelector(".widget-readout[contenteditable=true]");
+        tell(handle, "aria-label", label);
+        tell(handle, "aria-valuetext", value);
+        tell(typed, "role", "textbox");
+        tell(typed, "aria-label", `${label}, typed`);
       }
       for (const plot of document.querySelectorAll(".js-plotly-plot")) {
-        if (!plot.hasAttribute("role")) plot.setAttribute("role", "img");
         const lines = [...plot.querySelectorAll(".gtitle .line")].map((line) => line.textContent.trim());
-        name(plot, `Plot: ${lines.join(", ") || text(plot, ".gtitle") || "without a title"}`);
+        tell(plot, "role", "img");
+        tell(plot, "aria-label", `Plot: ${lines.join(", ") || text(plot, ".gtitle") || "without a title"}`);
       }
     }
 
@@ -43,13 +40,12 @@ class Names(anywidget.AnyWidget):
       waiting = true;
     }
 
-    function render({ el }) {
+    export default { render({ el }) {
       el.hidden = true;
       const observer = new MutationObserver(soon);
       observer.observe(document.body, { childList: true, subtree: true, characterData: true });
       soon();
       return () => observer.disconnect();
-    }
-    export default { render };
+    } };
     """
     _css = STYLE

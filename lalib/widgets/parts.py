@@ -47,15 +47,14 @@ class Sentence(anywidget.AnyWidget):
 
     value = traitlets.Unicode().tag(sync=True)
     _esm = """
-    function render({ model, el }) {
+    export default { render({ model, el }) {
       el.classList.add("lalib-sentence");
       el.setAttribute("role", "status");
       el.setAttribute("aria-live", "polite");
       const show = () => { el.textContent = model.get("value"); };
       model.on("change:value", show);
       show();
-    }
-    export default { render };
+    } };
     """
     _css = STYLE
 
@@ -68,26 +67,22 @@ class Coordinates(anywidget.AnyWidget):
     keeps the latest values only, so that a fast hand leaves no queue of decodings behind.
     """
 
-    values = traitlets.List(traitlets.Float()).tag(sync=True)
-    low = traitlets.List(traitlets.Float()).tag(sync=True)
-    high = traitlets.List(traitlets.Float()).tag(sync=True)
+    values, low, high = (traitlets.List(traitlets.Float()).tag(sync=True) for _ in range(3))
     _esm = """
-    function render({ model, el }) {
+    export default { render({ model, el }) {
       el.classList.add("lalib-coordinates");
       el.setAttribute("role", "group");
       el.setAttribute("aria-label", "coordinates of the cursor");
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const [low, high] = [model.get("low"), model.get("high")];
       const rows = low.map((_, k) => {
-        const [label, input, output] = ["label", "input", "output"].map((tag) => document.createElement(tag));
-        const name = document.createElement("span");
+        const tags = ["label", "span", "input", "output"];
+        const [label, name, input, output] = tags.map((tag) => document.createElement(tag));
         name.textContent = `coordinate ${k + 1}`;
         input.setAttribute("aria-label", name.textContent);
         Object.assign(input, { type: "range", min: low[k], max: high[k], step: (high[k] - low[k]) / 200 || 1 });
         input.addEventListener("input", () => {
-          const values = [...model.get("values")];
-          values[k] = Number(input.value);
-          model.set("values", values);
+          model.set("values", model.get("values").with(k, Number(input.value)));
           model.save_changes();
         });
         label.append(name, input, output);
@@ -103,8 +98,7 @@ class Coordinates(anywidget.AnyWidget):
       });
       model.on("change:values", show);
       show();
-    }
-    export default { render };
+    } };
     """
     _css = STYLE
 

@@ -13,6 +13,7 @@ class Library(anywidget.AnyWidget):
 
     source = traitlets.Unicode().tag(sync=True)
     _esm = "export default {}"
+    _shared = None
 
     @classmethod
     def shared(cls) -> "Library":
@@ -21,43 +22,36 @@ class Library(anywidget.AnyWidget):
             cls._shared = cls(source=get_plotlyjs())
         return cls._shared
 
-    _shared = None
-
 
 class Plot(anywidget.AnyWidget):
     """A figure in the notebook that can be changed: `la.widgets.Plot(fig)` shows it, plot.show(other) another one.
 
-    figure: what is shown.
-
-    It stands in place of plotly's FigureWidget. That sends 5 MB of JavaScript with every plot; a page that needs more
-    than two seconds to read them never hears of a change (anywidget 0.11).
-    fixed: so many of the first traces are sent only if they differ from those shown.
+    figure: what is shown. fixed: so many of the first traces are sent only if they differ from those shown.
+    plotly's FigureWidget sends 5 MB of JavaScript with every plot; a page that needs more than two seconds to read them
+    never hears of a change (anywidget 0.11).
     """
 
     library = anywidget.WidgetTrait().tag(sync=True)
-    ground = traitlets.List(traitlets.Dict()).tag(sync=True)
-    traces = traitlets.List(traitlets.Dict()).tag(sync=True)
+    ground, traces = (traitlets.List(traitlets.Dict()).tag(sync=True) for _ in range(2))
     frame = traitlets.Dict().tag(sync=True)
     _esm = """
-    const config = { displaylogo: false }; // a link to plotly's site
-
-    async function read(host, reference) {
-      const library = await host.getModel(reference);
-      const module = ["const module = { exports: {} };", library.get("source"), "export default module.exports;"];
+    async function read(library) {
+      const source = (await library).get("source");
+      const module = ["const module = { exports: {} };", source, "export default module.exports;"];
       const address = URL.createObjectURL(new Blob([module.join("\\n")], { type: "text/javascript" }));
       const plotly = await import(address);
       URL.revokeObjectURL(address);
       return plotly.default;
     }
 
-    async function render({ model, el, host }) {
+    export default { async render({ model, el, host }) {
       const box = el.appendChild(document.createElement("div"));
-      window.lalibPlotly ??= read(host, model.get("library")); // every widget has a module of its own
+      window.lalibPlotly ??= read(host.getModel(model.get("library"))); // every widget has a module of its own
       const plotly = await window.lalibPlotly;
       const parts = ["ground", "traces", "frame"];
       const draw = () => {
         const [ground, traces, layout] = parts.map((part) => structuredClone(model.get(part)));
-        return plotly.react(box, [...ground, ...traces], layout, config);
+        return plotly.react(box, [...ground, ...traces], layout, { displaylogo: false }); // a link to plotly's site
       };
       let waiting = false;
       const soon = () => {
@@ -67,8 +61,7 @@ class Plot(anywidget.AnyWidget):
       for (const part of parts) model.on(`change:${part}`, soon);
       await draw();
       return () => plotly.purge(box);
-    }
-    export default { render };
+    } };
     """
 
     def __init__(self, figure: go.Figure, fixed: int = 0):

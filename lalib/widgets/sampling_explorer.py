@@ -66,23 +66,19 @@ def sampling_explorer(
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
     for name in errors:
         check_choice("errors", name, codes)
-    places = {}
-    for name, each in codes.items():
-        known = None if name not in errors else check_numbers(errors[name], f"errors[{name!r}]", count)
-        places[name] = Places(check_map(each, f"codes[{name!r}]", count), known)
-    strategies = None if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
-    offered = list(strategies or [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs])
-    for name in (*offered, strategy):
-        check_choice("strategy", name, STRATEGIES)
-    check_choice("strategy", strategy, offered)
+    errors = {name: check_numbers(each, f"errors[{name!r}]", count) for name, each in errors.items()}
+    places = {
+        name: Places(check_map(each, f"codes[{name!r}]", count), errors.get(name)) for name, each in codes.items()
+    }
+    offered = [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs]
+    offered = offered if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
+    check_choice("strategy", check_choice("strategy", strategy, STRATEGIES), offered)
     second = NONE if second is None else check_choice("second", second, offered)
     n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
     saving = {check_choice("comparison", name, codes): _saving(table) for name, table in comparison.items()}
-    chosen = (
-        StrategyControls(offered, strategy, seed, count),
-        StrategyControls([NONE, *offered], second, seed, count, prefix="second "),
-    )
-    return SamplingExplorer(images, places, chosen, n, saving, store)
+    first = StrategyControls(offered, strategy, seed, count)
+    other = StrategyControls([NONE, *offered], second, seed, count, prefix="second ")
+    return SamplingExplorer(images, places, first, other, n, saving, store)
 
 
 def _saving(table):
@@ -132,17 +128,20 @@ def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
 class SamplingExplorer(Panel):
     """See sampling_explorer, which checks the arguments and builds the strategies' controls."""
 
-    def __init__(self, images, places, strategies, n, saving, store):
-        self.images, self.places, self.strategies, self.saving = images, places, strategies, saving
-        self.picked, self.troubles = (), ()
-        self.controls = _controls(list(places), n, len(images), *strategies)
-        self.sentence = Sentence()
+    def __init__(self, images, places, first, second, n, saving, store):
+        self.images, self.places, self.strategies, self.saving = images, places, (first, second), saving
+        count = {"value": n, "min": 1, "max": min(MAX_N, len(images)), "continuous_update": False}
+        shared = {
+            "autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=list(places)),
+            "n": control(ipywidgets.IntSlider, "n (images)", **count),
+        }
+        last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
+        seconds = {f"second {name}": each for name, each in second.controls.items()}
+        self.controls = shared | first.controls | seconds | last
+        self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
         self.map = SamplingMap(images, self._places().codes)
-        self.pictures = row()
-        self.sheets = [Sheet(images) for _ in strategies]
         self.exchange = Exchange(images, lambda: self.selection, store)
-        shared = [self.controls["autoencoder"], self.controls["n"]]
-        panel = ipywidgets.VBox([*shared, *strategies, self.controls["to label"]], layout={"width": "360px"})
+        panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "360px"})
         super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
         for name, each in self.controls.items():
             each.observe(self._say if name == "to label" else self._update, names="value")
@@ -164,7 +163,13 @@ class SamplingExplorer(Panel):
         if self.controls["to label"].options != offered:
             self.controls["to label"].options = offered
         self.controls["to label"].disabled = len(offered) == 1
-        self._draw()
+        shown = self._shown()
+        marks = {f"{which}{each.value('strategy')}": index for which, each, index in shown}
+        self.map.mark(self._places().codes, marks, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for *_, index in shown])
+        for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
+            sheet.show(name, index, histogram)
+        self.pictures.children = self.sheets[: len(shown)]
         self._say()
 
     def _pick(self, strategy):
@@ -179,32 +184,21 @@ class SamplingExplorer(Panel):
         which = ("", "") if self.value("second strategy") == NONE else ("first: ", "second: ")
         return [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
 
-    def _draw(self):
-        shown = self._shown()
-        marks = {f"{which}{each.value('strategy')}": index for which, each, index in shown}
-        self.map.mark(self._places().codes, marks, self.value("autoencoder"))
-        histograms = _histograms(self.images, [index for *_, index in shown])
-        for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
-            sheet.show(name, index, histogram)
-        self.pictures.children = self.sheets[: len(shown)]
-
     def _say(self, _=None):
-        self.sentence.value = "\n".join([*self._words(), *filter(None, self.troubles)])
-
-    def _words(self):
-        shown, saving = self._shown(), self.saving.get(self.value("autoencoder"))
+        shown, saving, lines = self._shown(), self.saving.get(self.value("autoencoder")), []
         for which, each, index in shown:
             strategy, seed = each.value("strategy"), each.value("seed")
             text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
             worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
-            yield f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}"
+            lines.append(f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}")
         if len(shown) > 1:
             both = int(torch.isin(*self.picked).sum())
             cost = counted(sum(map(len, self.picked)) - both, "label")
-            yield (
+            lines.append(
                 f"{counted(both, 'image')} picked by both, so that both together cost {cost}. "
                 f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
             )
+        self.sentence.value = "\n".join([*lines, *filter(None, self.troubles)])
 
 
 class Sheet(ipywidgets.HBox):
@@ -224,21 +218,14 @@ class Sheet(ipywidgets.HBox):
     def show(self, name: str, index: torch.Tensor, histogram: go.Figure | None) -> None:
         """Show the images at `index` (n,), and their histogram, if they have classes."""
         self.heading.value = f"<b>{name}</b>"
-        self.thumbnails.value = _thumbnails(self.images, index)
+        shown, all_ = index[:THUMBNAILS], len(index)
+        tiles, _, _ = canvas(wrap(pixels(self.images.images[shown]), columns=10), 1, 1)
+        caption = f"The first {THUMBNAILS} of {all_} picks" if len(shown) < all_ else f"All {all_} picks"
+        words = html.escape(f"{caption}: {', '.join(captions_of(self.images, shown))}", quote=True)
+        image = f'<img src="{png(tiles)[1]}" alt="{words}" style="width:400px">'
+        self.thumbnails.value = f"<p>{caption}, in order</p>{image}"
         if self.histogram is not None:
             self.histogram.show(histogram)
-
-
-def _controls(names, n, n_images, first, second):
-    """The widgets by name."""
-    count = {"value": n, "min": 1, "max": min(MAX_N, n_images), "continuous_update": False}
-    return {
-        "autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=names),
-        "n": control(ipywidgets.IntSlider, "n (images)", **count),
-        **first.controls,
-        **{f"second {name}": control for name, control in second.controls.items()},
-        "to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,)),
-    }
 
 
 def _histograms(images, queries):
@@ -248,12 +235,3 @@ def _histograms(images, queries):
     made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
     top = max([1, *(max(bars.y) for fig in made for bars in fig.data)])
     return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]
-
-
-def _thumbnails(images, index, columns=10):
-    """An <img> of the first picks with the same in words."""
-    shown = index[:THUMBNAILS]
-    picture, _, _ = canvas(wrap(pixels(images.images[shown]), columns), 1, 1)
-    caption = f"The first {len(shown)} of {len(index)} picks" if len(shown) < len(index) else f"All {len(index)} picks"
-    words = html.escape(f"{caption}: {', '.join(captions_of(images, shown))}", quote=True)
-    return f'<p>{caption}, in order</p><img src="{png(picture)[1]}" alt="{words}" style="width:400px">'
