@@ -10,27 +10,23 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-function render({ model, el }) {
+export default { render({ model, el }) {
   const classes = model.get("classes"), keys = model.get("shortcuts"), captions = model.get("captions");
   const pictures = model.get("pictures"), count = pictures.length;
-  let answers = [...model.get("answers")];
-  let position = Math.max(0, answers.indexOf(NONE));
-  let sheet = model.get("sheet");
+  let answers = [...model.get("answers")], position = Math.max(0, answers.indexOf(NONE)), sheet = model.get("sheet");
   let number = 0; // of the last message to the kernel
   const unsaved = new Map(); // number -> image
   const past = []; // what undo takes back: {image, before}, the last answer at the end
   let said = "", trouble = "", suggestion = "";
 
-  const words = (answer) =>
-    answer === NONE ? "no answer" : answer === UNSURE ? "not sure" : answer === SKIP ? "skipped" : classes[answer];
+  const words = (answer) => ({ [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" })[answer] ?? classes[answer];
 
   // What is on the page
 
-  const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0" });
-  root.setAttribute("aria-label", "Labeller: press the key of a class, or use the buttons");
+  const hint = "Labeller: press the key of a class, or use the buttons";
+  const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0", "aria-label": hint });
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys for its commands
-  const stage = element("div", { class: "lalib-stage" });
-  const panel = element("div", { class: "lalib-panel" });
+  const stage = element("div");
   const bar = element("progress", { max: count, "aria-label": "images answered" });
   const status = element("p", { class: "lalib-status" });
   const live = element("p", { class: "lalib-said", role: "status", "aria-live": "polite" });
@@ -54,14 +50,13 @@ function render({ model, el }) {
     ["undo", "z", undo],
     ["previous", "ArrowLeft", () => go(position - 1)],
     ["next", "ArrowRight", () => go(position + 1)],
-    ["sheet of 25", "v", turn, "show one image or a sheet of 25"],
+    ["sheet of 25", "v", () => { sheet = sheet > 1 ? 1 : 25; draw(); }, "show one image or a sheet of 25"],
   ];
   if (model.get("suggests")) tools.push(["what does the model say?", "m", () => tell({ kind: "suggest", image: position })]);
   const others = tools.map((tool) => button(...tool));
-  panel.append(
+  const panel = element("div", { class: "lalib-panel" },
     element("div", { class: "lalib-classes", role: "group", "aria-label": "classes" }, ...choices),
-    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" }, ...others),
-  );
+    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" }, ...others));
   root.append(element("div", { class: "lalib-top" }, stage, panel), bar, status, live, alert);
   el.append(root);
 
@@ -80,18 +75,15 @@ function render({ model, el }) {
     const shown = Array.from({ length: Math.min(sheet, count - first) }, (_, i) => first + i);
     stage.className = sheet > 1 ? "lalib-stage lalib-sheet" : "lalib-stage";
     stage.replaceChildren(...shown.map((image) => tile(image, image === position)));
-    const left = answers.filter((a) => a === NONE).length;
-    const of = (kind) => answers.filter((a) => a === kind).length;
-    const labelled = count - left - of(UNSURE) - of(SKIP);
+    const [left, unsure, skipped] = [NONE, UNSURE, SKIP].map((kind) => answers.filter((a) => a === kind).length);
     bar.value = count - left;
-    status.textContent =
-      `Image ${position + 1} of ${count}: ${words(answers[position])}. ${labelled} labelled, ${of(UNSURE)} not sure, ` +
-      `${of(SKIP)} skipped, ${left} left. ` + (unsaved.size ? `Saving ${unsaved.size}.` : "All saved.");
+    status.textContent = `Image ${position + 1} of ${count}: ${words(answers[position])}. ` +
+      `${count - left - unsure - skipped} labelled, ${unsure} not sure, ${skipped} skipped, ${left} left. ` +
+      (unsaved.size ? `Saving ${unsaved.size}.` : "All saved.");
     choices.forEach((choice, c) => choice.setAttribute("aria-pressed", String(answers[position] === c)));
     live.textContent = suggestion || said;
     alert.textContent = trouble;
-    root.dataset.unsaved = unsaved.size;
-    root.dataset.left = left;
+    Object.assign(root.dataset, { unsaved: unsaved.size, left });
   }
 
   // What is done
@@ -125,11 +117,6 @@ function render({ model, el }) {
   function go(image) {
     position = Math.min(Math.max(image, 0), count - 1);
     suggestion = "";
-    draw();
-  }
-
-  function turn() {
-    sheet = sheet > 1 ? 1 : 25;
     draw();
   }
 
@@ -179,6 +166,4 @@ function render({ model, el }) {
       root.scrollIntoView({ block: "nearest" });
     }).observe(root);
   }
-}
-
-export default { render };
+} };

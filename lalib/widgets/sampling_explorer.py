@@ -218,12 +218,12 @@ class Sheet(ipywidgets.HBox):
     def show(self, name: str, index: torch.Tensor, histogram: go.Figure | None) -> None:
         """Show the images at `index` (n,), and their histogram, if they have classes."""
         self.heading.value = f"<b>{name}</b>"
-        shown, all_ = index[:THUMBNAILS], len(index)
+        shown, n = index[:THUMBNAILS], len(index)
         tiles, _, _ = canvas(wrap(pixels(self.images.images[shown]), columns=10), 1, 1)
-        caption = f"The first {THUMBNAILS} of {all_} picks" if len(shown) < all_ else f"All {all_} picks"
+        caption = f"All {n} picks" if n <= THUMBNAILS else f"The first {THUMBNAILS} of {n} picks"
         words = html.escape(f"{caption}: {', '.join(captions_of(self.images, shown))}", quote=True)
-        image = f'<img src="{png(tiles)[1]}" alt="{words}" style="width:400px">'
-        self.thumbnails.value = f"<p>{caption}, in order</p>{image}"
+        source = png(tiles)[1]
+        self.thumbnails.value = f'<p>{caption}, in order</p><img src="{source}" alt="{words}" style="width:400px">'
         if self.histogram is not None:
             self.histogram.show(histogram)
 

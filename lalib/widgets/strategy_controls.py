@@ -46,8 +46,7 @@ class StrategyControls(Panel):
     """A strategy and its options; `controls` by name: strategy, threshold, match, clusters, seed.
 
     prefix: stands before the names that a reader sees. The strategy may be "none" if that is among `strategies`.
-    Options that the strategy does not take are out of sight. The threshold is set in median distances to the nearest
-    neighbour, so that it means the same on every map.
+    The threshold is set in median distances to the nearest neighbour, so that it means the same on every map.
     """
 
     def __init__(self, strategies: list[str], strategy: str, seed: int, n_images: int, prefix: str = ""):
@@ -68,15 +67,14 @@ class StrategyControls(Panel):
 
     def _offer(self, _=None):
         """Only what the strategy takes is there to be set."""
-        strategy = self.value("strategy")
-        taken = options_of(strategy) if strategy == NONE else options_of(strategy) | {"seed"}
-        for name in (*OPTIONS, "seed"):
+        taken = options_of(self.value("strategy"))
+        for name in OPTIONS:
             self.controls[name].layout.display = None if name in taken else "none"
+        self.controls["seed"].layout.display = "none" if self.value("strategy") == NONE else None
 
     def threshold(self, places: Places) -> float | None:
         """The distance chosen, in units of the codes, or None for the strategy's default."""
-        multiple = self.value("threshold")
-        return None if multiple == NONE else multiple * places.unit
+        return None if (multiple := self.value("threshold")) == NONE else multiple * places.unit
 
     def reach(self, places: Places) -> float | None:
         """The threshold in force, None if there is none: `match` has a default of its own."""
