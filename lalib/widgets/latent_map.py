@@ -9,7 +9,7 @@ import torch
 import traitlets
 
 from lalib.widgets.groups import Groups
-from lalib.widgets.parts import STYLE
+from lalib.widgets.parts import FOLLOW, STYLE
 
 HEIGHT = 500  # pixels
 KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
@@ -28,15 +28,15 @@ class LatentMap(anywidget.AnyWidget):
     cursor = traitlets.List(traitlets.Float()).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     told = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
-    _esm = """
+    _esm = (
+        FOLLOW
+        + """
     export default { async render({ model, el, host, signal }) {
       el.classList.add("lalib-map");
       el.tabIndex = 0;
       el.setAttribute("role", "application");
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
-      const name = () => el.setAttribute("aria-label", model.get("label"));
-      model.on("change:label", name);
-      name();
+      follow(model, "label", () => el.setAttribute("aria-label", model.get("label")));
 
       // jupyter-scatter misses what changes between its start and its first picture: then it is started again
       const [child, state] = await Promise.all(["getWidget", "getModel"].map((get) => host[get](model.get("plot"))));
@@ -77,19 +77,15 @@ class LatentMap(anywidget.AnyWidget):
         model.save_changes(); // while the kernel is busy only the latest place is kept
       };
       const pin = () => { pinned = model.get("cursor"); };
-      model.on("change:cursor", () => { if (!mine) pin(); place(); });
+      follow(model, "cursor", () => { if (!mine) pin(); place(); });
       for (const change of ["view", "draw"]) plot.subscribe(change, place);
       new ResizeObserver(place).observe(canvas);
-      place();
-
-      const tell = () => {
+      follow(model, "told", () => {
         const [source, text] = model.get("told");
         tip.hidden = !source;
         Object.assign(image, { src: source, alt: text });
         words.textContent = text;
-      };
-      model.on("change:told", tell);
-      tell();
+      });
 
       canvas.addEventListener("pointermove", (event) => {
         const box = canvas.getBoundingClientRect();
@@ -121,6 +117,7 @@ class LatentMap(anywidget.AnyWidget):
       });
     } };
     """
+    )
     _css = STYLE
 
     def __init__(self, points: torch.Tensor, axes: Sequence[str], *, tell: Callable, choose: Callable[[], None]):

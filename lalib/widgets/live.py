@@ -10,8 +10,7 @@ from lalib import figures
 from lalib.data.checks import LalibError
 from lalib.experiments.comparison import compare
 from lalib.figures.learning import VALUES
-from lalib.widgets.names import Names
-from lalib.widgets.parts import Sentence, button
+from lalib.widgets.parts import Names, Sentence, button
 from lalib.widgets.plot import Plot
 
 

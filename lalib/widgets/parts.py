@@ -1,4 +1,4 @@
-"""What the widgets share: controls with names, a sentence that screen readers announce, sliders of coordinates."""
+"""What the widgets share: controls with names, a sentence that screen readers announce, sliders, names for the page."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ import traitlets
 STYLE = Path(__file__).with_name("widgets.css")
 LABEL = {"description_width": "118px"}
 WRAP = {"flex_flow": "row wrap"}
+FOLLOW = "const follow = (model, name, act) => { model.on(`change:${name}`, act); act(); };"  # for the scripts below
 
 
 class Panel(ipywidgets.VBox):
@@ -46,16 +47,17 @@ class Sentence(anywidget.AnyWidget):
     """
 
     value = traitlets.Unicode().tag(sync=True)
-    _esm = """
+    _esm = (
+        FOLLOW
+        + """
     export default { render({ model, el }) {
       el.classList.add("lalib-sentence");
       el.setAttribute("role", "status");
       el.setAttribute("aria-live", "polite");
-      const show = () => { el.textContent = model.get("value"); };
-      model.on("change:value", show);
-      show();
+      follow(model, "value", () => { el.textContent = model.get("value"); });
     } };
     """
+    )
     _css = STYLE
 
 
@@ -68,7 +70,9 @@ class Coordinates(anywidget.AnyWidget):
     """
 
     values, low, high = (traitlets.List(traitlets.Float()).tag(sync=True) for _ in range(3))
-    _esm = """
+    _esm = (
+        FOLLOW
+        + """
     export default { render({ model, el }) {
       el.classList.add("lalib-coordinates");
       el.setAttribute("role", "group");
@@ -90,14 +94,58 @@ class Coordinates(anywidget.AnyWidget):
         return [input, output];
       });
       el.addEventListener("keydown", (event) => event.stopPropagation());
-      const show = () => rows.forEach(([input, output], k) => {
-        const value = model.get("values")[k];
-        input.value = value;
-        output.textContent = value.toPrecision(3);
+      follow(model, "values", () => rows.forEach(([input, output], k) => {
+        input.value = model.get("values")[k];
+        output.textContent = model.get("values")[k].toPrecision(3);
         input.setAttribute("aria-valuetext", output.textContent);
-      });
-      model.on("change:values", show);
-      show();
+      }));
+    } };
+    """
+    )
+    _css = STYLE
+
+
+class Names(anywidget.AnyWidget):
+    """Invisible; put into a box, it names the sliders and the plots of the page, and shows where the keyboard is.
+
+    ipywidgets labels a slider for the eye only, and plotly its plots by a title: screen readers say "slider" and "".
+    """
+
+    _esm = """
+    const tell = (element, attribute, text) => {
+      if (element && text && element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
+    };
+    const text = (parent, selector) => parent.querySelector(selector)?.textContent.trim();
+
+    function nameAll() {
+      for (const slider of document.querySelectorAll(".widget-slider")) {
+        const label = text(slider, ".widget-label"), value = text(slider, ".widget-readout");
+        const handle = slider.querySelector("[role=slider]");
+        const typed = slider.querySelector(".widget-readout[contenteditable=true]");
+        tell(handle, "aria-label", label);
+        tell(handle, "aria-valuetext", value);
+        tell(typed, "role", "textbox");
+        tell(typed, "aria-label", `${label}, typed`);
+      }
+      for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+        const lines = [...plot.querySelectorAll(".gtitle .line")].map((line) => line.textContent.trim());
+        tell(plot, "role", "img");
+        tell(plot, "aria-label", `Plot: ${lines.join(", ") || text(plot, ".gtitle") || "without a title"}`);
+      }
+    }
+
+    let waiting = false;
+    function soon() {
+      if (!waiting) requestAnimationFrame(() => { waiting = false; nameAll(); });
+      waiting = true;
+    }
+
+    export default { render({ el }) {
+      el.hidden = true;
+      const observer = new MutationObserver(soon);
+      observer.observe(document.body, { childList: true, subtree: true, characterData: true });
+      soon();
+      return () => observer.disconnect();
     } };
     """
     _css = STYLE

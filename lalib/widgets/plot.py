@@ -1,11 +1,23 @@
-"""A plotly figure as a widget that a busy page still draws, and that is the same on every page."""
+"""Plotly figures as widgets that a busy page still draws, and that are the same on every page; the sampling map."""
 
 import json
+from collections.abc import Mapping
 
 import anywidget
+import numpy as np
 import plotly.graph_objects as go
+import torch
 import traitlets
 from plotly.offline import get_plotlyjs
+
+from lalib.data.imageset import ImageSet
+from lalib.figures.marks import points
+from lalib.figures.style import COLOURS, GREY, INK, apply_layout
+
+PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
+MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other
+LINE = {"color": INK, "line": {"width": 1.6}}
+HOVER = {"hovertemplate": "image %{customdata}<extra></extra>"}
 
 
 class Library(anywidget.AnyWidget):
@@ -76,3 +88,45 @@ class Plot(anywidget.AnyWidget):
         with self.hold_sync():
             self.ground, self.traces = whole["data"][: self.fixed], whole["data"][self.fixed :]
             self.frame = whole["layout"]
+
+
+class SamplingMap(Plot):
+    """Faded points, those that are picked, and a ring or a square around them that tells by which strategy.
+
+    The colours travel as int16 class numbers, not as strings; the faded points only when they have moved. They are made
+    once, as plotly checks the shape of each: seconds for 60,000.
+    """
+
+    def __init__(self, images: ImageSet, codes: torch.Tensor):
+        single = images.labels is not None and not images.multi_label
+        names, colours = (images.class_names, COLOURS) if single else (("",), (GREY,))
+        numbers = images.labels.numpy() if single else np.zeros(len(images))
+        self.codes, self.numbers, n = codes, numbers.astype(np.int16), len(names)
+        steps = [[(c + side) / n, colours[c % len(colours)]] for c in range(n) for side in (0, 1)]  # one per class
+        bar = {"tickvals": list(range(n)), "ticktext": list(names), "title": {"text": "class"}, "thickness": 16}
+        self.scale = {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": single, "colorbar": bar}
+        fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
+        fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
+        fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
+        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+        super().__init__(apply_layout(fig, "", width=620, height=500, legend=legend), fixed=1)
+
+    def mark(self, codes: torch.Tensor, picked: Mapping[str, torch.Tensor], title: str) -> None:
+        """Mark what is picked on the map codes (N, 2): at most two names, as the legend has them, and indices (n,)."""
+        self.codes, fig = codes, self.figure
+        x, y = codes.T.numpy()
+        fig.data[0].update(x=x, y=y)
+        fig.data = fig.data[:1]
+        union = torch.cat([torch.empty(0, dtype=torch.int64), *picked.values()]).unique()
+        fig.add_trace(self._coloured(union, showscale=False))
+        for (name, index), mark in zip(picked.items(), MARKS, strict=False):
+            fig.add_trace(points(self.codes, index, **HOVER, name=name, marker=mark | LINE, showlegend=True))
+        fig.update_layout(title_text=title, uirevision=title)  # a reader's zoom stays while the map does
+        self.show(fig)
+
+    def _coloured(self, index, **marker):
+        """The images at `index`, in the colours and shapes of their classes."""
+        numbers = self.numbers[index.numpy()]
+        shapes = np.array(PLOTLY_SYMBOLS, dtype=np.int16)[numbers % len(PLOTLY_SYMBOLS)]
+        marker = self.scale | {"size": 6, "color": numbers, "symbol": shapes} | marker
+        return points(self.codes, index, **HOVER, marker=marker, showlegend=False)

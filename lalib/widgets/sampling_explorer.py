@@ -19,10 +19,8 @@ from lalib.figures.marks import check_chosen, check_numbers, pixels, png
 from lalib.labelling.store import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.names import Names
-from lalib.widgets.parts import WRAP, Panel, Sentence, control, counted, row
-from lalib.widgets.plot import Plot
-from lalib.widgets.sampling_map import SamplingMap
+from lalib.widgets.parts import WRAP, Names, Panel, Sentence, control, counted, row
+from lalib.widgets.plot import Plot, SamplingMap
 from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyControls
 
 MAX_N, THUMBNAILS = 1_000, 60
