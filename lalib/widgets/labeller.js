@@ -21,8 +21,6 @@ export default { render({ model, el }) {
 
   const words = (answer) => ({ [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" })[answer] ?? classes[answer];
 
-  // What is on the page
-
   const hint = "Labeller: press the key of a class, or use the buttons";
   const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0", "aria-label": hint });
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys for its commands
@@ -86,8 +84,6 @@ export default { render({ model, el }) {
     Object.assign(root.dataset, { unsaved: unsaved.size, left });
   }
 
-  // What is done
-
   function tell(message) {
     model.send({ number: ++number, ...message });
     return number;
@@ -132,8 +128,6 @@ export default { render({ model, el }) {
     event.preventDefault();
     action();
   });
-
-  // What the kernel says
 
   model.on("msg:custom", (message) => {
     const image = unsaved.get(message.number);

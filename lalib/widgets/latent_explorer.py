@@ -11,18 +11,15 @@ from lalib.data.imageset import ImageSet
 from lalib.figures.maps import check_map
 from lalib.figures.style import colour
 from lalib.labelling.store import LabelStore
-from lalib.models.autoencoders import Autoencoder
-from lalib.models.contrastive import ContrastiveEncoder
+from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
-from lalib.models.semisupervised import M2
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, group_numbers
 from lalib.widgets.latent_map import LatentMap
 from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, row
 from lalib.widgets.words import counts_in_words, counts_table, indices_of, picture, rectangle_of, source
 
-ALL = -1  # in place of a group's number
-NEAREST = -1  # in place of a class's number
+ALL = NEAREST = -1  # in place of a group's number, of a class's
 PAGE = 60  # images of a selection that are shown at once
 SIDE = 132  # pixels of the pictures beside the map
 ONE = "nothing"  # to colour by, where nothing is known
@@ -44,15 +41,13 @@ def latent_explorer(
 ) -> "LatentExplorer":
     """A map of all codes with a cursor, whose code is decoded beside it; a lasso shows the images and counts them.
 
-    codes: (N, L), one row per image. model: the autoencoder that made them; a model without a decoder, or none, leaves
-    the cursor with the nearest image. One that draws classes (ConditionalVAE, M2) draws the code as the class that the
-    menu "draw as" says: that of the nearest labelled image, or any other.
-    view (N, 2): places on the map, as from la.project(codes); by default the map shows two coordinates of the codes, to
-    be chosen if L > 2. On a view the cursor takes the nearest image's code.
-    Colours, each where it is known: labels (N,), -1 where there is none, by default the images' own; errors (N,);
-    clusters (N,), -1 outside of all; rounds (N,), -1 for images that were never picked.
-    store: where answers are put that are read from a file; without it the selection can be written only. Its class
-    names stand for those of images that have none.
+    codes: (N, L), one row per image. model: the autoencoder that made them; without a decoder the cursor tells only the
+    nearest image. A ConditionalVAE or an M2 draws the code as the class in the menu "draw as": that of the nearest
+    labelled image, or any other. view (N, 2): places on the map, as from la.project(codes), where the cursor takes the
+    nearest image's code; by default the map shows two coordinates of the codes, to be chosen if L > 2.
+    Colours: labels (N,), -1 where there is none, by default the images' own; errors (N,); clusters (N,), -1 outside of
+    all; rounds (N,), -1 for images that were never picked. store: where answers are put that are read from a file; its
+    class names stand for those of images that have none.
     The box tells `selection`, the indices (n,) int64 of the selected images, `code` (L,), the cursor's, and `drawn_as`,
     the class that it is drawn as, or None; and `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
@@ -101,7 +96,6 @@ class LatentExplorer(Panel):
         beside = [self.pictures, self.cursor_sentence] + [self.sliders] * (model is not None)
         left = [*choices.values(), ipywidgets.HBox([*buttons.values()]), self.table]
         panel, side = (ipywidgets.VBox(each, layout={"flex": f"0 0 {w}px"}) for each, w in ((left, 310), (beside, 290)))
-        self.map.layout = {"flex": "1 1 400px"}
         super().__init__([row(panel, self.map, side), self.sentence, self.exchange, self.sheet])
         self.map.plot.observe(self._show_selection, names="selection")
         self.map.observe(self._follow, names="cursor")
@@ -118,7 +112,7 @@ class LatentExplorer(Panel):
         menu, text, late = ipywidgets.Dropdown, ipywidgets.Text, {"continuous_update": False}
         looks = {
             "colour by": (self._recolour, menu, {"options": list(self.groups)}),
-            "show": (self._show, menu, {"options": [("all", ALL)]}),
+            "show": (lambda _: self.map.show(self.shown), menu, {"options": [("all", ALL)]}),
             "across": (self._turn, menu, {"options": axes}),
             "upwards": (self._turn, menu, {"options": axes, "value": 1}),
             "draw as": (lambda _: self._put(self.code, self.place), menu, {"options": classes}),
@@ -158,21 +152,15 @@ class LatentExplorer(Panel):
             return self.value("draw as")
         return int(self.labels[self.known[_nearest(self.codes[self.known], self.code)]])
 
-    # what the map shows
-
     def _coloured(self):
         return self.groups[self.value("colour by")]
 
     def _recolour(self, _=None):
         groups = self._coloured()
-        counts = groups.counts().tolist()
-        each = [(f"{name} ({count:,})", g) for g, (name, count) in enumerate(zip(groups.names, counts, strict=True))]
-        self.controls["show"].options = [(f"all ({len(self.images):,})", ALL), *each]
+        counts = zip(["all", *groups.names], [len(self.images), *groups.counts().tolist()], strict=True)
+        self.controls["show"].options = [(f"{name} ({count:,})", g) for g, (name, count) in enumerate(counts, ALL)]
         self.map.colour(groups)
         self._show_selection()
-
-    def _show(self, _):
-        self.map.show(None if self.value("show") == ALL else self.shown)
 
     def _axes(self):
         return [self.value("across"), self.value("upwards")] if "across" in self.controls else [0, 1]
@@ -196,8 +184,6 @@ class LatentExplorer(Panel):
         known = [f"{name}: {groups.names[groups.index[image]]}" for name, groups in self.groups.items() if name != ONE]
         return source(self.images.images[image], 84), "\n".join([f"image {image}", *known])
 
-    # what is selected
-
     def _type(self, change):
         """Select what was typed, or say why not."""
         try:
@@ -216,9 +202,8 @@ class LatentExplorer(Panel):
         self.map.select(torch.cat([self.selection, _nearest(self.codes, self.code)[None]]).unique())
 
     def _show_selection(self, _=None):
-        index, groups = self.selection, self._coloured()
-        title = "group" if self.value("colour by") == ONE else self.value("colour by")
-        self.table.value = counts_table(title, groups, index)
+        index, by = self.selection, self.value("colour by")
+        self.table.value = counts_table("group" if by == ONE else by, self.groups[by], index)
         self.sentence.value = self._selection_in_words(index)
         self.controls["page"].max = max(-(-len(index) // PAGE), 1)
         self.controls["page"].value = 1
@@ -237,21 +222,18 @@ class LatentExplorer(Panel):
         return f"{text}. The images have no labels to count."
 
     def _show_sheet(self, _=None):
-        index = self.selection
-        self.controls["page"].disabled = len(index) <= PAGE
-        first = (self.value("page") - 1) * PAGE
-        part = index[first : first + PAGE]
-        tiles = [picture(self.images.images[i], self._name(i), 56) for i in part.tolist()]
-        last = f" (page {self.value('page')} of {self.controls['page'].max})" if len(index) > PAGE else ""
-        head = f"<p>Images {first + 1:,} to {first + len(part):,} of {len(index):,} selected{last}</p>" if tiles else ""
+        count, page = len(self.selection), self.value("page")
+        self.controls["page"].disabled = count <= PAGE
+        first, last = (page - 1) * PAGE, min(page * PAGE, count)
+        tiles = [picture(self.images.images[i], self._name(i), 56) for i in self.selection[first:last].tolist()]
+        which = f" (page {page} of {self.controls['page'].max})" if count > PAGE else ""
+        head = f"<p>Images {first + 1:,} to {last:,} of {count:,} selected{which}</p>" if tiles else ""
         self.sheet.value = f'{head}<div style="display:flex;flex-wrap:wrap">{"".join(tiles)}</div>'
 
     def _name(self, image):
         """Number of an image, and its class where that is known."""
         groups = self.groups.get("class")
         return f"{image}" if groups is None else f"{image} ({groups.names[groups.index[image]]})"
-
-    # the cursor
 
     def _follow(self, change):
         """The cursor was moved on the map."""
@@ -278,17 +260,16 @@ class LatentExplorer(Panel):
         self.map.cursor, self.sliders.values = place, code.tolist()
         label = self.drawn_as
         as_class = "" if label is None else f" as {self.classes[label]}"
-        tiles = [picture(self.images.images[near], f"nearest: image {self._name(near)}", SIDE)]
+        name, (x, y) = f"image {self._name(near)}", (f"{part:.3g}" for part in place)
+        tiles = [picture(self.images.images[near], f"nearest: {name}", SIDE)]
         if self.model is not None:
-            drawn = decode(self.model, code[None], labels=None if label is None else torch.tensor([label]))[0]
+            image = decode(self.model, code[None], labels=None if label is None else torch.tensor([label]))[0]
             words = f"decoded{as_class} at {', '.join(f'{part:.3g}' for part in code.tolist())}"
-            tiles.insert(0, picture(drawn, f"decoded{as_class}", SIDE, words))
+            tiles.insert(0, picture(image, f"decoded{as_class}", SIDE, words))
         self.pictures.value = f'<div style="display:flex">{"".join(tiles)}</div>'
-        x, y = (f"{part:.3g}" for part in place)
-        self.cursor_sentence.value = (
-            f"Cursor at {x} across, {y} upwards{as_class and f', decoded{as_class}'}. "
-            f"The nearest is image {self._name(near)}, at distance {float((self.codes[near] - code).norm()):.3g}."
-        )
+        drawn = f", decoded{as_class}" if as_class else ""
+        nearest = f"The nearest is {name}, at distance {float((self.codes[near] - code).norm()):.3g}."
+        self.cursor_sentence.value = f"Cursor at {x} across, {y} upwards{drawn}. {nearest}"
 
 
 def _nearest(points, point):

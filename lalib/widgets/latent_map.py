@@ -9,7 +9,7 @@ import torch
 import traitlets
 
 from lalib.widgets.groups import Groups
-from lalib.widgets.parts import FOLLOW, STYLE
+from lalib.widgets.parts import STYLE
 
 HEIGHT = 500  # pixels
 KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
@@ -28,15 +28,14 @@ class LatentMap(anywidget.AnyWidget):
     cursor = traitlets.List(traitlets.Float()).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     told = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
-    _esm = (
-        FOLLOW
-        + """
+    _esm = """
     export default { async render({ model, el, host, signal }) {
       el.classList.add("lalib-map");
       el.tabIndex = 0;
       el.setAttribute("role", "application");
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
-      follow(model, "label", () => el.setAttribute("aria-label", model.get("label")));
+      const follow = (name, act) => { model.on(`change:${name}`, act); act(); };
+      follow("label", () => el.setAttribute("aria-label", model.get("label")));
 
       // jupyter-scatter misses what changes between its start and its first picture: then it is started again
       const [child, state] = await Promise.all(["getWidget", "getModel"].map((get) => host[get](model.get("plot"))));
@@ -77,10 +76,10 @@ class LatentMap(anywidget.AnyWidget):
         model.save_changes(); // while the kernel is busy only the latest place is kept
       };
       const pin = () => { pinned = model.get("cursor"); };
-      follow(model, "cursor", () => { if (!mine) pin(); place(); });
+      follow("cursor", () => { if (!mine) pin(); place(); });
       for (const change of ["view", "draw"]) plot.subscribe(change, place);
       new ResizeObserver(place).observe(canvas);
-      follow(model, "told", () => {
+      follow("told", () => {
         const [source, text] = model.get("told");
         tip.hidden = !source;
         Object.assign(image, { src: source, alt: text });
@@ -117,7 +116,6 @@ class LatentMap(anywidget.AnyWidget):
       });
     } };
     """
-    )
     _css = STYLE
 
     def __init__(self, points: torch.Tensor, axes: Sequence[str], *, tell: Callable, choose: Callable[[], None]):
@@ -125,7 +123,7 @@ class LatentMap(anywidget.AnyWidget):
 
         size = 3 if len(points) > 5_000 else 6
         self._scatter = Scatter(*points.T.numpy(), height=HEIGHT, size=size, axes_grid=True, tooltip=False)
-        super().__init__(plot=self._scatter.show(buttons=[]))  # its buttons have no names
+        super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # no button has a name
         self.move(points, axes)
         self.plot.observe(lambda change: self._tell(change.new, tell), names="hovering")
         self.on_msg(lambda *_: choose())
@@ -157,6 +155,6 @@ class LatentMap(anywidget.AnyWidget):
         numbers = pd.Categorical.from_codes(groups.index, categories=range(len(groups.names)))
         self._scatter.color(by=numbers, map={group: groups.colours[group] for group in there})
 
-    def show(self, index: torch.Tensor | None) -> None:
-        """Show the points at `index` (n,) only, or all."""
-        self._scatter.filter(None if index is None else index.numpy())
+    def show(self, index: torch.Tensor) -> None:
+        """Show the points at `index` (n,) only."""
+        self._scatter.filter(None if len(index) == len(self.plot.points) else index.numpy())

@@ -41,9 +41,8 @@ class LiveCurves(ipywidgets.VBox):
         means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna().map("{:.1f}".format)
         seeds = table.groupby("strategy", sort=False)["seed"].nunique()
         seeds, ends = (", ".join(f"{strategy} {n}" for strategy, n in each.items()) for each in (seeds, means))
-        self.sentence.value = (
-            f"{self.runs} runs are finished; seeds: {seeds}. {axis[0].upper()}{axis[1:]} with most labels: {ends}."
-        )
+        ends = f"{axis[0].upper()}{axis[1:]} with most labels: {ends}"
+        self.sentence.value = f"{self.runs} runs are finished; seeds: {seeds}. {ends}."
 
     def _draw(self, table):
         options = dict(self.options)
@@ -81,16 +80,13 @@ class Race(ipywidgets.VBox):
         self.state, self.table, self.error = "ready", None, None
         self._curve_options, self._thread = dict(curves or {}), None
         self._changed = threading.Condition()  # of the state, which the buttons and the race both change
-        self.sentence = Sentence(value="Nothing has run yet.")
+        self.sentence = Sentence()
         looks = {
-            "start": (self.start, "play", "start, or go on after a pause or a stop"),
-            "pause": (self.pause, "pause", "wait once the run in progress is done"),
-            "stop": (self.stop, "stop", "end once the run in progress is done"),
+            "start": (self.start, {"icon": "play", "tooltip": "start, or go on after a pause or a stop"}),
+            "pause": (self.pause, {"icon": "pause", "tooltip": "wait once the run in progress is done"}),
+            "stop": (self.stop, {"icon": "stop", "tooltip": "end once the run in progress is done"}),
         }
-        self.buttons = {
-            name: button(name.capitalize(), act, icon=icon, tooltip=tooltip, layout={})
-            for name, (act, icon, tooltip) in looks.items()
-        }
+        self.buttons = {name: button(name.capitalize(), act, layout={}, **look) for name, (act, look) in looks.items()}
         self.curves = LiveCurves(**self._curve_options)
         super().__init__([ipywidgets.HBox(list(self.buttons.values())), self.sentence, self.curves])
         self._show("ready", "Press Start.")
@@ -102,9 +98,8 @@ class Race(ipywidgets.VBox):
         if self._move(("pausing", "paused"), "running", "Going on."):
             return
         if self._thread is None or not self._thread.is_alive():
-            self.curves = LiveCurves(**self._curve_options)  # finished runs are handed in again
+            self.curves, self.error = LiveCurves(**self._curve_options), None  # finished runs are handed in again
             self.children = (*self.children[:2], self.curves)
-            self.error = None
             self._show("running", "The first run is on its way.")
             self._thread = threading.Thread(target=self._run, name="race", daemon=True)
             self._thread.start()

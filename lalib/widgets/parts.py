@@ -10,7 +10,6 @@ import traitlets
 STYLE = Path(__file__).with_name("widgets.css")
 LABEL = {"description_width": "118px"}
 WRAP = {"flex_flow": "row wrap"}
-FOLLOW = "const follow = (model, name, act) => { model.on(`change:${name}`, act); act(); };"  # for the scripts below
 
 
 class Panel(ipywidgets.VBox):
@@ -47,17 +46,16 @@ class Sentence(anywidget.AnyWidget):
     """
 
     value = traitlets.Unicode().tag(sync=True)
-    _esm = (
-        FOLLOW
-        + """
+    _esm = """
     export default { render({ model, el }) {
       el.classList.add("lalib-sentence");
       el.setAttribute("role", "status");
       el.setAttribute("aria-live", "polite");
-      follow(model, "value", () => { el.textContent = model.get("value"); });
+      const show = () => { el.textContent = model.get("value"); };
+      model.on("change:value", show);
+      show();
     } };
     """
-    )
     _css = STYLE
 
 
@@ -70,9 +68,7 @@ class Coordinates(anywidget.AnyWidget):
     """
 
     values, low, high = (traitlets.List(traitlets.Float()).tag(sync=True) for _ in range(3))
-    _esm = (
-        FOLLOW
-        + """
+    _esm = """
     export default { render({ model, el }) {
       el.classList.add("lalib-coordinates");
       el.setAttribute("role", "group");
@@ -94,14 +90,15 @@ class Coordinates(anywidget.AnyWidget):
         return [input, output];
       });
       el.addEventListener("keydown", (event) => event.stopPropagation());
-      follow(model, "values", () => rows.forEach(([input, output], k) => {
+      const show = () => rows.forEach(([input, output], k) => {
         input.value = model.get("values")[k];
         output.textContent = model.get("values")[k].toPrecision(3);
         input.setAttribute("aria-valuetext", output.textContent);
-      }));
+      });
+      model.on("change:values", show);
+      show();
     } };
     """
-    )
     _css = STYLE
 
 

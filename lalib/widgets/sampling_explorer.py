@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 
 from lalib import figures
-from lalib.data.checks import LalibError, check_choice, check_int, check_type
+from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
@@ -43,18 +43,15 @@ def sampling_explorer(
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
 
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
-    (N,), which add the strategies that need them. strategies: the names offered, by default all that need
-    no label; strategy, second (None: only one), n, seed: what is shown first.
+    (N,), which add the strategies that need them. strategies: the names offered, by default all that need no label;
+    strategy, second (None: only one), n, seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
     of random and others on such a map, with two seeds or more. The sentence then says how many random labels each
     strategy's, and those that its run began with, are worth there, by results.label_saving.
     store: where answers are put that are read from a file; without it selections can be written only.
-    The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
-    label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
-    threshold, match, clusters, seed; and these five again with "second " before. The threshold is set in median
-    distances to the nearest neighbour, so that it means the same on every map.
-    Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
-    without random, without others, of several ratios, or with fewer than two seeds.
+    The box tells `selection`, the indices (n,) int64 that are "to label", empty after an error; and `controls`, a dict
+    of widgets by name: autoencoder, n, to label; those of StrategyControls; and these again with "second " before.
+    Raises ValueError for other codes, unknown names, and a comparison without random or others or with one seed.
     """
     count = len(check_type("images", images, ImageSet))
     errors, comparison = ({} if each is None else each for each in (errors, comparison))
@@ -65,9 +62,8 @@ def sampling_explorer(
     for name in errors:
         check_choice("errors", name, codes)
     errors = {name: check_numbers(each, f"errors[{name!r}]", count) for name, each in errors.items()}
-    places = {
-        name: Places(check_map(each, f"codes[{name!r}]", count), errors.get(name)) for name, each in codes.items()
-    }
+    maps = {name: check_map(each, f"codes[{name!r}]", count) for name, each in codes.items()}
+    places = {name: Places(each, errors.get(name)) for name, each in maps.items()}
     offered = [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs]
     offered = offered if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
     check_choice("strategy", check_choice("strategy", strategy, STRATEGIES), offered)
@@ -98,10 +94,8 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     most, least = int(counts.argmax()), int(counts.argmin())
     name = images.class_names
     rarest = f"never {name[least]}" if counts[least] == 0 else f"least often {name[least]} ({int(counts[least])})"
-    return (
-        f"{text}: {classes_in_words(labels, images.n_classes)}. "
-        f"Most often {name[most]} ({int(counts[most])}), {rarest}."
-    )
+    text += f": {classes_in_words(labels, images.n_classes)}"
+    return f"{text}. Most often {name[most]} ({int(counts[most])}), {rarest}."
 
 
 def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
@@ -117,10 +111,8 @@ def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
     row = rows.loc[(rows["labels"] - n).abs().idxmin()]
     low, high = row["labels"] * row["low"], row["labels"] * row["high"]
     ends = f"from {low:,.0f} up" if high == float("inf") else f"{low:,.0f} to {high:,.0f}"
-    return (
-        f"In the comparison, {counted(row['labels'], 'label')} by {strategy} taught as much as "
-        f"{row['bound'] or 'about'} {counted(round(row['needed']), 'random one')} (95 % interval {ends})."
-    )
+    needed = f"{row['bound'] or 'about'} {counted(round(row['needed']), 'random one')} (95 % interval {ends})"
+    return f"In the comparison, {counted(row['labels'], 'label')} by {strategy} taught as much as {needed}."
 
 
 class SamplingExplorer(Panel):
@@ -156,54 +148,40 @@ class SamplingExplorer(Panel):
         return self.places[self.value("autoencoder")]
 
     def _update(self, _=None):
-        self.picked, self.troubles = zip(*map(self._pick, self.strategies), strict=True)
-        offered = (FIRST,) if self.value("second strategy") == NONE else (FIRST, SECOND, BOTH)
+        places, one = self._places(), self.value("second strategy") == NONE
+        picks = (strategy.pick(places, self.value("n")) for strategy in self.strategies)
+        self.picked, self.troubles = zip(*picks, strict=True)
+        offered = (FIRST,) if one else (FIRST, SECOND, BOTH)
         if self.controls["to label"].options != offered:
             self.controls["to label"].options = offered
-        self.controls["to label"].disabled = len(offered) == 1
-        shown = self._shown()
-        marks = {f"{which}{each.value('strategy')}": index for which, each, index in shown}
-        self.map.mark(self._places().codes, marks, self.value("autoencoder"))
-        histograms = _histograms(self.images, [index for *_, index in shown])
+        self.controls["to label"].disabled = one
+        which = ("", "") if one else ("first: ", "second: ")
+        self.shown = [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
+        marks = {f"{which}{each.value('strategy')}": index for which, each, index in self.shown}
+        self.map.mark(places.codes, marks, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for *_, index in self.shown])
         for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
             sheet.show(name, index, histogram)
-        self.pictures.children = self.sheets[: len(shown)]
+        self.pictures.children = self.sheets[: len(self.shown)]
         self._say()
 
-    def _pick(self, strategy):
-        """What a strategy picks, and why it does not."""
-        try:
-            return strategy.pick(self._places(), self.value("n")), ""
-        except (LalibError, ValueError, TypeError) as error:
-            return torch.empty(0, dtype=torch.int64), f"Nothing picked by {strategy.value('strategy')}: {error}"
-
-    def _shown(self):
-        """(which it is, if there are two; controls; picks) of the strategies that have picked something."""
-        which = ("", "") if self.value("second strategy") == NONE else ("first: ", "second: ")
-        return [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
-
     def _say(self, _=None):
-        shown, saving, lines = self._shown(), self.saving.get(self.value("autoencoder")), []
-        for which, each, index in shown:
+        saving, lines = self.saving.get(self.value("autoencoder")), []
+        for which, each, index in self.shown:
             strategy, seed = each.value("strategy"), each.value("seed")
             text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
             worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
             lines.append(f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}")
-        if len(shown) > 1:
+        if len(self.shown) > 1:
             both = int(torch.isin(*self.picked).sum())
             cost = counted(sum(map(len, self.picked)) - both, "label")
-            lines.append(
-                f"{counted(both, 'image')} picked by both, so that both together cost {cost}. "
-                f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
-            )
+            chosen = f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
+            lines.append(f"{counted(both, 'image')} picked by both, so that both together cost {cost}. {chosen}")
         self.sentence.value = "\n".join([*lines, *filter(None, self.troubles)])
 
 
 class Sheet(ipywidgets.HBox):
-    """The class histogram, where the images have classes, and the thumbnails of what a strategy picks.
-
-    They stand side by side where there is room, one below the other where two sheets do.
-    """
+    """The class histogram, if the images have classes, beside the thumbnails of what a strategy picks, or above."""
 
     def __init__(self, images):
         self.images, self.heading = images, ipywidgets.HTML(layout={"width": "100%"})
