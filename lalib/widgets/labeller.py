@@ -1,6 +1,7 @@
 """The labeller: images one by one or in sheets, answered by keys or buttons; each answer is saved as it is given."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import anywidget
@@ -25,7 +26,6 @@ class Labeller(anywidget.AnyWidget):
 
         store = la.LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
         la.widgets.Labeller(images, store, query)
-
     images: the pool; index (M,): the query set, at most 2,000, copies of an image once. It begins at the first image
     that has no answer in the store, so that labelling goes on where it was, after a crash as well. Keys: 1, 2, ... for
     the classes, u not sure, s skip, z undo, the arrows to move, v for a sheet of 25; m tells what the model says, if
@@ -104,9 +104,8 @@ class Labeller(anywidget.AnyWidget):
             raise ValueError(f"probs must have shape {shape}, one column per class, got {tuple(probs.shape)}")
         return probs
 
-    # Messages of labeller.js, and what it is told
-
     def _hear(self, _, message, buffers):
+        """Do what a message of labeller.js asks for, and reply."""
         try:
             reply = {"answer": self._answer, "undo": self._undo, "suggest": self._suggest}[message["kind"]](message)
         except LalibError as error:
@@ -121,7 +120,7 @@ class Labeller(anywidget.AnyWidget):
     def _answer(self, message):
         place, number = message["image"], message["answer"]
         others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
-        others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
+        others.get(number, partial(self.store.put, label=number))(self._hashes[place])
         self._set(place, number)
         return {"kind": "saved", "image": place}
 
@@ -138,8 +137,7 @@ class Labeller(anywidget.AnyWidget):
         self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]
 
     def _suggest(self, message):
-        place = message["image"]
-        index = self.index[place][None]
+        place, index = message["image"], self.index[message["image"]][None]
         row = self._check_probs(self.probs(index), 1) if callable(self.probs) else self.probs[index]
         top = zip(*row[0].topk(2), strict=True)
         first, second = (f"{self.store.class_names[c]} ({p:.0%})" for p, c in top)

@@ -11,7 +11,6 @@ import traitlets
 from lalib.widgets.groups import Groups
 from lalib.widgets.parts import STYLE
 
-HEIGHT = 500  # pixels
 KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
 
 
@@ -122,7 +121,7 @@ class LatentMap(anywidget.AnyWidget):
         from jscatter import Scatter  # which imports matplotlib; the sampling explorer does without
 
         size = 3 if len(points) > 5_000 else 6
-        self._scatter = Scatter(*points.T.numpy(), height=HEIGHT, size=size, axes_grid=True, tooltip=False)
+        self._scatter = Scatter(*points.T.numpy(), height=500, size=size, axes_grid=True, tooltip=False)
         super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # no button has a name
         self.move(points, axes)
         self.plot.observe(lambda change: self._tell(change.new, tell), names="hovering")

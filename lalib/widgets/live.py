@@ -57,10 +57,6 @@ class LiveCurves(ipywidgets.VBox):
             self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
 
 
-class _StopRaceError(Exception):
-    """Unwinds a comparison whose reader has pressed Stop."""
-
-
 class Race(ipywidgets.VBox):
     """A comparison in the background, its curves, and buttons to start or go on, to pause and to stop.
 
@@ -69,16 +65,14 @@ class Race(ipywidgets.VBox):
     table = race.wait()  # in a cell of its own: the kernel hears no button while a cell runs, but Ctrl-C
 
     Arguments are those of `compare`; curves: those of LiveCurves. It begins at once unless autostart=False. Pause and
-    Stop wait for the run in progress (the group of seeds that train together), so that no finished work is lost; Start
-    after Stop, or the same call in another notebook, goes on with what `out` holds. `state` is "ready", "running",
-    "pausing", "paused", "stopping", "stopped", "finished" or "failed". Other cells may be run meanwhile: they share the
-    processor, but not the random numbers.
+    Stop wait for the run in progress (the group of seeds that train together); Start after Stop, or the same call in
+    another notebook, goes on with what `out` holds. `state` is "ready", "running", "pausing", "paused", "stopping",
+    "stopped", "finished" or "failed". Cells that run meanwhile share the processor, but not the random numbers.
     """
 
     def __init__(self, images, test, *, curves: Mapping | None = None, autostart: bool = True, **options):
         self.arguments, self.options = (images, test), {"progress": False} | options
-        self.state, self.table, self.error = "ready", None, None
-        self._curve_options, self._thread = dict(curves or {}), None
+        self.table, self.error, self._curve_options, self._thread = None, None, dict(curves or {}), None
         self._changed = threading.Condition()  # of the state, which the buttons and the race both change
         self.sentence = Sentence()
         looks = {
@@ -113,10 +107,9 @@ class Race(ipywidgets.VBox):
         self._move(("running", "pausing", "paused"), "stopping", "The run in progress is finished first.")
 
     def wait(self, timeout: float | None = None):
-        """The table of compare, once it is there; timeout: in seconds.
+        """The table of compare, once it is there; timeout: in seconds. Ctrl-C stops the race, too.
 
         LalibError if the race was stopped or is not finished in time; what went wrong in compare, if something did.
-        Ctrl-C stops the race, too.
         """
         try:
             if self._thread is not None:
@@ -130,10 +123,10 @@ class Race(ipywidgets.VBox):
             raise LalibError(f"the race is {self.state}: {self.sentence.value}")
         return self.table
 
-    def _run(self) -> None:
+    def _run(self):
         try:
             self.table = compare(*self.arguments, on_run=self._on_run, **self.options)
-        except _StopRaceError:
+        except KeyboardInterrupt:  # of _on_run
             self._show("stopped", f"{self.curves.runs} runs are kept. Start goes on with the next.")
         except Exception as error:  # it would end the thread unseen; wait() raises it
             self.error = error
@@ -147,7 +140,7 @@ class Race(ipywidgets.VBox):
         with self._changed:
             self._changed.wait_for(lambda: self.state != "paused")
         if self.state == "stopping":
-            raise _StopRaceError
+            raise KeyboardInterrupt
 
     def _move(self, before: Sequence[str], state: str, words: str) -> bool:
         """Whether the race was in one of the states `before`, which it then leaves."""

@@ -24,7 +24,6 @@ class Workbench(ipywidgets.VBox):
 
         store = la.LabelStore("labels.sqlite", images.class_names, labeller="me")
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
-
     codes: autoencoder's name -> its codes (N, 2); the latent explorer shows the first of them. model: the autoencoder
     that made those, if they are to be decoded. store: where the answers go. Raises what sampling_explorer raises.
     `explorer` and, once the button was pressed, `labeller` are the widgets inside; `who` chooses the explorer.
@@ -44,10 +43,8 @@ class Workbench(ipywidgets.VBox):
         self._turn()
         others = store.answers()
         if others and not others.keys() & set(images.hashes):
-            self.sentence.value = (
-                f"{counted(len(others), 'answer')} by {store.labeller} in {store.path} are of none of these images, "
-                "or of the images in another size."
-            )
+            found = f"{counted(len(others), 'answer')} by {store.labeller} in {store.path}"
+            self.sentence.value = f"{found} are of none of these images, or of the images in another size."
 
     @property
     def explorer(self):
@@ -77,10 +74,8 @@ class Workbench(ipywidgets.VBox):
     def _tell(self):
         index = self.labeller.index
         known = self.store.progress(self.images.subset(index)).labelled
-        self.sentence.value = (
-            f"{counted(len(index), 'image')}, {known} of them labelled already. "
-            f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
-        )
+        saved = f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
+        self.sentence.value = f"{counted(len(index), 'image')}, {known} of them labelled already. {saved}"
 
     def _turn(self, _=None):
         """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
