@@ -33,20 +33,17 @@ class Groups:
 
 def by_class(labels: torch.Tensor, names: Sequence[str]) -> Groups:
     """One group per class of labels (N,), the last for images without a label (-1)."""
-    return _numbered(labels, names or [str(c) for c in range(int(labels.max()) + 1)], "no label")
+    return _numbered("class", labels, "no label", names=names or [str(c) for c in range(int(labels.max()) + 1)])
 
 
 def by_cluster(clusters: torch.Tensor, n: int) -> Groups:
     """One group per cluster of clusters (n,), the last for images in none (-1)."""
-    clusters = group_numbers("clusters", clusters, n)
-    return _numbered(clusters, [f"cluster {c}" for c in range(int(clusters.max()) + 1)], "no cluster")
+    return _numbered("cluster", group_numbers("clusters", clusters, n), "no cluster")
 
 
 def by_round(rounds: torch.Tensor, n: int) -> Groups:
     """One group per round of rounds (n,), from dark to light, the last for images that were never picked (-1)."""
-    rounds = group_numbers("rounds", rounds, n)
-    names = [f"round {r}" for r in range(int(rounds.max()) + 1)]
-    return _numbered(rounds, names, "not picked", _shades(len(names)))
+    return _numbered("round", group_numbers("rounds", rounds, n), "not picked", shaded=True)
 
 
 def by_error(errors: torch.Tensor, n: int) -> Groups:
@@ -65,10 +62,11 @@ def group_numbers(name: str, numbers: torch.Tensor, n: int, top: int = 0) -> tor
     return check_labels(numbers, n, top or max(int(numbers.max()) + 1, 1), name=name, low=UNKNOWN)
 
 
-def _numbered(numbers, names, rest, colours=None):
+def _numbered(what, numbers, rest, names=(), shaded=False):
     """Groups by number; the images without one (-1) are the last group, called `rest`, if there are any."""
-    index, names = numbers.numpy().copy(), tuple(names)
-    colours = tuple(map(colour, range(len(names)))) if colours is None else colours
+    index = numbers.numpy().copy()
+    names = tuple(names) or tuple(f"{what} {g}" for g in range(int(index.max()) + 1))
+    colours = _shades(len(names)) if shaded else tuple(map(colour, range(len(names))))
     if (index == UNKNOWN).any():
         index[index == UNKNOWN] = len(names)
         names, colours = (*names, rest), (*colours, NO_GROUP)

@@ -59,11 +59,10 @@ export default { render({ model, el }) {
   el.append(root);
 
   function tile(image, current) {
-    const name = `image ${image + 1} of ${count}, ${captions[image]}: ${words(answers[image])}`;
-    const picture = element("img", { src: pictures[image], alt: name });
-    const text = sheet > 1 ? words(answers[image]) : captions[image];
-    const made = element("figure", {}, picture, element("figcaption", {}, text));
-    if (current) made.setAttribute("aria-current", "true");
+    const caption = captions[image], answered = words(answers[image]);
+    const picture = element("img", { src: pictures[image], alt: `image ${image + 1} of ${count}, ${caption}: ${answered}` });
+    const text = element("figcaption", {}, sheet > 1 ? answered : caption);
+    const made = element("figure", current ? { "aria-current": "true" } : {}, picture, text);
     if (sheet > 1) made.addEventListener("click", () => go(image));
     return made;
   }

@@ -1,7 +1,6 @@
 """The labeller: images one by one or in sheets, answered by keys or buttons; each answer is saved as it is given."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import anywidget
@@ -120,7 +119,7 @@ class Labeller(anywidget.AnyWidget):
     def _answer(self, message):
         place, number = message["image"], message["answer"]
         others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
-        others.get(number, partial(self.store.put, label=number))(self._hashes[place])
+        others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
         self._set(place, number)
         return {"kind": "saved", "image": place}
 

@@ -141,7 +141,7 @@ class LatentExplorer(Panel):
         """The images (n,) of the group that the map shows alone, or all."""
         if self.value("show") == ALL:
             return torch.arange(len(self.images))
-        return torch.from_numpy((self._coloured().index == self.value("show")).nonzero()[0])
+        return torch.from_numpy((self.groups[self.value("colour by")].index == self.value("show")).nonzero()[0])
 
     @property
     def drawn_as(self) -> int | None:
@@ -152,11 +152,8 @@ class LatentExplorer(Panel):
             return self.value("draw as")
         return int(self.labels[self.known[_nearest(self.codes[self.known], self.code)]])
 
-    def _coloured(self):
-        return self.groups[self.value("colour by")]
-
     def _recolour(self, _=None):
-        groups = self._coloured()
+        groups = self.groups[self.value("colour by")]
         counts = zip(["all", *groups.names], [len(self.images), *groups.counts().tolist()], strict=True)
         self.controls["show"].options = [(f"{name} ({count:,})", g) for g, (name, count) in enumerate(counts, ALL)]
         self.map.colour(groups)
@@ -204,22 +201,18 @@ class LatentExplorer(Panel):
     def _show_selection(self, _=None):
         index, by = self.selection, self.value("colour by")
         self.table.value = counts_table("group" if by == ONE else by, self.groups[by], index)
-        self.sentence.value = self._selection_in_words(index)
+        if groups := self.groups.get("class"):
+            classes = f": {counts_in_words(groups.names, groups.counts(index))}."
+        elif self.images.multi_label:
+            counts = self.images.labels[index].sum(dim=0).numpy()
+            classes = f", of several classes each: {counts_in_words(self.images.class_names, counts)}."
+        else:
+            classes = ". The images have no labels to count."
+        words = f"{len(index):,} of {len(self.images):,} images selected{classes}"
+        self.sentence.value = words if len(index) else NOTHING
         self.controls["page"].max = max(-(-len(index) // PAGE), 1)
         self.controls["page"].value = 1
         self._show_sheet()
-
-    def _selection_in_words(self, index):
-        if not len(index):
-            return NOTHING
-        text = f"{len(index):,} of {len(self.images):,} images selected"
-        if "class" in self.groups:
-            groups = self.groups["class"]
-            return f"{text}: {counts_in_words(groups.names, groups.counts(index))}."
-        if self.images.multi_label:
-            counts = self.images.labels[index].sum(dim=0).numpy()
-            return f"{text}, of several classes each: {counts_in_words(self.images.class_names, counts)}."
-        return f"{text}. The images have no labels to count."
 
     def _show_sheet(self, _=None):
         count, page = len(self.selection), self.value("page")
@@ -236,7 +229,6 @@ class LatentExplorer(Panel):
         return f"{image}" if groups is None else f"{image} ({groups.names[groups.index[image]]})"
 
     def _follow(self, change):
-        """The cursor was moved on the map."""
         if change.new == self.place:
             return
         if self.view is not None:
@@ -247,7 +239,6 @@ class LatentExplorer(Panel):
         self._put(code, change.new)
 
     def _slide(self, change):
-        """A slider was moved."""
         if change.new != self.code.tolist():
             self._put(torch.tensor(change.new))
 

@@ -18,9 +18,8 @@ class LatentMap(anywidget.AnyWidget):
     """Points (N, 2) of which groups can be coloured, shown alone and selected, with one place marked by a cross.
 
     cursor [x, y]: the place. The pointer moves it, a click leaves it there, otherwise it goes back when the pointer
-    leaves the map. plot: jupyter-scatter's widget, to be observed for its `selection`.
-    tell(i) gives a picture of point i (a data URI) and what is known of it; it is asked when the pointer is on the
-    point, so that none of N pictures is made before somebody looks. choose() is called when Enter is pressed.
+    leaves the map. plot: jupyter-scatter's widget, to be observed for its `selection`. tell(i) gives a picture of
+    point i (a data URI) and what is known of it, when the pointer is there. choose() is called when Enter is pressed.
     """
 
     plot = anywidget.WidgetTrait().tag(sync=True)
@@ -60,7 +59,6 @@ class LatentMap(anywidget.AnyWidget):
       const [cross, tip] = ["div", "figure"].map((tag) => add(tag, canvas.parentElement));
       const [image, words] = ["img", "figcaption"].map((tag) => add(tag, tip));
       [cross.className, tip.className] = ["lalib-cross", "lalib-tip"];
-
       const seen = () => [...plot.get("xScale").domain(), ...plot.get("yScale").domain()];
       const place = () => {
         const [[left, right, bottom, top], [x, y]] = [seen(), model.get("cursor")];
@@ -122,7 +120,7 @@ class LatentMap(anywidget.AnyWidget):
 
         size = 3 if len(points) > 5_000 else 6
         self._scatter = Scatter(*points.T.numpy(), height=500, size=size, axes_grid=True, tooltip=False)
-        super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # no button has a name
+        super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # its own have no names
         self.move(points, axes)
         self.plot.observe(lambda change: self._tell(change.new, tell), names="hovering")
         self.on_msg(lambda *_: choose())

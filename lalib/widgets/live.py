@@ -72,7 +72,7 @@ class Race(ipywidgets.VBox):
 
     def __init__(self, images, test, *, curves: Mapping | None = None, autostart: bool = True, **options):
         self.arguments, self.options = (images, test), {"progress": False} | options
-        self.table, self.error, self._curve_options, self._thread = None, None, dict(curves or {}), None
+        self.table, self.error, self._thread, self.curves = None, None, None, LiveCurves(**(curves or {}))
         self._changed = threading.Condition()  # of the state, which the buttons and the race both change
         self.sentence = Sentence()
         looks = {
@@ -81,7 +81,6 @@ class Race(ipywidgets.VBox):
             "stop": (self.stop, {"icon": "stop", "tooltip": "end once the run in progress is done"}),
         }
         self.buttons = {name: button(name.capitalize(), act, layout={}, **look) for name, (act, look) in looks.items()}
-        self.curves = LiveCurves(**self._curve_options)
         super().__init__([ipywidgets.HBox(list(self.buttons.values())), self.sentence, self.curves])
         self._show("ready", "Press Start.")
         if autostart:
@@ -92,7 +91,7 @@ class Race(ipywidgets.VBox):
         if self._move(("pausing", "paused"), "running", "Going on."):
             return
         if self._thread is None or not self._thread.is_alive():
-            self.curves, self.error = LiveCurves(**self._curve_options), None  # finished runs are handed in again
+            self.curves, self.error = LiveCurves(**self.curves.options), None  # finished runs are handed in again
             self.children = (*self.children[:2], self.curves)
             self._show("running", "The first run is on its way.")
             self._thread = threading.Thread(target=self._run, name="race", daemon=True)

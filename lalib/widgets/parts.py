@@ -62,9 +62,8 @@ class Sentence(anywidget.AnyWidget):
 class Coordinates(anywidget.AnyWidget):
     """One slider per coordinate of a code `values` (L,), from `low` (L,) to `high` (L,), with the value beside it.
 
-    A value set from elsewhere may lie beyond its slider, which then stands at its end. They are the browser's own
-    sliders, because those of ipywidgets have no name that a screen reader finds. While the kernel is busy the browser
-    keeps the latest values only, so that a fast hand leaves no queue of decodings behind.
+    A value beyond its slider puts that at its end. The sliders are the browser's own: those of ipywidgets have no name
+    that a screen reader finds. While the kernel is busy only the latest values are kept: no queue of decodings.
     """
 
     values, low, high = (traitlets.List(traitlets.Float()).tag(sync=True) for _ in range(3))

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import ipywidgets
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 
 from lalib import figures
@@ -51,7 +50,7 @@ def sampling_explorer(
     store: where answers are put that are read from a file; without it selections can be written only.
     The box tells `selection`, the indices (n,) int64 that are "to label", empty after an error; and `controls`, a dict
     of widgets by name: autoencoder, n, to label; those of StrategyControls; and these again with "second " before.
-    Raises ValueError for other codes, unknown names, and a comparison without random or others or with one seed.
+    Raises ValueError for other codes, unknown names, and a comparison that results.label_saving refuses.
     """
     count = len(check_type("images", images, ImageSet))
     errors, comparison = ({} if each is None else each for each in (errors, comparison))
@@ -121,10 +120,8 @@ class SamplingExplorer(Panel):
     def __init__(self, images, places, first, second, n, saving, store):
         self.images, self.places, self.strategies, self.saving = images, places, (first, second), saving
         count = {"value": n, "min": 1, "max": min(MAX_N, len(images)), "continuous_update": False}
-        shared = {
-            "autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=list(places)),
-            "n": control(ipywidgets.IntSlider, "n (images)", **count),
-        }
+        shared = {"autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=list(places))}
+        shared["n"] = control(ipywidgets.IntSlider, "n (images)", **count)
         last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
         seconds = {f"second {name}": each for name, each in second.controls.items()}
         self.controls = shared | first.controls | seconds | last
@@ -188,10 +185,10 @@ class Sheet(ipywidgets.HBox):
         self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
         (first,) = _histograms(images, [torch.arange(len(images))])
         self.histogram = None if first is None else Plot(first)
-        pictures = [self.thumbnails] if first is None else [self.histogram, self.thumbnails]
-        super().__init__([self.heading, *pictures], layout=WRAP | {"flex": "1 1 510px"})
+        children = filter(None, (self.heading, self.histogram, self.thumbnails))
+        super().__init__([*children], layout=WRAP | {"flex": "1 1 510px"})
 
-    def show(self, name: str, index: torch.Tensor, histogram: go.Figure | None) -> None:
+    def show(self, name, index, histogram):
         """Show the images at `index` (n,), and their histogram, if they have classes."""
         self.heading.value = f"<b>{name}</b>"
         shown, n = index[:THUMBNAILS], len(index)

@@ -5,8 +5,7 @@ from functools import lru_cache
 import ipywidgets
 import torch
 
-from lalib.codes.clustering import ward
-from lalib.codes.neighbours import median_nn_distance
+from lalib.codes import median_nn_distance, ward
 from lalib.data.checks import LalibError, keyword_defaults
 from lalib.strategies.matching import default_threshold
 from lalib.strategies.registry import STRATEGIES, select

@@ -18,11 +18,9 @@ def source(image: torch.Tensor, side: int) -> str:
 def picture(image: torch.Tensor, caption: str, side: int, words: str | None = None) -> str:
     """A <figure> of an image (C, H, W), `side` pixels wide, above its caption; words: what stands for it."""
     caption, words = html.escape(caption), html.escape(words or caption, quote=True)
-    size = f"width:{side}px;image-rendering:pixelated"
-    return (
-        f'<figure style="margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3">'
-        f'<img src="{source(image, side)}" alt="{words}" style="{size}"><figcaption>{caption}</figcaption></figure>'
-    )
+    style = f"margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3"
+    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px;image-rendering:pixelated">'
+    return f'<figure style="{style}">{made}<figcaption>{caption}</figcaption></figure>'
 
 
 def counts_table(title: str, groups: Groups, index: torch.Tensor) -> str:

@@ -32,9 +32,8 @@ class Workbench(ipywidgets.VBox):
     def __init__(
         self, images: ImageSet, codes: Mapping[str, torch.Tensor], store: LabelStore, model: Autoencoder | None = None
     ):
-        check_type("images", images, ImageSet)
-        self.images, self.codes, self.store, self.model = images, codes, check_type("store", store, LabelStore), model
-        self.labeller, self._explorers = None, {}
+        self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
+        self.codes, self.model, self.labeller, self._explorers = codes, model, None, {}
         self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
         self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
         self.button = button("", self.label, icon="tags", button_style="primary", layout={"width": "240px"})
