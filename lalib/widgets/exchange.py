@@ -27,17 +27,11 @@ class Exchange(Panel):
     """
 
     def __init__(self, images: ImageSet, selection: Callable[[], torch.Tensor], store: LabelStore | None = None):
-        self.images, self.selection, self.store = (
-            images,
-            selection,
-            check_type("store", store, LabelStore | None),
-        )
-        self.folder = Path.cwd() if store is None else store.path.parent
-        self.sentence = Sentence()
+        self.images, self.selection, self.store = images, selection, check_type("store", store, LabelStore | None)
+        self.folder, self.sentence = Path.cwd() if store is None else store.path.parent, Sentence()
         write = {"file": control(ipywidgets.Text, "file", value="query")}
         write |= {name: button(name, partial(self._say, self._write, suffix)) for suffix, name in WRITE.items()}
-        hint = "query.csv, or Label Studio's export.json"
-        read = {"answers": control(ipywidgets.Text, "answers", placeholder=hint)}
+        read = {"answers": control(ipywidgets.Text, "answers", placeholder="query.csv, or Label Studio's export.json")}
         read["read answers"] = button("read answers", partial(self._say, self._read))
         rows = [write] if store is None else [write, read]
         self.controls = {name: each for one in rows for name, each in one.items()}

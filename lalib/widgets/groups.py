@@ -1,5 +1,6 @@
-"""Images in groups, so that a map can show each in a colour, by a name and alone: classes, errors, clusters, rounds."""
+"""Images in groups (classes, errors, clusters, rounds): in a colour, by a name, and counted in a table and in words."""
 
+import html
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lalib.figures.style import colour
 from lalib.models.networks import UNKNOWN
 
 ERROR_STEPS = 8
+NAMES = 12  # groups that a sentence counts
 NO_GROUP = "#C9C9C9"  # lighter than the grey among the classes
 
 
@@ -29,6 +31,22 @@ class Groups:
         """How many images there are in every group, (G,), of all or of those at `images` (n,)."""
         index = self.index if images is None else self.index[images.numpy()]
         return np.bincount(index, minlength=len(self.names))
+
+    def table(self, title: str, index: torch.Tensor) -> str:
+        """A table and a legend: every group's colour, name and number of images, of all and of those at index (n,)."""
+        counts = self.counts(index)
+        most = max(counts.max(initial=0), 1)
+        left, right = (f'style="text-align:{side};padding:0 6px;white-space:nowrap"' for side in ("left", "right"))
+        head = f"<th></th><th {left}>{html.escape(title)}</th><th {right}>images</th><th {right}>selected</th><th></th>"
+        swatch = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
+        rows = [
+            f'<tr><td><span style="{swatch}{colour}"></span></td><td {left}>{html.escape(name)}</td>'
+            f"<td {right}>{total:,}</td><td {right}>{count:,}</td>"
+            f'<td {left}><div style="height:0.7em;background:#555;width:{50 * count / most:.0f}px"></div></td></tr>'
+            for name, colour, total, count in zip(self.names, self.colours, self.counts(), counts, strict=True)
+        ]
+        style = "font-size:13px;line-height:1.35;max-height:330px;overflow-y:auto;display:block"
+        return f'<table style="{style}"><tr>{head}</tr>{"".join(rows)}</table>'
 
 
 def by_class(labels: torch.Tensor, names: Sequence[str]) -> Groups:
@@ -54,6 +72,13 @@ def by_error(errors: torch.Tensor, n: int) -> Groups:
     edges = [f"{edge:.3g}" for edge in edges]
     names = tuple(f"{low} to {high}" for low, high in itertools.pairwise(edges)) or tuple(edges)
     return Groups(steps, names, _shades(len(names)))
+
+
+def counts_in_words(names, counts) -> str:
+    """Groups that occur, the largest first: "Bag: 20, Coat: 7"."""
+    order = [g for g in (-counts).argsort(kind="stable") if counts[g]]
+    words = ", ".join(f"{names[g]}: {counts[g]:,}" for g in order[:NAMES])
+    return words if len(order) <= NAMES else f"{words} and {len(order) - NAMES} more groups"
 
 
 def group_numbers(name: str, numbers: torch.Tensor, n: int, top: int = 0) -> torch.Tensor:

@@ -18,9 +18,8 @@ export default { render({ model, el }) {
   const unsaved = new Map(); // number -> image
   const past = []; // what undo takes back: {image, before}, the last answer at the end
   let said = "", trouble = "", suggestion = "";
-
-  const words = (answer) => ({ [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" })[answer] ?? classes[answer];
-
+  const without = { [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" }; // a class
+  const words = (answer) => without[answer] ?? classes[answer];
   const hint = "Labeller: press the key of a class, or use the buttons";
   const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0", "aria-label": hint });
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys for its commands
@@ -31,12 +30,9 @@ export default { render({ model, el }) {
   const alert = element("p", { class: "lalib-trouble", role: "alert" });
 
   function button(text, key, action, name) {
-    const made = element("button", { type: "button", "aria-label": name ?? text });
-    if (key) {
-      made.setAttribute("aria-keyshortcuts", key);
-      made.append(element("kbd", {}, ARROWS[key] ?? key), " ");
-    }
-    made.append(text);
+    const shortcut = key ? [element("kbd", {}, ARROWS[key] ?? key), " "] : [];
+    const made = element("button", { type: "button", "aria-label": name ?? text }, ...shortcut, text);
+    if (key) made.setAttribute("aria-keyshortcuts", key);
     made.addEventListener("click", () => { action(); root.focus(); });
     return made;
   }
@@ -51,16 +47,17 @@ export default { render({ model, el }) {
     ["sheet of 25", "v", () => { sheet = sheet > 1 ? 1 : 25; draw(); }, "show one image or a sheet of 25"],
   ];
   if (model.get("suggests")) tools.push(["what does the model say?", "m", () => tell({ kind: "suggest", image: position })]);
-  const others = tools.map((tool) => button(...tool));
   const panel = element("div", { class: "lalib-panel" },
     element("div", { class: "lalib-classes", role: "group", "aria-label": "classes" }, ...choices),
-    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" }, ...others));
+    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" },
+      ...tools.map((tool) => button(...tool))));
   root.append(element("div", { class: "lalib-top" }, stage, panel), bar, status, live, alert);
   el.append(root);
 
   function tile(image, current) {
     const caption = captions[image], answered = words(answers[image]);
-    const picture = element("img", { src: pictures[image], alt: `image ${image + 1} of ${count}, ${caption}: ${answered}` });
+    const name = `image ${image + 1} of ${count}, ${caption}: ${answered}`;
+    const picture = element("img", { src: pictures[image], alt: name });
     const text = element("figcaption", {}, sheet > 1 ? answered : caption);
     const made = element("figure", current ? { "aria-current": "true" } : {}, picture, text);
     if (sheet > 1) made.addEventListener("click", () => go(image));

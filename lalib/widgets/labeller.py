@@ -92,7 +92,6 @@ class Labeller(anywidget.AnyWidget):
         return [self._number(given.get(image)) for image in self._hashes]
 
     def _number(self, answer):
-        """What stands for an answer, or for none, on the page."""
         if answer is None:
             return NONE
         return OTHERS[answer.kind] if answer.kind in OTHERS else self.store.class_names.index(answer.class_name)
@@ -138,6 +137,5 @@ class Labeller(anywidget.AnyWidget):
     def _suggest(self, message):
         place, index = message["image"], self.index[message["image"]][None]
         row = self._check_probs(self.probs(index), 1) if callable(self.probs) else self.probs[index]
-        top = zip(*row[0].topk(2), strict=True)
-        first, second = (f"{self.store.class_names[c]} ({p:.0%})" for p, c in top)
+        first, second = (f"{self.store.class_names[c]} ({p:.0%})" for p, c in zip(*row[0].topk(2), strict=True))
         return {"kind": "suggestion", "image": place, "text": f"The model says {first}, then {second}."}

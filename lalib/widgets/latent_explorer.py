@@ -14,10 +14,9 @@ from lalib.labelling.store import LabelStore
 from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, group_numbers
+from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, counts_in_words, group_numbers
 from lalib.widgets.latent_map import LatentMap
-from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, row
-from lalib.widgets.words import counts_in_words, counts_table, indices_of, picture, rectangle_of, source
+from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, picture, row, source
 
 ALL = NEAREST = -1  # in place of a group's number, of a class's
 PAGE = 60  # images of a selection that are shown at once
@@ -60,8 +59,7 @@ def latent_explorer(
     elif codes.shape[1] < 2:
         raise ValueError("codes of one coordinate make no map: give a view (N, 2)")
     names = images.class_names or (() if store is None else check_type("store", store, LabelStore).class_names)
-    if labels is None and not images.multi_label:
-        labels = images.labels
+    labels = images.labels if labels is None and not images.multi_label else labels
     labels = None if labels is None else group_numbers("labels", labels, n, len(names))
     groups = {} if labels is None else {"class": by_class(labels, names)}
     known = {"error": (by_error, errors), "cluster": (by_cluster, clusters), "round": (by_round, rounds)}
@@ -200,7 +198,7 @@ class LatentExplorer(Panel):
 
     def _show_selection(self, _=None):
         index, by = self.selection, self.value("colour by")
-        self.table.value = counts_table("group" if by == ONE else by, self.groups[by], index)
+        self.table.value = self.groups[by].table("group" if by == ONE else by, index)
         if groups := self.groups.get("class"):
             classes = f": {counts_in_words(groups.names, groups.counts(index))}."
         elif self.images.multi_label:
@@ -283,3 +281,28 @@ def _check_model(model, images, codes, names):
     if names and len(names) != model.n_classes:
         raise ValueError(f"the model draws {model.n_classes} classes, the images have {len(names)}")
     return model, names or tuple(map(str, range(model.n_classes)))
+
+
+def indices_of(text: str, n: int) -> torch.Tensor:
+    """The numbers in a text such as "3, 17, 100-120", ascending, each once; ValueError if they are no images of n."""
+    chosen = set()
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f'images must be numbers and ranges such as "3, 17, 100-120", got {part!r}')
+        low, high = int(first), int(last or first)
+        if not low <= high < n:
+            raise ValueError(f"images must lie in 0 to {n - 1}, a range's smaller number first, got {part!r}")
+        chosen.update(range(low, high + 1))
+    return torch.tensor(sorted(chosen), dtype=torch.int64)
+
+
+def rectangle_of(text: str) -> tuple[float, ...]:
+    """The four numbers of a text such as "-1, 1, 0, 2.5": left, right, bottom, top; ValueError for anything else."""
+    try:
+        left, right, bottom, top = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        left, right, bottom, top = 1, 0, 0, 0
+    if not (left <= right and bottom <= top):
+        raise ValueError(f'rectangle must be "left, right, bottom, top", such as "-1, 1, 0, 2.5", got {text!r}')
+    return left, right, bottom, top

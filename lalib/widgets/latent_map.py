@@ -34,7 +34,6 @@ class LatentMap(anywidget.AnyWidget):
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const follow = (name, act) => { model.on(`change:${name}`, act); act(); };
       follow("label", () => el.setAttribute("aria-label", model.get("label")));
-
       // jupyter-scatter misses what changes between its start and its first picture: then it is started again
       const [child, state] = await Promise.all(["getWidget", "getModel"].map((get) => host[get](model.get("plot"))));
       let [missed, canvas, plot] = [true];
@@ -82,7 +81,6 @@ class LatentMap(anywidget.AnyWidget):
         Object.assign(image, { src: source, alt: text });
         words.textContent = text;
       });
-
       canvas.addEventListener("pointermove", (event) => {
         const box = canvas.getBoundingClientRect();
         const [across, down] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];

@@ -33,8 +33,14 @@ class LiveCurves(ipywidgets.VBox):
         """Draw the curves with one more run."""
         self.rows += rows
         self.runs += 1
-        table = pd.DataFrame(self.rows)
-        self._draw(table)
+        table, options = pd.DataFrame(self.rows), dict(self.options)
+        if options.get("strategies") is not None:
+            options["strategies"] = [each for each in options["strategies"] if (table["strategy"] == each).any()]
+        if self.plot is not None:
+            self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
+        elif options.get("strategies") != []:
+            self.plot = Plot(figures.learning_curves(table, **options))
+            self.children = [self.sentence, self.plot, *self.children[1:]]
         value = self.options.get("value", "accuracy")  # where the curves end, for those who do not see them
         axis, factor = VALUES.get(value, (value, 1))
         last = table[table["labels"] == table.groupby("strategy")["labels"].transform("max")]
@@ -43,18 +49,6 @@ class LiveCurves(ipywidgets.VBox):
         seeds, ends = (", ".join(f"{strategy} {n}" for strategy, n in each.items()) for each in (seeds, means))
         ends = f"{axis[0].upper()}{axis[1:]} with most labels: {ends}"
         self.sentence.value = f"{self.runs} runs are finished; seeds: {seeds}. {ends}."
-
-    def _draw(self, table):
-        options = dict(self.options)
-        if options.get("strategies") is not None:
-            options["strategies"] = [each for each in options["strategies"] if (table["strategy"] == each).any()]
-            if not options["strategies"]:
-                return
-        if self.plot is None:
-            self.plot = Plot(figures.learning_curves(table, **options))
-            self.children = [self.sentence, self.plot, *self.children[1:]]
-        else:
-            self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
 
 
 class Race(ipywidgets.VBox):
@@ -88,9 +82,8 @@ class Race(ipywidgets.VBox):
 
     def start(self) -> None:
         """Begin, or go on after pause() or stop(); nothing if it runs already."""
-        if self._move(("pausing", "paused"), "running", "Going on."):
-            return
-        if self._thread is None or not self._thread.is_alive():
+        going_on = self._move(("pausing", "paused"), "running", "Going on.")
+        if not going_on and (self._thread is None or not self._thread.is_alive()):
             self.curves, self.error = LiveCurves(**self.curves.options), None  # finished runs are handed in again
             self.children = (*self.children[:2], self.curves)
             self._show("running", "The first run is on its way.")

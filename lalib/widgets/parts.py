@@ -1,11 +1,15 @@
-"""What the widgets share: controls with names, a sentence that screen readers announce, sliders, names for the page."""
+"""What the widgets share: controls and names for them, a sentence that screen readers announce, sliders, pictures."""
 
+import html
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anywidget
 import ipywidgets
+import torch
 import traitlets
+
+from lalib.figures.marks import pixels, png
 
 STYLE = Path(__file__).with_name("widgets.css")
 LABEL = {"description_width": "118px"}
@@ -112,7 +116,6 @@ class Names(anywidget.AnyWidget):
       if (element && text && element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
     };
     const text = (parent, selector) => parent.querySelector(selector)?.textContent.trim();
-
     function nameAll() {
       for (const slider of document.querySelectorAll(".widget-slider")) {
         const label = text(slider, ".widget-label"), value = text(slider, ".widget-readout");
@@ -129,7 +132,6 @@ class Names(anywidget.AnyWidget):
         tell(plot, "aria-label", `Plot: ${lines.join(", ") || text(plot, ".gtitle") || "without a title"}`);
       }
     }
-
     let waiting = false;
     function soon() {
       if (!waiting) requestAnimationFrame(() => { waiting = false; nameAll(); });
@@ -150,3 +152,16 @@ class Names(anywidget.AnyWidget):
 def counted(n: int, what: str) -> str:
     """A number of things in words: "1 image", "1,200 images"."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def source(image: torch.Tensor, side: int) -> str:
+    """A data URI of an image (C, H, W), about `side` pixels wide."""
+    return png(pixels(image[None])[0], side)[1]
+
+
+def picture(image: torch.Tensor, caption: str, side: int, words: str | None = None) -> str:
+    """A <figure> of an image (C, H, W), `side` pixels wide, above its caption; words: what stands for it."""
+    caption, words = html.escape(caption), html.escape(words or caption, quote=True)
+    style = f"margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3"
+    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px;image-rendering:pixelated">'
+    return f'<figure style="{style}">{made}<figcaption>{caption}</figcaption></figure>'

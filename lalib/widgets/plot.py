@@ -48,8 +48,8 @@ class Plot(anywidget.AnyWidget):
     _esm = """
     async function read(library) {
       const source = (await library).get("source");
-      const module = ["const module = { exports: {} };", source, "export default module.exports;"];
-      const address = URL.createObjectURL(new Blob([module.join("\\n")], { type: "text/javascript" }));
+      const module = ["const module = { exports: {} };\\n", source, "\\nexport default module.exports;"];
+      const address = URL.createObjectURL(new Blob(module, { type: "text/javascript" }));
       const plotly = await import(address);
       URL.revokeObjectURL(address);
       return plotly.default;
@@ -92,8 +92,8 @@ class Plot(anywidget.AnyWidget):
 class SamplingMap(Plot):
     """Faded points, those that are picked, and a ring or a square around them that tells by which strategy.
 
-    The colours travel as int16 class numbers, not as strings; the faded points only when they have moved. They are made
-    once, as plotly checks the shape of each: seconds for 60,000.
+    The colours travel as int16 class numbers, not as strings, the faded points only when they have moved. These are
+    made once: plotly takes seconds to check the shapes of 60,000.
     """
 
     def __init__(self, images: ImageSet, codes: torch.Tensor):

@@ -68,17 +68,15 @@ def sampling_explorer(
     check_choice("strategy", check_choice("strategy", strategy, STRATEGIES), offered)
     second = NONE if second is None else check_choice("second", second, offered)
     n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
-    saving = {check_choice("comparison", name, codes): _saving(table) for name, table in comparison.items()}
+    saving = {}
+    for name, table in comparison.items():
+        check_choice("comparison", name, codes)
+        saved = results.label_saving(table, labels="all")
+        begun = table.loc[table["round"] == 0, "labels"] if "round" in table else ()  # with labels no strategy chose
+        saving[name] = saved[~saved["labels"].isin(begun)]
     first = StrategyControls(offered, strategy, seed, count)
     other = StrategyControls([NONE, *offered], second, seed, count, prefix="second ")
     return SamplingExplorer(images, places, first, other, n, saving, store)
-
-
-def _saving(table):
-    """Label saving at all numbers of labels but the first of a run, which no strategy has chosen."""
-    saving = results.label_saving(table, labels="all")
-    given = table.loc[table["round"] == 0, "labels"] if "round" in table else ()
-    return saving[~saving["labels"].isin(given)]
 
 
 def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, threshold: float | None = None) -> str:
@@ -195,8 +193,8 @@ class Sheet(ipywidgets.HBox):
         tiles, _, _ = canvas(wrap(pixels(self.images.images[shown]), columns=10), 1, 1)
         caption = f"All {n} picks" if n <= THUMBNAILS else f"The first {THUMBNAILS} of {n} picks"
         words = html.escape(f"{caption}: {', '.join(captions_of(self.images, shown))}", quote=True)
-        source = png(tiles)[1]
-        self.thumbnails.value = f'<p>{caption}, in order</p><img src="{source}" alt="{words}" style="width:400px">'
+        image = f'<img src="{png(tiles)[1]}" alt="{words}" style="width:400px">'
+        self.thumbnails.value = f"<p>{caption}, in order</p>{image}"
         if self.histogram is not None:
             self.histogram.show(histogram)
 
