@@ -8,12 +8,11 @@ from pathlib import Path
 import ipywidgets
 import torch
 
+from lalib import labelling
 from lalib.data.checks import check_type
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
-from lalib.labelling.csv_files import read_csv, write_selection
-from lalib.labelling.label_studio import label_studio_config, read_label_studio, write_label_studio
-from lalib.labelling.store import LabelStore
+from lalib.labelling import LabelStore
 from lalib.widgets.parts import Panel, Sentence, button, control, counted, row
 
 WRITE = {".csv": "write CSV", ".json": "write Label Studio tasks"}
@@ -23,19 +22,16 @@ class Exchange(Panel):
     """Two buttons that write what is selected, and, with a store, one that reads answers into it.
 
     selection(): the indices (n,) to write. store: where answers go; files lie beside it, else in the working folder.
-    `controls` has the widgets by name: file, write CSV, write Label Studio tasks; answers, read answers.
-    The CSV has the answers that there are; with a store Label Studio's interface is written beside the tasks. A file
-    that is there is never written over: it may hold answers already.
+    `controls` by name: file, write CSV, write Label Studio tasks; answers, read answers. The CSV has the answers that
+    there are; with a store Label Studio's interface is written beside the tasks. No file is ever written over.
     """
 
     def __init__(self, images: ImageSet, selection: Callable[[], torch.Tensor], store: LabelStore | None = None):
         self.images, self.selection, self.store = images, selection, check_type("store", store, LabelStore | None)
-        self.folder = Path.cwd() if store is None else store.path.parent
-        self.sentence = Sentence()
+        self.folder, self.sentence = Path.cwd() if store is None else store.path.parent, Sentence()
         write = {"file": control(ipywidgets.Text, "file", value="query")}
         write |= {name: button(name, partial(self._say, self._write, suffix)) for suffix, name in WRITE.items()}
-        hint = "query.csv, or Label Studio's export.json"
-        read = {"answers": control(ipywidgets.Text, "answers", placeholder=hint)}
+        read = {"answers": control(ipywidgets.Text, "answers", placeholder="query.csv, or Label Studio's export.json")}
         read["read answers"] = button("read answers", partial(self._say, self._read))
         rows = [write] if store is None else [write, read]
         self.controls = {name: each for one in rows for name, each in one.items()}
@@ -45,10 +41,9 @@ class Exchange(Panel):
         """Do it, and say what became of it."""
         try:
             self.sentence.value = act(*what)
-        except OSError as error:  # which may name a temporary file
-            self.sentence.value = f"Nothing done: {error.strerror or error}"
-        except (RuntimeError, TypeError, ValueError) as error:  # LalibError is a RuntimeError, as "~nobody" is
-            self.sentence.value = f"Nothing done: {error}"
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # RuntimeError: LalibError, a folder "~nobody"
+            why = getattr(error, "strerror", None) or error  # an OSError's text may name a temporary file
+            self.sentence.value = f"Nothing done: {why}"
 
     def _path(self, name):
         """The file that a control names."""
@@ -70,14 +65,14 @@ class Exchange(Panel):
             if file.exists():
                 raise ValueError(f"{file} is there already and may hold answers, choose another name")
         if suffix == ".csv":
-            write_selection(path, self.images, index, self.store)
+            labelling.write_selection(path, self.images, index, self.store)
             take = "Fill in its column class."
         else:
-            write_label_studio(path, self.images, index)
+            labelling.write_label_studio(path, self.images, index)
             take = "In Label Studio: Import."
         if interface is not None:
             with written_whole(interface) as temporary:
-                temporary.write_text(label_studio_config(self.store.class_names), encoding="utf-8")
+                temporary.write_text(labelling.label_studio_config(self.store.class_names), encoding="utf-8")
             take = f"In Label Studio: Import, and {interface.name} goes into Settings, Labeling Interface, Code."
         elif self.store is not None:
             self.controls["answers"].value = self.value("answers") or path.name
@@ -87,5 +82,5 @@ class Exchange(Panel):
         path = self._path("answers")
         if path.suffix not in WRITE:
             raise ValueError(f"answers must be in a file that ends in {' or '.join(WRITE)}, got {path.name!r}")
-        read = read_csv if path.suffix == ".csv" else read_label_studio
+        read = labelling.read_csv if path.suffix == ".csv" else labelling.read_label_studio
         return str(read(self.store, path, self.images))

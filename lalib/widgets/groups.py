@@ -1,19 +1,21 @@
-"""Images in groups, so that a map can show each in a colour, by a name and alone: classes, errors, clusters, rounds."""
+"""Images in groups (classes, errors, clusters, rounds): in a colour, by a name, and counted in a table and in words."""
 
+import html
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 from lalib.data.door import check_labels
-from lalib.data.imageset import ImageSet
 from lalib.figures.marks import check_numbers
 from lalib.figures.style import colour
 from lalib.models.networks import UNKNOWN
 
 ERROR_STEPS = 8
+NAMES = 12  # groups that a sentence counts
 NO_GROUP = "#C9C9C9"  # lighter than the grey among the classes
 
 
@@ -25,47 +27,41 @@ class Groups:
     names: tuple[str, ...]
     colours: tuple[str, ...]
 
-    @classmethod
-    def one(cls, n: int) -> "Groups":
-        """All n images in one group."""
-        return cls(np.zeros(n, dtype=np.int64), ("all images",), (colour(0),))
-
     def counts(self, images: torch.Tensor | None = None) -> np.ndarray:
         """How many images there are in every group, (G,), of all or of those at `images` (n,)."""
         index = self.index if images is None else self.index[images.numpy()]
         return np.bincount(index, minlength=len(self.names))
 
+    def table(self, title: str, index: torch.Tensor) -> str:
+        """A table and a legend: every group's colour, name and number of images, of all and of those at index (n,)."""
+        counts = self.counts(index)
+        most = max(counts.max(initial=0), 1)
+        left, right = (f'style="text-align:{side};padding:0 6px;white-space:nowrap"' for side in ("left", "right"))
+        head = f"<th></th><th {left}>{html.escape(title)}</th><th {right}>images</th><th {right}>selected</th><th></th>"
+        swatch = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
+        rows = [
+            f'<tr><td><span style="{swatch}{colour}"></span></td><td {left}>{html.escape(name)}</td>'
+            f"<td {right}>{total:,}</td><td {right}>{count:,}</td>"
+            f'<td {left}><div style="height:0.7em;background:#555;width:{50 * count / most:.0f}px"></div></td></tr>'
+            for name, colour, total, count in zip(self.names, self.colours, self.counts(), counts, strict=True)
+        ]
+        style = "font-size:13px;line-height:1.35;max-height:330px;overflow-y:auto;display:block"
+        return f'<table style="{style}"><tr>{head}</tr>{"".join(rows)}</table>'
 
-def by_class(labels: torch.Tensor | None, names: Sequence[str]) -> Groups | None:
-    """One group per class of labels (N,), the last for images without a label (-1); None without labels."""
-    if labels is None:
-        return None
-    names = names or [str(c) for c in range(int(labels.max()) + 1)]
-    return _numbered(labels, list(names), map(colour, range(len(names))), "no label")
 
-
-def known_labels(images: ImageSet, names: Sequence[str], labels: torch.Tensor | None = None) -> torch.Tensor | None:
-    """labels (N,) int64, -1 where there is none, by default the images' own; None where images have no single class.
-
-    names: of the classes, if these are known.
-    """
-    if labels is None:
-        labels = None if images.multi_label else images.labels
-    return None if labels is None else _numbers("labels", labels, len(images), len(names))
+def by_class(labels: torch.Tensor, names: Sequence[str]) -> Groups:
+    """One group per class of labels (N,), the last for images without a label (-1)."""
+    return _numbered("class", labels, "no label", names=names or [str(c) for c in range(int(labels.max()) + 1)])
 
 
 def by_cluster(clusters: torch.Tensor, n: int) -> Groups:
     """One group per cluster of clusters (n,), the last for images in none (-1)."""
-    clusters = _numbers("clusters", clusters, n)
-    names = [f"cluster {c}" for c in range(int(clusters.max()) + 1)]
-    return _numbered(clusters, names, map(colour, range(len(names))), "no cluster")
+    return _numbered("cluster", group_numbers("clusters", clusters, n), "no cluster")
 
 
 def by_round(rounds: torch.Tensor, n: int) -> Groups:
     """One group per round of rounds (n,), from dark to light, the last for images that were never picked (-1)."""
-    rounds = _numbers("rounds", rounds, n)
-    names = [f"round {r}" for r in range(int(rounds.max()) + 1)]
-    return _numbered(rounds, names, _shades(len(names)), "not picked")
+    return _numbered("round", group_numbers("rounds", rounds, n), "not picked", shaded=True)
 
 
 def by_error(errors: torch.Tensor, n: int) -> Groups:
@@ -78,24 +74,31 @@ def by_error(errors: torch.Tensor, n: int) -> Groups:
     return Groups(steps, names, _shades(len(names)))
 
 
-def _numbers(name, numbers, n, top=0):
+def counts_in_words(names, counts) -> str:
+    """Groups that occur, the largest first: "Bag: 20, Coat: 7"."""
+    order = [g for g in (-counts).argsort(kind="stable") if counts[g]]
+    words = ", ".join(f"{names[g]}: {counts[g]:,}" for g in order[:NAMES])
+    return words if len(order) <= NAMES else f"{words} and {len(order) - NAMES} more groups"
+
+
+def group_numbers(name: str, numbers: torch.Tensor, n: int, top: int = 0) -> torch.Tensor:
     """`numbers` (n,) as int64 on the CPU, from -1 to below `top`, if that is known."""
     numbers = check_labels(numbers, n, name=name).cpu()
     return check_labels(numbers, n, top or max(int(numbers.max()) + 1, 1), name=name, low=UNKNOWN)
 
 
-def _numbered(numbers, names, colours, rest):
-    """Groups by number; the images without one (-1) are the last group, if there are any."""
+def _numbered(what, numbers, rest, names=(), shaded=False):
+    """Groups by number; the images without one (-1) are the last group, called `rest`, if there are any."""
     index = numbers.numpy().copy()
+    names = tuple(names) or tuple(f"{what} {g}" for g in range(int(index.max()) + 1))
+    colours = _shades(len(names)) if shaded else tuple(map(colour, range(len(names))))
     if (index == UNKNOWN).any():
         index[index == UNKNOWN] = len(names)
-        names, colours = [*names, rest], [*colours, NO_GROUP]
-    return Groups(index, tuple(names), tuple(colours))
+        names, colours = (*names, rest), (*colours, NO_GROUP)
+    return Groups(index, names, colours)
 
 
 def _shades(n):
     """n colours from dark to light that stay apart for colour-blind readers, without the palest yellow."""
-    from plotly.colors import sample_colorscale, unlabel_rgb
-
     sampled = sample_colorscale("Viridis", np.linspace(0, 0.95, n).tolist()) if n else []
     return tuple("#" + "".join(f"{round(part):02X}" for part in unlabel_rgb(rgb)) for rgb in sampled)

@@ -10,39 +10,29 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-function render({ model, el }) {
+export default { render({ model, el }) {
   const classes = model.get("classes"), keys = model.get("shortcuts"), captions = model.get("captions");
   const pictures = model.get("pictures"), count = pictures.length;
-  let answers = [...model.get("answers")];
-  let position = Math.max(0, answers.indexOf(NONE));
-  let sheet = model.get("sheet");
+  let answers = [...model.get("answers")], position = Math.max(0, answers.indexOf(NONE)), sheet = model.get("sheet");
   let number = 0; // of the last message to the kernel
   const unsaved = new Map(); // number -> image
   const past = []; // what undo takes back: {image, before}, the last answer at the end
   let said = "", trouble = "", suggestion = "";
-
-  const words = (answer) =>
-    answer === NONE ? "no answer" : answer === UNSURE ? "not sure" : answer === SKIP ? "skipped" : classes[answer];
-
-  // What is on the page
-
-  const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0" });
-  root.setAttribute("aria-label", "Labeller: press the key of a class, or use the buttons");
+  const without = { [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" }; // a class
+  const words = (answer) => without[answer] ?? classes[answer];
+  const hint = "Labeller: press the key of a class, or use the buttons";
+  const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0", "aria-label": hint });
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys for its commands
-  const stage = element("div", { class: "lalib-stage" });
-  const panel = element("div", { class: "lalib-panel" });
+  const stage = element("div");
   const bar = element("progress", { max: count, "aria-label": "images answered" });
   const status = element("p", { class: "lalib-status" });
   const live = element("p", { class: "lalib-said", role: "status", "aria-live": "polite" });
   const alert = element("p", { class: "lalib-trouble", role: "alert" });
 
   function button(text, key, action, name) {
-    const made = element("button", { type: "button", "aria-label": name ?? text });
-    if (key) {
-      made.setAttribute("aria-keyshortcuts", key);
-      made.append(element("kbd", {}, ARROWS[key] ?? key), " ");
-    }
-    made.append(text);
+    const shortcut = key ? [element("kbd", {}, ARROWS[key] ?? key), " "] : [];
+    const made = element("button", { type: "button", "aria-label": name ?? text }, ...shortcut, text);
+    if (key) made.setAttribute("aria-keyshortcuts", key);
     made.addEventListener("click", () => { action(); root.focus(); });
     return made;
   }
@@ -54,23 +44,22 @@ function render({ model, el }) {
     ["undo", "z", undo],
     ["previous", "ArrowLeft", () => go(position - 1)],
     ["next", "ArrowRight", () => go(position + 1)],
-    ["sheet of 25", "v", turn, "show one image or a sheet of 25"],
+    ["sheet of 25", "v", () => { sheet = sheet > 1 ? 1 : 25; draw(); }, "show one image or a sheet of 25"],
   ];
   if (model.get("suggests")) tools.push(["what does the model say?", "m", () => tell({ kind: "suggest", image: position })]);
-  const others = tools.map((tool) => button(...tool));
-  panel.append(
+  const panel = element("div", { class: "lalib-panel" },
     element("div", { class: "lalib-classes", role: "group", "aria-label": "classes" }, ...choices),
-    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" }, ...others),
-  );
+    element("div", { class: "lalib-tools", role: "group", "aria-label": "other answers" },
+      ...tools.map((tool) => button(...tool))));
   root.append(element("div", { class: "lalib-top" }, stage, panel), bar, status, live, alert);
   el.append(root);
 
   function tile(image, current) {
-    const name = `image ${image + 1} of ${count}, ${captions[image]}: ${words(answers[image])}`;
+    const caption = captions[image], answered = words(answers[image]);
+    const name = `image ${image + 1} of ${count}, ${caption}: ${answered}`;
     const picture = element("img", { src: pictures[image], alt: name });
-    const text = sheet > 1 ? words(answers[image]) : captions[image];
-    const made = element("figure", {}, picture, element("figcaption", {}, text));
-    if (current) made.setAttribute("aria-current", "true");
+    const text = element("figcaption", {}, sheet > 1 ? answered : caption);
+    const made = element("figure", current ? { "aria-current": "true" } : {}, picture, text);
     if (sheet > 1) made.addEventListener("click", () => go(image));
     return made;
   }
@@ -80,21 +69,16 @@ function render({ model, el }) {
     const shown = Array.from({ length: Math.min(sheet, count - first) }, (_, i) => first + i);
     stage.className = sheet > 1 ? "lalib-stage lalib-sheet" : "lalib-stage";
     stage.replaceChildren(...shown.map((image) => tile(image, image === position)));
-    const left = answers.filter((a) => a === NONE).length;
-    const of = (kind) => answers.filter((a) => a === kind).length;
-    const labelled = count - left - of(UNSURE) - of(SKIP);
+    const [left, unsure, skipped] = [NONE, UNSURE, SKIP].map((kind) => answers.filter((a) => a === kind).length);
     bar.value = count - left;
-    status.textContent =
-      `Image ${position + 1} of ${count}: ${words(answers[position])}. ${labelled} labelled, ${of(UNSURE)} not sure, ` +
-      `${of(SKIP)} skipped, ${left} left. ` + (unsaved.size ? `Saving ${unsaved.size}.` : "All saved.");
+    status.textContent = `Image ${position + 1} of ${count}: ${words(answers[position])}. ` +
+      `${count - left - unsure - skipped} labelled, ${unsure} not sure, ${skipped} skipped, ${left} left. ` +
+      (unsaved.size ? `Saving ${unsaved.size}.` : "All saved.");
     choices.forEach((choice, c) => choice.setAttribute("aria-pressed", String(answers[position] === c)));
     live.textContent = suggestion || said;
     alert.textContent = trouble;
-    root.dataset.unsaved = unsaved.size;
-    root.dataset.left = left;
+    Object.assign(root.dataset, { unsaved: unsaved.size, left });
   }
-
-  // What is done
 
   function tell(message) {
     model.send({ number: ++number, ...message });
@@ -128,11 +112,6 @@ function render({ model, el }) {
     draw();
   }
 
-  function turn() {
-    sheet = sheet > 1 ? 1 : 25;
-    draw();
-  }
-
   const actions = Object.fromEntries(tools.map(([, key, action]) => [key, action]));
   Object.assign(actions, { Backspace: undo, ArrowUp: () => go(position - 5), ArrowDown: () => go(position + 5) });
   keys.forEach((key, c) => { if (key) actions[key] = () => answer(c); });
@@ -145,8 +124,6 @@ function render({ model, el }) {
     event.preventDefault();
     action();
   });
-
-  // What the kernel says
 
   model.on("msg:custom", (message) => {
     const image = unsaved.get(message.number);
@@ -179,6 +156,4 @@ function render({ model, el }) {
       root.scrollIntoView({ block: "nearest" });
     }).observe(root);
   }
-}
-
-export default { render };
+} };

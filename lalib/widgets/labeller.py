@@ -25,7 +25,6 @@ class Labeller(anywidget.AnyWidget):
 
         store = la.LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
         la.widgets.Labeller(images, store, query)
-
     images: the pool; index (M,): the query set, at most 2,000, copies of an image once. It begins at the first image
     that has no answer in the store, so that labelling goes on where it was, after a crash as well. Keys: 1, 2, ... for
     the classes, u not sure, s skip, z undo, the arrows to move, v for a sheet of 25; m tells what the model says, if
@@ -35,14 +34,10 @@ class Labeller(anywidget.AnyWidget):
     What the page says is saved is on the disk. What cannot be saved is said in red, and the image shown again.
     """
 
-    pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    shortcuts = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    pictures, captions, classes, shortcuts = (traitlets.List(traitlets.Unicode()).tag(sync=True) for _ in range(4))
     answers = traitlets.List(traitlets.Int()).tag(sync=True)
     sheet = traitlets.Int(1).tag(sync=True)
-    suggests = traitlets.Bool(False).tag(sync=True)
-    focused = traitlets.Bool(False).tag(sync=True)
+    suggests, focused = (traitlets.Bool(False).tag(sync=True) for _ in range(2))
     _esm = Path(__file__).with_name("labeller.js")
     _css = Path(__file__).with_name("labeller.css")
 
@@ -60,14 +55,20 @@ class Labeller(anywidget.AnyWidget):
         self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
         self.probs = probs if probs is None or callable(probs) else self._check_probs(probs, len(images))
         self.on_answer = on_answer or (lambda image, answer: None)
-        index = _distinct(images, check_index(index, len(images), "index"))
-        self.index, self._hashes = index, [images.hashes[image] for image in index]
-        self._place = {image: place for place, image in enumerate(self._hashes)}
-        names = images.files or [f"number {i} of the pool" for i in range(len(images))]
-        captions = [Path(names[i]).name for i in index.tolist()]
+        index = check_index(index, len(images), "index").tolist()
+        if not index:
+            raise ValueError("index must hold at least one image to label, got none")
+        if len(index) > MOST:
+            raise ValueError(f"index must hold at most {MOST} images to label at a time, got {len(index)}")
+        first = {}  # of copies
+        for i in index:
+            first.setdefault(images.hashes[i], i)
+        self._hashes, self.index = list(first), torch.tensor(list(first.values()))
         super().__init__(
-            pictures=[png(picture, side=1)[1] for picture in pixels(images.images[index])],
-            captions=captions,
+            pictures=[png(picture, side=1)[1] for picture in pixels(images.images[self.index])],
+            captions=[
+                Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in first.values()
+            ],
             classes=list(store.class_names),
             shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
             answers=self._answers(),
@@ -80,31 +81,29 @@ class Labeller(anywidget.AnyWidget):
     @property
     def remaining(self) -> torch.Tensor:
         """Those of `index` that this labeller has not answered, or skipped, (R,) int64."""
-        left = [place for place, answer in enumerate(self._answers()) if answer in (NONE, SKIP)]
-        return self.index[left]
+        return self.index[[answer in (NONE, SKIP) for answer in self._answers()]]
 
     def refresh(self) -> None:
         """Show what has come into the store from elsewhere, too."""
         self.answers = self._answers()
 
-    def _answers(self) -> list[int]:
+    def _answers(self):
         given = self.store.answers()
         return [self._number(given.get(image)) for image in self._hashes]
 
-    def _number(self, answer: Answer | None) -> int:
+    def _number(self, answer):
         if answer is None:
             return NONE
         return OTHERS[answer.kind] if answer.kind in OTHERS else self.store.class_names.index(answer.class_name)
 
-    def _check_probs(self, probs: torch.Tensor, rows: int) -> torch.Tensor:
+    def _check_probs(self, probs, rows):
         probs, shape = as_tensor(probs, "probs"), (rows, len(self.store.class_names))
         if tuple(probs.shape) != shape:
             raise ValueError(f"probs must have shape {shape}, one column per class, got {tuple(probs.shape)}")
         return probs
 
-    # Messages of labeller.js, and what it is told
-
-    def _hear(self, _, message: dict, buffers) -> None:
+    def _hear(self, _, message, buffers):
+        """Do what a message of labeller.js asks for, and reply."""
         try:
             reply = {"answer": self._answer, "undo": self._undo, "suggest": self._suggest}[message["kind"]](message)
         except LalibError as error:
@@ -116,42 +115,27 @@ class Labeller(anywidget.AnyWidget):
             place = reply["image"]
             self.on_answer(int(self.index[place]), self.store.answers().get(self._hashes[place]))
 
-    def _answer(self, message: dict) -> dict:
+    def _answer(self, message):
         place, number = message["image"], message["answer"]
         others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
         others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
         self._set(place, number)
         return {"kind": "saved", "image": place}
 
-    def _undo(self, message: dict) -> dict:
+    def _undo(self, _):
         answer = self.store.undo()
-        if answer.image not in self._place:
+        if answer.image not in self._hashes:
             when = answer.time[:16].replace("T", " ")
             return {"kind": "refused", "why": f"Taken back: an answer of {when} UTC to an image not shown here."}
-        place = self._place[answer.image]
-        number = self._number(self.store.answers().get(answer.image))
+        place, number = self._hashes.index(answer.image), self._number(self.store.answers().get(answer.image))
         self._set(place, number)
         return {"kind": "undone", "image": place, "answer": number}
 
-    def _set(self, place: int, number: int) -> None:
+    def _set(self, place, number):
         self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]
 
-    def _suggest(self, message: dict) -> dict:
-        place = message["image"]
-        index = self.index[place][None]
+    def _suggest(self, message):
+        place, index = message["image"], self.index[message["image"]][None]
         row = self._check_probs(self.probs(index), 1) if callable(self.probs) else self.probs[index]
-        top = zip(*(part.tolist() for part in row[0].topk(2)), strict=True)
-        first, second = (f"{self.store.class_names[c]} ({p:.0%})" for p, c in top)
+        first, second = (f"{self.store.class_names[c]} ({p:.0%})" for p, c in zip(*row[0].topk(2), strict=True))
         return {"kind": "suggestion", "image": place, "text": f"The model says {first}, then {second}."}
-
-
-def _distinct(images: ImageSet, index: torch.Tensor) -> torch.Tensor:
-    """The index without further copies of an image."""
-    if not len(index):
-        raise ValueError("index must hold at least one image to label, got none")
-    if len(index) > MOST:
-        raise ValueError(f"index must hold at most {MOST} images to label at a time, got {len(index)}")
-    first: dict[str, int] = {}
-    for image in index.tolist():
-        first.setdefault(images.hashes[image], image)
-    return torch.tensor(list(first.values()))

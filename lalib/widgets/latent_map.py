@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import anywidget
 import numpy as np
+import pandas as pd
 import torch
 import traitlets
 
 from lalib.widgets.groups import Groups
 from lalib.widgets.parts import STYLE
 
-HEIGHT = 500  # pixels
 KEYS = "Arrow keys move the cursor, with Shift ten times as far; Enter selects the image nearest to it."
 
 
@@ -18,9 +18,8 @@ class LatentMap(anywidget.AnyWidget):
     """Points (N, 2) of which groups can be coloured, shown alone and selected, with one place marked by a cross.
 
     cursor [x, y]: the place. The pointer moves it, a click leaves it there, otherwise it goes back when the pointer
-    leaves the map. plot: jupyter-scatter's widget, to be observed for its `selection`.
-    tell(i) gives a picture of point i (a data URI) and what is known of it; it is asked when the pointer is on the
-    point, so that none of N pictures is made before somebody looks. choose() is called when Enter is pressed.
+    leaves the map. plot: jupyter-scatter's widget, to be observed for its `selection`. tell(i) gives a picture of
+    point i (a data URI) and what is known of it, when the pointer is there. choose() is called when Enter is pressed.
     """
 
     plot = anywidget.WidgetTrait().tag(sync=True)
@@ -28,15 +27,13 @@ class LatentMap(anywidget.AnyWidget):
     label = traitlets.Unicode().tag(sync=True)
     told = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
     _esm = """
-    async function render({ model, el, host, signal }) {
+    export default { async render({ model, el, host, signal }) {
       el.classList.add("lalib-map");
       el.tabIndex = 0;
       el.setAttribute("role", "application");
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
-      const name = () => el.setAttribute("aria-label", model.get("label"));
-      model.on("change:label", name);
-      name();
-
+      const follow = (name, act) => { model.on(`change:${name}`, act); act(); };
+      follow("label", () => el.setAttribute("aria-label", model.get("label")));
       // jupyter-scatter misses what changes between its start and its first picture: then it is started again
       const [child, state] = await Promise.all(["getWidget", "getModel"].map((get) => host[get](model.get("plot"))));
       let [missed, canvas, plot] = [true];
@@ -57,10 +54,10 @@ class LatentMap(anywidget.AnyWidget):
       }
       for (const name of names) state.off(`change:${name}`, miss);
       if (signal.aborted) return;
-      const cross = document.createElement("div");
-      cross.className = "lalib-cross";
-      canvas.parentElement.append(cross);
-
+      const add = (tag, parent) => parent.appendChild(document.createElement(tag));
+      const [cross, tip] = ["div", "figure"].map((tag) => add(tag, canvas.parentElement));
+      const [image, words] = ["img", "figcaption"].map((tag) => add(tag, tip));
+      [cross.className, tip.className] = ["lalib-cross", "lalib-tip"];
       const seen = () => [...plot.get("xScale").domain(), ...plot.get("yScale").domain()];
       const place = () => {
         const [[left, right, bottom, top], [x, y]] = [seen(), model.get("cursor")];
@@ -75,24 +72,15 @@ class LatentMap(anywidget.AnyWidget):
         model.save_changes(); // while the kernel is busy only the latest place is kept
       };
       const pin = () => { pinned = model.get("cursor"); };
-      model.on("change:cursor", () => { if (!mine) pin(); place(); });
+      follow("cursor", () => { if (!mine) pin(); place(); });
       for (const change of ["view", "draw"]) plot.subscribe(change, place);
       new ResizeObserver(place).observe(canvas);
-      place();
-
-      const tip = document.createElement("figure");
-      tip.className = "lalib-tip";
-      const [image, words] = ["img", "figcaption"].map((tag) => tip.appendChild(document.createElement(tag)));
-      canvas.parentElement.append(tip);
-      const tell = () => {
+      follow("told", () => {
         const [source, text] = model.get("told");
         tip.hidden = !source;
         Object.assign(image, { src: source, alt: text });
         words.textContent = text;
-      };
-      model.on("change:told", tell);
-      tell();
-
+      });
       canvas.addEventListener("pointermove", (event) => {
         const box = canvas.getBoundingClientRect();
         const [across, down] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -117,31 +105,20 @@ class LatentMap(anywidget.AnyWidget):
           const step = ((right - left) / 200) * (event.shiftKey ? 10 : 1);
           move(x + step * steps[0], y + step * steps[1]);
           pin();
-        } else if (event.key === "Enter") {
-          model.send("choose");
-        } else {
-          return;
         }
-        event.preventDefault();
+        if (event.key === "Enter") model.send("choose");
+        if (steps || event.key === "Enter") event.preventDefault();
       });
-    }
-    export default { render };
+    } };
     """
     _css = STYLE
 
-    def __init__(
-        self,
-        points: torch.Tensor,
-        axes: Sequence[str],
-        *,
-        tell: Callable[[int], tuple[str, str]],
-        choose: Callable[[], None],
-    ):
+    def __init__(self, points: torch.Tensor, axes: Sequence[str], *, tell: Callable, choose: Callable[[], None]):
         from jscatter import Scatter  # which imports matplotlib; the sampling explorer does without
 
         size = 3 if len(points) > 5_000 else 6
-        self._scatter = Scatter(*points.T.numpy(), height=HEIGHT, size=size, axes_grid=True, tooltip=False)
-        super().__init__(plot=self._scatter.show(buttons=[]))  # its buttons have no names
+        self._scatter = Scatter(*points.T.numpy(), height=500, size=size, axes_grid=True, tooltip=False)
+        super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # its own have no names
         self.move(points, axes)
         self.plot.observe(lambda change: self._tell(change.new, tell), names="hovering")
         self.on_msg(lambda *_: choose())
@@ -169,12 +146,10 @@ class LatentMap(anywidget.AnyWidget):
 
     def colour(self, groups: Groups) -> None:
         """Give every point its group's colour."""
-        import pandas as pd
-
         there = np.unique(groups.index).tolist()
         numbers = pd.Categorical.from_codes(groups.index, categories=range(len(groups.names)))
         self._scatter.color(by=numbers, map={group: groups.colours[group] for group in there})
 
-    def show(self, index: torch.Tensor | None) -> None:
-        """Show the points at `index` (n,) only, or all."""
-        self._scatter.filter(None if index is None else index.numpy())
+    def show(self, index: torch.Tensor) -> None:
+        """Show the points at `index` (n,) only."""
+        self._scatter.filter(None if len(index) == len(self.plot.points) else index.numpy())

@@ -4,13 +4,13 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import ipywidgets
+import pandas as pd
 
 from lalib import figures
 from lalib.data.checks import LalibError
 from lalib.experiments.comparison import compare
 from lalib.figures.learning import VALUES
-from lalib.widgets.names import Names
-from lalib.widgets.parts import Sentence, button
+from lalib.widgets.parts import Names, Sentence, button
 from lalib.widgets.plot import Plot
 
 
@@ -31,42 +31,24 @@ class LiveCurves(ipywidgets.VBox):
 
     def add(self, rows: list[dict]) -> None:
         """Draw the curves with one more run."""
-        import pandas as pd
-
         self.rows += rows
         self.runs += 1
-        table = pd.DataFrame(self.rows)
-        self._draw(table)
-        seeds = table.groupby("strategy", sort=False)["seed"].nunique()
-        self.sentence.value = f"{self.runs} runs are finished; seeds: {_listed(seeds)}. {self._ends(table)}."
-
-    def _draw(self, table) -> None:
-        options, wanted = dict(self.options), self.options.get("strategies")
-        if wanted is not None:
-            options["strategies"] = [strategy for strategy in wanted if (table["strategy"] == strategy).any()]
-            if not options["strategies"]:
-                return
-        if self.plot is None:
+        table, options = pd.DataFrame(self.rows), dict(self.options)
+        if options.get("strategies") is not None:
+            options["strategies"] = [each for each in options["strategies"] if (table["strategy"] == each).any()]
+        if self.plot is not None:
+            self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
+        elif options.get("strategies") != []:
             self.plot = Plot(figures.learning_curves(table, **options))
             self.children = [self.sentence, self.plot, *self.children[1:]]
-        else:
-            self.plot.show(figures.update_learning_curves(self.plot.figure, table, **options))
-
-    def _ends(self, table) -> str:
-        """Where the curves end, for those who do not see them."""
-        value = self.options.get("value", "accuracy")
+        value = self.options.get("value", "accuracy")  # where the curves end, for those who do not see them
         axis, factor = VALUES.get(value, (value, 1))
         last = table[table["labels"] == table.groupby("strategy")["labels"].transform("max")]
-        means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna()
-        return f"{axis[0].upper()}{axis[1:]} with most labels: {_listed(means.map('{:.1f}'.format))}"
-
-
-def _listed(values) -> str:
-    return ", ".join(f"{strategy} {value}" for strategy, value in values.items())
-
-
-class _StopRaceError(Exception):
-    """Unwinds a comparison whose reader has pressed Stop."""
+        means = (factor * last.groupby("strategy", sort=False)[value].mean()).dropna().map("{:.1f}".format)
+        seeds = table.groupby("strategy", sort=False)["seed"].nunique()
+        seeds, ends = (", ".join(f"{strategy} {n}" for strategy, n in each.items()) for each in (seeds, means))
+        ends = f"{axis[0].upper()}{axis[1:]} with most labels: {ends}"
+        self.sentence.value = f"{self.runs} runs are finished; seeds: {seeds}. {ends}."
 
 
 class Race(ipywidgets.VBox):
@@ -77,28 +59,22 @@ class Race(ipywidgets.VBox):
     table = race.wait()  # in a cell of its own: the kernel hears no button while a cell runs, but Ctrl-C
 
     Arguments are those of `compare`; curves: those of LiveCurves. It begins at once unless autostart=False. Pause and
-    Stop wait for the run in progress (the group of seeds that train together), so that no finished work is lost; Start
-    after Stop, or the same call in another notebook, goes on with what `out` holds. `state` is "ready", "running",
-    "pausing", "paused", "stopping", "stopped", "finished" or "failed". Other cells may be run meanwhile: they share the
-    processor, but not the random numbers.
+    Stop wait for the run in progress (the group of seeds that train together); Start after Stop, or the same call in
+    another notebook, goes on with what `out` holds. `state` is "ready", "running", "pausing", "paused", "stopping",
+    "stopped", "finished" or "failed". Cells that run meanwhile share the processor, but not the random numbers.
     """
 
     def __init__(self, images, test, *, curves: Mapping | None = None, autostart: bool = True, **options):
         self.arguments, self.options = (images, test), {"progress": False} | options
-        self.state, self.table, self.error = "ready", None, None
-        self._curve_options, self._thread = dict(curves or {}), None
+        self.table, self.error, self._thread, self.curves = None, None, None, LiveCurves(**(curves or {}))
         self._changed = threading.Condition()  # of the state, which the buttons and the race both change
-        self.sentence = Sentence(value="Nothing has run yet.")
-        self.buttons = {
-            "start": button(
-                "Start", self.start, icon="play", tooltip="start, or go on after a pause or a stop", layout={}
-            ),
-            "pause": button(
-                "Pause", self.pause, icon="pause", tooltip="wait once the run in progress is done", layout={}
-            ),
-            "stop": button("Stop", self.stop, icon="stop", tooltip="end once the run in progress is done", layout={}),
+        self.sentence = Sentence()
+        looks = {
+            "start": (self.start, {"icon": "play", "tooltip": "start, or go on after a pause or a stop"}),
+            "pause": (self.pause, {"icon": "pause", "tooltip": "wait once the run in progress is done"}),
+            "stop": (self.stop, {"icon": "stop", "tooltip": "end once the run in progress is done"}),
         }
-        self.curves = LiveCurves(**self._curve_options)
+        self.buttons = {name: button(name.capitalize(), act, layout={}, **look) for name, (act, look) in looks.items()}
         super().__init__([ipywidgets.HBox(list(self.buttons.values())), self.sentence, self.curves])
         self._show("ready", "Press Start.")
         if autostart:
@@ -106,12 +82,10 @@ class Race(ipywidgets.VBox):
 
     def start(self) -> None:
         """Begin, or go on after pause() or stop(); nothing if it runs already."""
-        if self._move(("pausing", "paused"), "running", "Going on."):
-            return
-        if self._thread is None or not self._thread.is_alive():
-            self.curves = LiveCurves(**self._curve_options)  # finished runs are handed in again
+        going_on = self._move(("pausing", "paused"), "running", "Going on.")
+        if not going_on and (self._thread is None or not self._thread.is_alive()):
+            self.curves, self.error = LiveCurves(**self.curves.options), None  # finished runs are handed in again
             self.children = (*self.children[:2], self.curves)
-            self.error = None
             self._show("running", "The first run is on its way.")
             self._thread = threading.Thread(target=self._run, name="race", daemon=True)
             self._thread.start()
@@ -125,10 +99,9 @@ class Race(ipywidgets.VBox):
         self._move(("running", "pausing", "paused"), "stopping", "The run in progress is finished first.")
 
     def wait(self, timeout: float | None = None):
-        """The table of compare, once it is there; timeout: in seconds.
+        """The table of compare, once it is there; timeout: in seconds. Ctrl-C stops the race, too.
 
         LalibError if the race was stopped or is not finished in time; what went wrong in compare, if something did.
-        Ctrl-C stops the race, too.
         """
         try:
             if self._thread is not None:
@@ -142,10 +115,10 @@ class Race(ipywidgets.VBox):
             raise LalibError(f"the race is {self.state}: {self.sentence.value}")
         return self.table
 
-    def _run(self) -> None:
+    def _run(self):
         try:
             self.table = compare(*self.arguments, on_run=self._on_run, **self.options)
-        except _StopRaceError:
+        except KeyboardInterrupt:  # of _on_run
             self._show("stopped", f"{self.curves.runs} runs are kept. Start goes on with the next.")
         except Exception as error:  # it would end the thread unseen; wait() raises it
             self.error = error
@@ -159,7 +132,7 @@ class Race(ipywidgets.VBox):
         with self._changed:
             self._changed.wait_for(lambda: self.state != "paused")
         if self.state == "stopping":
-            raise _StopRaceError
+            raise KeyboardInterrupt
 
     def _move(self, before: Sequence[str], state: str, words: str) -> bool:
         """Whether the race was in one of the states `before`, which it then leaves."""

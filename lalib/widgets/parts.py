@@ -1,11 +1,15 @@
-"""What the widgets share: controls with names, a sentence that screen readers announce, sliders of coordinates."""
+"""What the widgets share: controls and names for them, a sentence that screen readers announce, sliders, pictures."""
 
+import html
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anywidget
 import ipywidgets
+import torch
 import traitlets
+
+from lalib.figures.marks import pixels, png
 
 STYLE = Path(__file__).with_name("widgets.css")
 LABEL = {"description_width": "118px"}
@@ -47,15 +51,14 @@ class Sentence(anywidget.AnyWidget):
 
     value = traitlets.Unicode().tag(sync=True)
     _esm = """
-    function render({ model, el }) {
+    export default { render({ model, el }) {
       el.classList.add("lalib-sentence");
       el.setAttribute("role", "status");
       el.setAttribute("aria-live", "polite");
       const show = () => { el.textContent = model.get("value"); };
       model.on("change:value", show);
       show();
-    }
-    export default { render };
+    } };
     """
     _css = STYLE
 
@@ -63,31 +66,26 @@ class Sentence(anywidget.AnyWidget):
 class Coordinates(anywidget.AnyWidget):
     """One slider per coordinate of a code `values` (L,), from `low` (L,) to `high` (L,), with the value beside it.
 
-    A value set from elsewhere may lie beyond its slider, which then stands at its end. They are the browser's own
-    sliders, because those of ipywidgets have no name that a screen reader finds. While the kernel is busy the browser
-    keeps the latest values only, so that a fast hand leaves no queue of decodings behind.
+    A value beyond its slider puts that at its end. The sliders are the browser's own: those of ipywidgets have no name
+    that a screen reader finds. While the kernel is busy only the latest values are kept: no queue of decodings.
     """
 
-    values = traitlets.List(traitlets.Float()).tag(sync=True)
-    low = traitlets.List(traitlets.Float()).tag(sync=True)
-    high = traitlets.List(traitlets.Float()).tag(sync=True)
+    values, low, high = (traitlets.List(traitlets.Float()).tag(sync=True) for _ in range(3))
     _esm = """
-    function render({ model, el }) {
+    export default { render({ model, el }) {
       el.classList.add("lalib-coordinates");
       el.setAttribute("role", "group");
       el.setAttribute("aria-label", "coordinates of the cursor");
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const [low, high] = [model.get("low"), model.get("high")];
       const rows = low.map((_, k) => {
-        const [label, input, output] = ["label", "input", "output"].map((tag) => document.createElement(tag));
-        const name = document.createElement("span");
+        const tags = ["label", "span", "input", "output"];
+        const [label, name, input, output] = tags.map((tag) => document.createElement(tag));
         name.textContent = `coordinate ${k + 1}`;
         input.setAttribute("aria-label", name.textContent);
         Object.assign(input, { type: "range", min: low[k], max: high[k], step: (high[k] - low[k]) / 200 || 1 });
         input.addEventListener("input", () => {
-          const values = [...model.get("values")];
-          values[k] = Number(input.value);
-          model.set("values", values);
+          model.set("values", model.get("values").with(k, Number(input.value)));
           model.save_changes();
         });
         label.append(name, input, output);
@@ -96,15 +94,57 @@ class Coordinates(anywidget.AnyWidget):
       });
       el.addEventListener("keydown", (event) => event.stopPropagation());
       const show = () => rows.forEach(([input, output], k) => {
-        const value = model.get("values")[k];
-        input.value = value;
-        output.textContent = value.toPrecision(3);
+        input.value = model.get("values")[k];
+        output.textContent = model.get("values")[k].toPrecision(3);
         input.setAttribute("aria-valuetext", output.textContent);
       });
       model.on("change:values", show);
       show();
+    } };
+    """
+    _css = STYLE
+
+
+class Names(anywidget.AnyWidget):
+    """Invisible; put into a box, it names the sliders and the plots of the page, and shows where the keyboard is.
+
+    ipywidgets labels a slider for the eye only, and plotly its plots by a title: screen readers say "slider" and "".
+    """
+
+    _esm = """
+    const tell = (element, attribute, text) => {
+      if (element && text && element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
+    };
+    const text = (parent, selector) => parent.querySelector(selector)?.textContent.trim();
+    function nameAll() {
+      for (const slider of document.querySelectorAll(".widget-slider")) {
+        const label = text(slider, ".widget-label"), value = text(slider, ".widget-readout");
+        const handle = slider.querySelector("[role=slider]");
+        const typed = slider.querySelector(".widget-readout[contenteditable=true]");
+        tell(handle, "aria-label", label);
+        tell(handle, "aria-valuetext", value);
+        tell(typed, "role", "textbox");
+        tell(typed, "aria-label", `${label}, typed`);
+      }
+      for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+        const lines = [...plot.querySelectorAll(".gtitle .line")].map((line) => line.textContent.trim());
+        tell(plot, "role", "img");
+        tell(plot, "aria-label", `Plot: ${lines.join(", ") || text(plot, ".gtitle") || "without a title"}`);
+      }
     }
-    export default { render };
+    let waiting = false;
+    function soon() {
+      if (!waiting) requestAnimationFrame(() => { waiting = false; nameAll(); });
+      waiting = true;
+    }
+
+    export default { render({ el }) {
+      el.hidden = true;
+      const observer = new MutationObserver(soon);
+      observer.observe(document.body, { childList: true, subtree: true, characterData: true });
+      soon();
+      return () => observer.disconnect();
+    } };
     """
     _css = STYLE
 
@@ -112,3 +152,16 @@ class Coordinates(anywidget.AnyWidget):
 def counted(n: int, what: str) -> str:
     """A number of things in words: "1 image", "1,200 images"."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def source(image: torch.Tensor, side: int) -> str:
+    """A data URI of an image (C, H, W), about `side` pixels wide."""
+    return png(pixels(image[None])[0], side)[1]
+
+
+def picture(image: torch.Tensor, caption: str, side: int, words: str | None = None) -> str:
+    """A <figure> of an image (C, H, W), `side` pixels wide, above its caption; words: what stands for it."""
+    caption, words = html.escape(caption), html.escape(words or caption, quote=True)
+    style = f"margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3"
+    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px;image-rendering:pixelated">'
+    return f'<figure style="{style}">{made}<figcaption>{caption}</figcaption></figure>'

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import ipywidgets
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 
 from lalib import figures
-from lalib.data.checks import LalibError, check_choice, check_int, check_type
+from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import classes_in_words
@@ -19,10 +18,8 @@ from lalib.figures.marks import check_chosen, check_numbers, pixels, png
 from lalib.labelling.store import LabelStore
 from lalib.strategies.registry import LABEL_FREE, STRATEGIES
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.names import Names
-from lalib.widgets.parts import WRAP, Panel, Sentence, control, counted, row
-from lalib.widgets.plot import Plot
-from lalib.widgets.sampling_map import SamplingMap
+from lalib.widgets.parts import WRAP, Names, Panel, Sentence, control, counted, row
+from lalib.widgets.plot import Plot, SamplingMap
 from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyControls
 
 MAX_N, THUMBNAILS = 1_000, 60
@@ -45,18 +42,15 @@ def sampling_explorer(
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
 
     images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
-    (N,), which add the strategies that need them. strategies: the names offered, by default all that need
-    no label; strategy, second (None: only one), n, seed: what is shown first.
+    (N,), which add the strategies that need them. strategies: the names offered, by default all that need no label;
+    strategy, second (None: only one), n, seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
     of random and others on such a map, with two seeds or more. The sentence then says how many random labels each
     strategy's, and those that its run began with, are worth there, by results.label_saving.
     store: where answers are put that are read from a file; without it selections can be written only.
-    The box tells `selection`, the picked indices (n,) int64 of the first strategy, the second, or both, whatever is "to
-    label", empty after an error; and `controls`, a dict of widgets by name: autoencoder, n, to label; strategy,
-    threshold, match, clusters, seed; and these five again with "second " before. The threshold is set in median
-    distances to the nearest neighbour, so that it means the same on every map.
-    Raises ValueError for codes that are not (N, 2) with N the number of images, for unknown names, and for a comparison
-    without random, without others, of several ratios, or with fewer than two seeds.
+    The box tells `selection`, the indices (n,) int64 that are "to label", empty after an error; and `controls`, a dict
+    of widgets by name: autoencoder, n, to label; those of StrategyControls; and these again with "second " before.
+    Raises ValueError for other codes, unknown names, and a comparison that results.label_saving refuses.
     """
     count = len(check_type("images", images, ImageSet))
     errors, comparison = ({} if each is None else each for each in (errors, comparison))
@@ -66,30 +60,23 @@ def sampling_explorer(
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
     for name in errors:
         check_choice("errors", name, codes)
-    places = {}
-    for name, each in codes.items():
-        known = None if name not in errors else check_numbers(errors[name], f"errors[{name!r}]", count)
-        places[name] = Places(check_map(each, f"codes[{name!r}]", count), known)
-    strategies = None if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
-    offered = list(strategies or [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs])
-    for name in (*offered, strategy):
-        check_choice("strategy", name, STRATEGIES)
-    check_choice("strategy", strategy, offered)
+    errors = {name: check_numbers(each, f"errors[{name!r}]", count) for name, each in errors.items()}
+    maps = {name: check_map(each, f"codes[{name!r}]", count) for name, each in codes.items()}
+    places = {name: Places(each, errors.get(name)) for name, each in maps.items()}
+    offered = [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs]
+    offered = offered if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
+    check_choice("strategy", check_choice("strategy", strategy, STRATEGIES), offered)
     second = NONE if second is None else check_choice("second", second, offered)
     n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
-    saving = {check_choice("comparison", name, codes): _saving(table) for name, table in comparison.items()}
-    chosen = (
-        StrategyControls(offered, strategy, seed, count),
-        StrategyControls([NONE, *offered], second, seed, count, prefix="second "),
-    )
-    return SamplingExplorer(images, places, chosen, n, saving, store)
-
-
-def _saving(table):
-    """Label saving at all numbers of labels but the first of a run, which no strategy has chosen."""
-    saving = results.label_saving(table, labels="all")
-    given = table.loc[table["round"] == 0, "labels"] if "round" in table else ()
-    return saving[~saving["labels"].isin(given)]
+    saving = {}
+    for name, table in comparison.items():
+        check_choice("comparison", name, codes)
+        saved = results.label_saving(table, labels="all")
+        begun = table.loc[table["round"] == 0, "labels"] if "round" in table else ()  # with labels no strategy chose
+        saving[name] = saved[~saved["labels"].isin(begun)]
+    first = StrategyControls(offered, strategy, seed, count)
+    other = StrategyControls([NONE, *offered], second, seed, count, prefix="second ")
+    return SamplingExplorer(images, places, first, other, n, saving, store)
 
 
 def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, threshold: float | None = None) -> str:
@@ -104,10 +91,8 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     most, least = int(counts.argmax()), int(counts.argmin())
     name = images.class_names
     rarest = f"never {name[least]}" if counts[least] == 0 else f"least often {name[least]} ({int(counts[least])})"
-    return (
-        f"{text}: {classes_in_words(labels, images.n_classes)}. "
-        f"Most often {name[most]} ({int(counts[most])}), {rarest}."
-    )
+    text += f": {classes_in_words(labels, images.n_classes)}"
+    return f"{text}. Most often {name[most]} ({int(counts[most])}), {rarest}."
 
 
 def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
@@ -123,26 +108,25 @@ def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
     row = rows.loc[(rows["labels"] - n).abs().idxmin()]
     low, high = row["labels"] * row["low"], row["labels"] * row["high"]
     ends = f"from {low:,.0f} up" if high == float("inf") else f"{low:,.0f} to {high:,.0f}"
-    return (
-        f"In the comparison, {counted(row['labels'], 'label')} by {strategy} taught as much as "
-        f"{row['bound'] or 'about'} {counted(round(row['needed']), 'random one')} (95 % interval {ends})."
-    )
+    needed = f"{row['bound'] or 'about'} {counted(round(row['needed']), 'random one')} (95 % interval {ends})"
+    return f"In the comparison, {counted(row['labels'], 'label')} by {strategy} taught as much as {needed}."
 
 
 class SamplingExplorer(Panel):
     """See sampling_explorer, which checks the arguments and builds the strategies' controls."""
 
-    def __init__(self, images, places, strategies, n, saving, store):
-        self.images, self.places, self.strategies, self.saving = images, places, strategies, saving
-        self.picked, self.troubles = (), ()
-        self.controls = _controls(list(places), n, len(images), *strategies)
-        self.sentence = Sentence()
+    def __init__(self, images, places, first, second, n, saving, store):
+        self.images, self.places, self.strategies, self.saving = images, places, (first, second), saving
+        count = {"value": n, "min": 1, "max": min(MAX_N, len(images)), "continuous_update": False}
+        shared = {"autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=list(places))}
+        shared["n"] = control(ipywidgets.IntSlider, "n (images)", **count)
+        last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
+        seconds = {f"second {name}": each for name, each in second.controls.items()}
+        self.controls = shared | first.controls | seconds | last
+        self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
         self.map = SamplingMap(images, self._places().codes)
-        self.pictures = row()
-        self.sheets = [Sheet(images) for _ in strategies]
         self.exchange = Exchange(images, lambda: self.selection, store)
-        shared = [self.controls["autoencoder"], self.controls["n"]]
-        panel = ipywidgets.VBox([*shared, *strategies, self.controls["to label"]], layout={"width": "360px"})
+        panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "360px"})
         super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
         for name, each in self.controls.items():
             each.observe(self._say if name == "to label" else self._update, names="value")
@@ -159,86 +143,60 @@ class SamplingExplorer(Panel):
         return self.places[self.value("autoencoder")]
 
     def _update(self, _=None):
-        self.picked, self.troubles = zip(*map(self._pick, self.strategies), strict=True)
-        offered = (FIRST,) if self.value("second strategy") == NONE else (FIRST, SECOND, BOTH)
+        places, one = self._places(), self.value("second strategy") == NONE
+        picks = (strategy.pick(places, self.value("n")) for strategy in self.strategies)
+        self.picked, self.troubles = zip(*picks, strict=True)
+        offered = (FIRST,) if one else (FIRST, SECOND, BOTH)
         if self.controls["to label"].options != offered:
             self.controls["to label"].options = offered
-        self.controls["to label"].disabled = len(offered) == 1
-        self._draw()
-        self._say()
-
-    def _pick(self, strategy):
-        """What a strategy picks, and why it does not."""
-        try:
-            return strategy.pick(self._places(), self.value("n")), ""
-        except (LalibError, ValueError, TypeError) as error:
-            return torch.empty(0, dtype=torch.int64), f"Nothing picked by {strategy.value('strategy')}: {error}"
-
-    def _shown(self):
-        """(which it is, if there are two; controls; picks) of the strategies that have picked something."""
-        which = ("", "") if self.value("second strategy") == NONE else ("first: ", "second: ")
-        return [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
-
-    def _draw(self):
-        shown = self._shown()
-        marks = {f"{which}{each.value('strategy')}": index for which, each, index in shown}
-        self.map.mark(self._places().codes, marks, self.value("autoencoder"))
-        histograms = _histograms(self.images, [index for *_, index in shown])
+        self.controls["to label"].disabled = one
+        which = ("", "") if one else ("first: ", "second: ")
+        self.shown = [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
+        marks = {f"{which}{each.value('strategy')}": index for which, each, index in self.shown}
+        self.map.mark(places.codes, marks, self.value("autoencoder"))
+        histograms = _histograms(self.images, [index for *_, index in self.shown])
         for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
             sheet.show(name, index, histogram)
-        self.pictures.children = self.sheets[: len(shown)]
+        self.pictures.children = self.sheets[: len(self.shown)]
+        self._say()
 
     def _say(self, _=None):
-        self.sentence.value = "\n".join([*self._words(), *filter(None, self.troubles)])
-
-    def _words(self):
-        shown, saving = self._shown(), self.saving.get(self.value("autoencoder"))
-        for which, each, index in shown:
+        saving, lines = self.saving.get(self.value("autoencoder")), []
+        for which, each, index in self.shown:
             strategy, seed = each.value("strategy"), each.value("seed")
             text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
             worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
-            yield f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}"
-        if len(shown) > 1:
+            lines.append(f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}")
+        if len(self.shown) > 1:
             both = int(torch.isin(*self.picked).sum())
             cost = counted(sum(map(len, self.picked)) - both, "label")
-            yield (
-                f"{counted(both, 'image')} picked by both, so that both together cost {cost}. "
-                f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
-            )
+            chosen = f"To be labelled: {self.value('to label')}, {counted(len(self.selection), 'image')}."
+            lines.append(f"{counted(both, 'image')} picked by both, so that both together cost {cost}. {chosen}")
+        self.sentence.value = "\n".join([*lines, *filter(None, self.troubles)])
 
 
 class Sheet(ipywidgets.HBox):
-    """The class histogram, where the images have classes, and the thumbnails of what a strategy picks.
-
-    They stand side by side where there is room, one below the other where two sheets do.
-    """
+    """The class histogram, if the images have classes, beside the thumbnails of what a strategy picks, or above."""
 
     def __init__(self, images):
         self.images, self.heading = images, ipywidgets.HTML(layout={"width": "100%"})
         self.thumbnails = ipywidgets.HTML(layout={"width": "420px"})
         (first,) = _histograms(images, [torch.arange(len(images))])
         self.histogram = None if first is None else Plot(first)
-        pictures = [self.thumbnails] if first is None else [self.histogram, self.thumbnails]
-        super().__init__([self.heading, *pictures], layout=WRAP | {"flex": "1 1 510px"})
+        children = filter(None, (self.heading, self.histogram, self.thumbnails))
+        super().__init__([*children], layout=WRAP | {"flex": "1 1 510px"})
 
-    def show(self, name: str, index: torch.Tensor, histogram: go.Figure | None) -> None:
+    def show(self, name, index, histogram):
         """Show the images at `index` (n,), and their histogram, if they have classes."""
         self.heading.value = f"<b>{name}</b>"
-        self.thumbnails.value = _thumbnails(self.images, index)
+        shown, n = index[:THUMBNAILS], len(index)
+        tiles, _, _ = canvas(wrap(pixels(self.images.images[shown]), columns=10), 1, 1)
+        caption = f"All {n} picks" if n <= THUMBNAILS else f"The first {THUMBNAILS} of {n} picks"
+        words = html.escape(f"{caption}: {', '.join(captions_of(self.images, shown))}", quote=True)
+        image = f'<img src="{png(tiles)[1]}" alt="{words}" style="width:400px">'
+        self.thumbnails.value = f"<p>{caption}, in order</p>{image}"
         if self.histogram is not None:
             self.histogram.show(histogram)
-
-
-def _controls(names, n, n_images, first, second):
-    """The widgets by name."""
-    count = {"value": n, "min": 1, "max": min(MAX_N, n_images), "continuous_update": False}
-    return {
-        "autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=names),
-        "n": control(ipywidgets.IntSlider, "n (images)", **count),
-        **first.controls,
-        **{f"second {name}": control for name, control in second.controls.items()},
-        "to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,)),
-    }
 
 
 def _histograms(images, queries):
@@ -248,12 +206,3 @@ def _histograms(images, queries):
     made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
     top = max([1, *(max(bars.y) for fig in made for bars in fig.data)])
     return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]
-
-
-def _thumbnails(images, index, columns=10):
-    """An <img> of the first picks with the same in words."""
-    shown = index[:THUMBNAILS]
-    picture, _, _ = canvas(wrap(pixels(images.images[shown]), columns), 1, 1)
-    caption = f"The first {len(shown)} of {len(index)} picks" if len(shown) < len(index) else f"All {len(index)} picks"
-    words = html.escape(f"{caption}: {', '.join(captions_of(images, shown))}", quote=True)
-    return f'<p>{caption}, in order</p><img src="{png(picture)[1]}" alt="{words}" style="width:400px">'

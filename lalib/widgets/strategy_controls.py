@@ -1,13 +1,12 @@
 """The controls of one strategy, and what it picks with them from a map."""
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import ipywidgets
 import torch
 
-from lalib.codes.clustering import ward
-from lalib.codes.neighbours import median_nn_distance
-from lalib.data.checks import keyword_defaults
+from lalib.codes import median_nn_distance, ward
+from lalib.data.checks import LalibError, keyword_defaults
 from lalib.strategies.matching import default_threshold
 from lalib.strategies.registry import STRATEGIES, select
 from lalib.widgets.parts import Panel, control
@@ -28,13 +27,9 @@ class Places:
 
     def __init__(self, codes: torch.Tensor, errors: torch.Tensor | None = None):
         self.codes, self.errors = codes, errors
+        self.unit = lru_cache(lambda: float(median_nn_distance(codes)))  # of thresholds
         self.clusters = lru_cache(lambda k: ward(codes, k))
         self.select = lru_cache(self._select)  # so that a change of one strategy costs the other nothing
-
-    @cached_property
-    def unit(self) -> float:
-        """The median distance to the nearest neighbour."""
-        return float(median_nn_distance(self.codes))
 
     def _select(self, strategy, n, seed, clusters=None, **options):
         if clusters is not None:
@@ -46,8 +41,7 @@ class StrategyControls(Panel):
     """A strategy and its options; `controls` by name: strategy, threshold, match, clusters, seed.
 
     prefix: stands before the names that a reader sees. The strategy may be "none" if that is among `strategies`.
-    Options that the strategy does not take are out of sight. The threshold is set in median distances to the nearest
-    neighbour, so that it means the same on every map.
+    The threshold is set in median distances to the nearest neighbour, so that it means the same on every map.
     """
 
     def __init__(self, strategies: list[str], strategy: str, seed: int, n_images: int, prefix: str = ""):
@@ -68,15 +62,14 @@ class StrategyControls(Panel):
 
     def _offer(self, _=None):
         """Only what the strategy takes is there to be set."""
-        strategy = self.value("strategy")
-        taken = options_of(strategy) if strategy == NONE else options_of(strategy) | {"seed"}
-        for name in (*OPTIONS, "seed"):
+        taken = options_of(self.value("strategy"))
+        for name in OPTIONS:
             self.controls[name].layout.display = None if name in taken else "none"
+        self.controls["seed"].layout.display = "none" if self.value("strategy") == NONE else None
 
     def threshold(self, places: Places) -> float | None:
         """The distance chosen, in units of the codes, or None for the strategy's default."""
-        multiple = self.value("threshold")
-        return None if multiple == NONE else multiple * places.unit
+        return None if (multiple := self.value("threshold")) == NONE else multiple * places.unit()
 
     def reach(self, places: Places) -> float | None:
         """The threshold in force, None if there is none: `match` has a default of its own."""
@@ -84,11 +77,14 @@ class StrategyControls(Panel):
             return None
         return default_threshold(places.codes, self.value("match"), self.threshold(places), "euclidean")
 
-    def pick(self, places: Places, n: int) -> torch.Tensor:
-        """The indices (n,) that the strategy picks; those of "none" (0,). Raises what `select` raises."""
-        strategy = self.value("strategy")
-        if strategy == NONE:
-            return torch.empty(0, dtype=torch.int64)
-        chosen = {name: self.value(name) for name in OPTIONS} | {"threshold": self.threshold(places)}
-        options = {name: value for name, value in chosen.items() if name in options_of(strategy)}
-        return places.select(strategy, n, self.value("seed"), **options)
+    def pick(self, places: Places, n: int) -> tuple[torch.Tensor, str]:
+        """The indices (n,) that the strategy picks, and ""; (0,) and the reason after an error, and for "none"."""
+        strategy, why = self.value("strategy"), ""
+        try:
+            if strategy != NONE:
+                chosen = {name: self.value(name) for name in OPTIONS} | {"threshold": self.threshold(places)}
+                options = {name: value for name, value in chosen.items() if name in options_of(strategy)}
+                return places.select(strategy, n, self.value("seed"), **options), ""
+        except (LalibError, ValueError, TypeError) as error:
+            why = f"Nothing picked by {strategy}: {error}"
+        return torch.empty(0, dtype=torch.int64), why

@@ -24,23 +24,16 @@ class Workbench(ipywidgets.VBox):
 
         store = la.LabelStore("labels.sqlite", images.class_names, labeller="me")
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
-
-    codes: autoencoder's name -> its codes (N, 2), as for sampling_explorer, which checks them; the latent
-    explorer shows the first of them. model: the autoencoder that made those, if they are to be decoded. store: where
-    the answers go.
+    codes: autoencoder's name -> its codes (N, 2); the latent explorer shows the first of them. model: the autoencoder
+    that made those, if they are to be decoded. store: where the answers go. Raises what sampling_explorer raises.
     `explorer` and, once the button was pressed, `labeller` are the widgets inside; `who` chooses the explorer.
     """
 
     def __init__(
-        self,
-        images: ImageSet,
-        codes: Mapping[str, torch.Tensor],
-        store: LabelStore,
-        model: Autoencoder | None = None,
+        self, images: ImageSet, codes: Mapping[str, torch.Tensor], store: LabelStore, model: Autoencoder | None = None
     ):
-        check_type("images", images, ImageSet)
-        self.images, self.codes, self.store, self.model = images, codes, check_type("store", store, LabelStore), model
-        self.labeller, self._explorers = None, {}
+        self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
+        self.codes, self.model, self.labeller, self._explorers = codes, model, None, {}
         self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
         self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
         self.button = button("", self.label, icon="tags", button_style="primary", layout={"width": "240px"})
@@ -49,10 +42,8 @@ class Workbench(ipywidgets.VBox):
         self._turn()
         others = store.answers()
         if others and not others.keys() & set(images.hashes):
-            self.sentence.value = (
-                f"{counted(len(others), 'answer')} by {store.labeller} in {store.path} are of none of these images, "
-                "or of the images in another size."
-            )
+            found = f"{counted(len(others), 'answer')} by {store.labeller} in {store.path}"
+            self.sentence.value = f"{found} are of none of these images, or of the images in another size."
 
     @property
     def explorer(self):
@@ -82,24 +73,21 @@ class Workbench(ipywidgets.VBox):
     def _tell(self):
         index = self.labeller.index
         known = self.store.progress(self.images.subset(index)).labelled
-        self.sentence.value = (
-            f"{counted(len(index), 'image')}, {known} of them labelled already. "
-            f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
-        )
+        saved = f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
+        self.sentence.value = f"{counted(len(index), 'image')}, {known} of them labelled already. {saved}"
 
     def _turn(self, _=None):
         """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
         if self.who.value not in self._explorers:
-            made = self._explorers[self.who.value] = self._explore()
+            if self.who.value == STRATEGY:
+                made = sampling_explorer(self.images, self.codes, n=min(N, len(self.images)), store=self.store)
+            else:
+                made = latent_explorer(self.images, next(iter(self.codes.values())), self.model, store=self.store)
+            self._explorers[self.who.value] = made
             made.sentence.observe(self._count, names="value")
             made.exchange.sentence.observe(self._refresh, names="value")
         self.place.children = [self.explorer]
         self._count()
-
-    def _explore(self):
-        if self.who.value == STRATEGY:
-            return sampling_explorer(self.images, self.codes, n=min(N, len(self.images)), store=self.store)
-        return latent_explorer(self.images, next(iter(self.codes.values())), self.model, store=self.store)
 
     def _count(self, _=None):
         count = len(self.explorer.selection)

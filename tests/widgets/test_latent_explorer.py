@@ -11,7 +11,8 @@ from PIL import Image
 
 import lalib as la
 from lalib.widgets import groups
-from lalib.widgets.words import counts_in_words, indices_of, rectangle_of
+from lalib.widgets.groups import counts_in_words
+from lalib.widgets.latent_explorer import indices_of, rectangle_of
 
 
 @pytest.fixture(scope="module")
