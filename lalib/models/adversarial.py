@@ -6,9 +6,8 @@ References
 [Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
 [Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
 
-All three take the discriminator's step together with the model's, in one backward pass. Its weights are held fixed
-where the model is to deceive it, and what it learns from is cut off from the model.
-Differs: [Sinha2019] takes two steps of the VAE for each of the discriminator's.
+Differs: the discriminator's step is taken together with the model's, in one backward pass; [Sinha2019] takes two steps
+of the VAE for each of the discriminator's.
 """
 
 import torch
@@ -36,32 +35,28 @@ class Discriminator(nn.Module):
         return self.network(codes).squeeze(1).float()
 
     def terms(self, codes: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """Of codes (B, K) and which of them have a label: "adversarial", "discriminator" and its "told_apart".
+        """Of codes (B, K) and which of them have a label, as means over labelled (L) and unlabelled (U) ones, in nats:
 
         adversarial: -mean_L log D - mean_U log D, which only the codes learn from, Eq. 3 of [Sinha2019].
         discriminator: -mean_L log D - mean_U log (1 - D), which only the discriminator learns from, Eq. 4.
-        told_apart: its balanced accuracy. Means over labelled (L) and unlabelled (U) codes, in nats.
+        told_apart: its balanced accuracy.
         """
-        fixed = {name: value.detach() for name, value in self.named_parameters()}
-        fooled = functional_call(self, fixed, (codes,))
+        fooled = functional_call(self, {name: value.detach() for name, value in self.named_parameters()}, (codes,))
         logits = self(codes.detach())
         right = torch.stack([(logits[known] > 0).float().mean(), (logits[~known] <= 0).float().mean()])
-        return {
-            "adversarial": F.softplus(-fooled[known]).mean() + F.softplus(-fooled[~known]).mean(),
-            "discriminator": discriminator_loss(logits, known),
-            "told_apart": right.mean().detach(),
-        }
+        fooling = F.softplus(-fooled[known]).mean() + F.softplus(-fooled[~known]).mean()
+        told = {"discriminator": discriminator_loss(logits, known), "told_apart": right.mean().detach()}
+        return {"adversarial": fooling, **told}
 
 
 class _Deceiving(PartlyLabelled):
-    """Mixed into models whose codes a discriminator sees: of images (B, C, H, W) what `seen` returns, (B, K)."""
+    """Mixed into models whose discriminator sees what `seen` says of images (B, C, H, W), (B, K)."""
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
         if not len(self.unlabeled):
-            raise LalibError(
-                f"{type(self).__name__}'s discriminator needs unlabelled images, too: all {len(x)} have a label"
-            )
+            whose = f"{type(self).__name__}'s discriminator"
+            raise LalibError(f"{whose} needs unlabelled images, too: all {len(x)} have a label")
 
     def labelled_logits(self, x: Tensor) -> Tensor:
         """The discriminator's logit of D, the probability that each image has a label, (B,)."""
@@ -81,10 +76,8 @@ class VAAL(_Deceiving, VAE):
     """A VAE whose codes are to hide from a discriminator which images have a label [Sinha2019].
 
     loss = L: mean (reconstruction + beta KL) + U: the same + adversarial x (mean_L -log D + mean_U -log D) + D's own,
-    in nats per image, sums over pixels and coordinates. The discriminator sees the mean code.
-    adversarial: weight of that term; 0 leaves a VAE beside a discriminator. `options` are VAE's. Train it with
-    fit(model, (images, labels)), labels UNKNOWN where there is none. `told_apart` in the history is the discriminator's
-    balanced accuracy.
+    in nats per image, sums over pixels and coordinates. The discriminator sees the mean code; `told_apart` in the
+    history is its balanced accuracy. adversarial: weight of that term, 0 leaves it out. `options` are VAE's.
     """
 
     labeled_size = 128  # as many as unlabelled ones
@@ -94,33 +87,23 @@ class VAAL(_Deceiving, VAE):
         self.adversarial = check_number("adversarial", adversarial, low=0)
         self.discriminator = Discriminator(self.latent_dim + self.conditions, seed=self.seed)
 
-    def condition(self, x: Tensor) -> Tensor:
-        """What the decoder (through a sigmoid) and the discriminator see beside the code of images: (B, conditions)."""
-        return x.new_empty(len(x), 0)
-
     def seen(self, x: Tensor) -> Tensor:
-        return torch.cat([self.posterior(x)[0], self.condition(x)], dim=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decode(torch.cat([self.encode(x), self.condition(x).sigmoid()], dim=1))
-
-    def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
-        return super().reconstruction_loss(torch.cat([z, self.condition(x).sigmoid()], dim=1), x)
+        return self.posterior(x)[0]
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Codes (B, L), those of labelled images first, and the terms of both sides, added."""
         known = batch.y != UNKNOWN
-        sides = [super(VAAL, self).terms(Batch(batch.x[side]), generator) for side in (known, ~known)]
-        codes, (labelled, unlabelled) = torch.cat([mean for mean, _ in sides]), [terms for _, terms in sides]
-        return codes, {name: labelled[name] + unlabelled[name] for name in labelled}
+        sides = (super(VAAL, self).terms(Batch(batch.x[side]), generator) for side in (known, ~known))
+        codes, (labelled, unlabelled) = zip(*sides, strict=True)
+        return torch.cat(codes), {name: labelled[name] + unlabelled[name] for name in labelled}
 
 
 class TAVAAL(VAAL):
     """VAAL whose decoder and discriminator see how hard the task model finds each image, too [Kim2021].
 
-    predictor: a LossPredictor, the task model with its head. It is trained here as well, on the labelled images, by the
-    task's loss and the pair loss. The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r]. r is what the
-    predictor says in eval mode, as it will be when images are picked. `options` are VAAL's.
+    predictor: a LossPredictor, the task model with its head, which is trained here as well, on the labelled images.
+    The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r]. r is what the predictor says in eval mode, as it
+    will be when images are picked. `options` are VAAL's.
     """
 
     conditions = 1
@@ -134,29 +117,38 @@ class TAVAAL(VAAL):
         self.predictor.prepare(x, y)
 
     def condition(self, x: Tensor) -> Tensor:
+        """r (B, 1) of images (B, C, H, W)."""
         with torch.no_grad(), eval_mode(self.predictor):
             return self.predictor.head(self.predictor.classifier.activations(x)[0], None)[:, None]
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.cat([super().seen(x), self.condition(x)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(torch.cat([self.encode(x), self.condition(x).sigmoid()], dim=1))
+
+    def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
+        return super().reconstruction_loss(torch.cat([z, self.condition(x).sigmoid()], dim=1), x)
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         terms, known = super().loss(batch, generator=generator), batch.y != UNKNOWN
         task = self.predictor.loss(Batch(batch.x[known], batch.y[known]), generator=generator)
-        return {**terms, "task": task["task"], "pairs": task["pairs"], "loss": terms["loss"] + task["loss"]}
+        return {**terms, **task, "loss": terms["loss"] + task["loss"]}
 
 
 class M2VAAL(_Deceiving, M2):
     """M2 with a discriminator on its latent code [Losalka].
 
-    sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides. With "zy" the
-    adversarial term makes the class probabilities of labelled and unlabelled images alike, against the classifier;
-    with "z" it does not reach the classifier. adversarial: weight of that term, 0 leaves it out. `options` are M2's.
+    sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides: then the
+    adversarial term works against the classifier, which "z" keeps it from. adversarial: its weight, 0 leaves it out.
+    `options` are M2's.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, adversarial: float = 1.0, sees: str = "z", **options):
         super().__init__(image_shape, n_classes, **options)
         self.adversarial = check_number("adversarial", adversarial, low=0)
         self.sees = check_choice("sees", sees, ["z", "zy"])
-        extra = self.n_classes if sees == "zy" else 0
-        self.discriminator = Discriminator(self.latent_dim + extra, seed=self.seed)
+        self.discriminator = Discriminator(self.latent_dim + (sees == "zy") * self.n_classes, seed=self.seed)
 
     def seen(self, x: Tensor) -> Tensor:
         y = torch.softmax(self(x).float(), dim=1)

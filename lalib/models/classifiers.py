@@ -19,32 +19,17 @@ from torch.nn import functional as F
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import seeded
+from lalib.models import networks
 from lalib.models.autoencoders import Autoencoder
-from lalib.models.networks import (
-    CNNS,
-    IMAGENET_MEAN,
-    IMAGENET_SPREAD,
-    Batch,
-    Residual,
-    Shape,
-    Trainable,
-    check_inputs,
-    check_shape,
-    check_targets,
-    in_blocks,
-    mlp,
-    resnet18,
-    seeded_dropout,
-)
+from lalib.models.networks import Batch, Residual, Shape, Trainable, check_inputs, check_shape, in_blocks, mlp
 from lalib.models.views import RandomViews
 
 
 class Classifier(Trainable):
     """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch).
 
-    Labels (B,) name one class per input; with multi_label=True they are (B, C) of 0 and 1, every class has a
-    probability of its own, and the loss is the mean over classes of the binary cross-entropy. seed draws the weights.
-    `views`, if set, shows other views of the images in every training step.
+    Labels are (B,); with multi_label=True (B, C) of 0 and 1, every class has a probability of its own, and the loss is
+    the mean over classes of the binary cross-entropy. seed draws the weights. `views`, if set, are shown in training.
     """
 
     batch_size = 32
@@ -124,10 +109,10 @@ class CNNClassifier(Classifier):
     def __init__(self, image_shape: Shape, n_classes: int, *, network: str = "small", dropout: float = 0.5, **options):
         super().__init__(n_classes, **options)
         self.image_shape = check_shape(image_shape)
-        self.network_name = check_choice("network", network, CNNS)
+        self.network_name = check_choice("network", network, networks.CNNS)
         self.dropout = check_number("dropout", dropout, low=0, high=1)
         with seeded(self.seed, "weights"):
-            self.network = CNNS[network](self.image_shape, self.n_classes, self.dropout)
+            self.network = networks.CNNS[network](self.image_shape, self.n_classes, self.dropout)
 
 
 class ResNetClassifier(Classifier):
@@ -135,8 +120,7 @@ class ResNetClassifier(Classifier):
 
     weights: None (drawn with the seed), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
     state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
-    Images are shown at their size, grey ones in three channels, with the mean and spread per channel that ImageNet's
-    weights expect. It trains on equal batches of at least two: batch normalisation cannot compare fewer.
+    Images keep their size; they get the mean and spread per channel that ImageNet's weights expect, grey ones thrice.
     """
 
     block_types = (nn.Sequential,)  # the four stages
@@ -145,29 +129,24 @@ class ResNetClassifier(Classifier):
         super().__init__(n_classes, **options)
         self.image_shape = check_shape(image_shape)
         with seeded(self.seed, "weights"):
-            self.network, self.origin = resnet18(self.n_classes, weights)
+            self.network, self.origin = networks.resnet18(self.n_classes, weights)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """As few batches as hold each image once, of almost equal sizes, at least 2.
-
-        A last batch of a few images upsets batch normalisation: of 450 digits in batches of 16, which leave 2, it got
-        .63 to .76 of held-out ones right after epochs 7 to 12; in equal batches .81 to .87 (one seed).
-        """
+        """As few batches as hold each image once, of almost equal sizes, since small ones upset batch normalisation."""
         if min(n, size) < 2:
             raise LalibError(f"ResNet-18 trains on batches of at least 2 images, got {n} images in batches of {size}")
-        yield from torch.randperm(n, generator=generator).tensor_split(max(1, min(math.ceil(n / size), n // 2)))
+        yield from torch.randperm(n, generator=generator).tensor_split(min(math.ceil(n / size), n // 2))
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        mean, spread = x.new_tensor(IMAGENET_MEAN), x.new_tensor(IMAGENET_SPREAD)
-        return super().activations((x - mean.view(-1, 1, 1)) / spread.view(-1, 1, 1))
+        mean, spread = x.new_tensor([networks.IMAGENET_MEAN, networks.IMAGENET_SPREAD])[:, :, None, None]
+        return super().activations((x - mean) / spread)
 
 
 class MLPClassifier(Classifier):
     """Dense layers of `hidden` units on codes (B, L), centred and divided by one scale; `options` are Classifier's.
 
     The scale is the root mean square of the centred codes that `fit` is given.
-    Differs from the usual scale per coordinate, which blows up those in which codes hardly vary: with 100 labels of
-    mnist-mini that costs 6 points of accuracy on 32 principal components and 12 on pixels.
+    Differs from the usual scale per coordinate, which blows up those in which codes hardly vary.
     """
 
     def __init__(
@@ -199,8 +178,7 @@ class EncoderClassifier(Classifier):
     """A copy of an encoder's trunk with a new MLP head: transfer from the autoencoder [Report].
 
     mode="frozen": the trunk keeps its weights; "fine-tuned": it learns at `trunk_rate` times the head's learning rate
-    [Howard2018], so that few labels do not wash out what it knows; "scratch": the same layers from new weights.
-    hidden: units of the head's layer. `options` are Classifier's.
+    [Howard2018]; "scratch": new weights. hidden: units of the head's layer. `options` are Classifier's.
     """
 
     def __init__(
@@ -228,17 +206,16 @@ class EncoderClassifier(Classifier):
         return (*self.trunk, *self.network)
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        head = {"params": list(self.network.parameters()), "lr": learning_rate}
-        if self.mode == "frozen":
-            return [head]
-        rate = self.trunk_rate if self.mode == "fine-tuned" else 1.0
-        return [head, {"params": list(self.trunk.parameters()), "lr": rate * learning_rate}]
+        rates = {self.network: learning_rate}
+        if self.mode != "frozen":
+            rates[self.trunk] = learning_rate * (self.trunk_rate if self.mode == "fine-tuned" else 1)
+        return [{"params": list(part.parameters()), "lr": rate} for part, rate in rates.items()]
 
 
 def predict_proba(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, of images or codes (N, L); rows sum to 1 if not multi_label."""
-    x = check_inputs(classifier, inputs)
-    return in_blocks(classifier, lambda x: classifier.probabilities(classifier(x).float()), x, batch_size)
+    inputs = check_inputs(classifier, inputs)
+    return in_blocks(classifier, lambda x: classifier.probabilities(classifier(x).float()), inputs, batch_size)
 
 
 def last_features(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
@@ -250,31 +227,29 @@ def mc_dropout_proba(
     classifier: Classifier, inputs: ImageSet | Tensor, passes: int = 10, *, seed: int = 0, batch_size: int = 1024
 ) -> Tensor:
     """Class probabilities (T, N, C) of `passes` passes with dropout on [Gal2016]; LalibError without dropout."""
+    inputs, passes = check_inputs(classifier, inputs), check_int("passes", passes, low=1)
     dropouts = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     if not dropouts:
         raise LalibError(f"MC-dropout needs a classifier with dropout, got a {type(classifier).__name__} without any")
-    passes = check_int("passes", passes, low=1)
 
     def stochastic(x):
         for module in dropouts:
             module.train()
         return classifier.probabilities(classifier(x).float())
 
-    x = check_inputs(classifier, inputs)
-    with seeded_dropout(classifier, seed, "mc-dropout"):
-        return torch.stack([in_blocks(classifier, stochastic, x, batch_size) for _ in range(passes)])
+    with networks.seeded_dropout(classifier, seed, "mc-dropout"):
+        return torch.stack([in_blocks(classifier, stochastic, inputs, batch_size) for _ in range(passes)])
 
 
 def accuracy(classifier: Classifier, inputs: ImageSet | Tensor, labels: Tensor | None = None) -> float:
     """Share of inputs whose most probable class is their label, in [0, 1]; labels (N,) default to the image set's.
 
-    An ImageSet's classes and the model's are matched by name, in whatever order the set has them; one that the model
-    does not know is a ValueError. With labels (N, C) of 0 and 1: the share of them on the right side of probability
-    1/2. LalibError without labels.
+    With labels (N, C) of 0 and 1: the share of them on the right side of probability 1/2. An ImageSet's classes and the
+    model's are matched by name. Raises ValueError for a class that the model does not know, LalibError without labels.
     """
     names = inputs.class_names if isinstance(inputs, ImageSet) else ()
     labels = getattr(inputs, "labels", None) if labels is None else labels
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
     probs = predict_proba(classifier, inputs)
-    return float(_hits(probs, check_targets(classifier, labels, len(probs), names).cpu()).float().mean())
+    return float(_hits(probs, networks.check_targets(classifier, labels, len(probs), names).cpu()).float().mean())

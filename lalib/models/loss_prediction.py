@@ -13,7 +13,7 @@ from lalib.data.door import check_codes
 from lalib.data.seeds import seeded
 from lalib.models.classifiers import Classifier
 from lalib.models.losses import pair_loss
-from lalib.models.networks import Batch, Trainable, check_inputs, in_blocks
+from lalib.models.networks import Batch, Trainable, check_inputs, eval_mode, to_input
 
 DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
 
@@ -21,10 +21,9 @@ DETACH = 0.6  # of the training, after which the head no longer moves the featur
 class LossPredictor(Trainable):
     """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
 
-    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers. These and the codes of
-    the images, if given, make one number. Trained by the task's loss plus `weight` times the pair loss, which no longer
-    reaches the classifier after `detach_after` batches.
-    example (1, ...): an input, for the sizes. codes (M, L): of the training images, in their order.
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, and these and the codes
+    (M, L) of the training images, if given, to one. Trained by the task's loss plus `weight` times the pair loss, which
+    no longer reaches the classifier after `detach_after` batches. example (1, ...): an input, for the sizes.
     """
 
     def __init__(
@@ -43,23 +42,19 @@ class LossPredictor(Trainable):
         self.width, self.detach_after = check_int("width", width, low=1), check_int("detach_after", detach_after, low=0)
         for name in ("image_shape", "code_dim", "n_classes", "multi_label", "class_names"):
             setattr(self, name, getattr(classifier, name))
-        codes = None if codes is None else check_codes(codes).float()
-        extra = 0 if codes is None else codes.shape[1]
-        example = check_inputs(classifier, example)
-        sizes = in_blocks(
-            classifier, lambda x: torch.tensor([[b.shape[1] for b in classifier.activations(x)[0]]]), example
-        )
-        with seeded(seed, "loss head"):
-            self.blocks = nn.ModuleList(nn.Linear(int(size), self.width) for size in sizes[0])
-            self.last = nn.Linear(self.width * len(self.blocks) + extra, 1)
-        self.register_buffer("codes", codes)
+        self.register_buffer("codes", None if codes is None else check_codes(codes).float())
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+        example = to_input(check_inputs(classifier, example), next(classifier.parameters()).device)
+        with torch.no_grad(), eval_mode(classifier):
+            sizes = [block.shape[1] for block in classifier.activations(example)[0]]
+        with seeded(seed, "loss head"):
+            self.blocks = nn.ModuleList(nn.Linear(size, self.width) for size in sizes)
+            self.last = nn.Linear(self.width * len(sizes) + (0 if codes is None else self.codes.shape[1]), 1)
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         self.classifier.prepare(x, y)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-        """The classifier's."""
         return self.classifier.batches(n, size, generator=generator)
 
     def head(self, blocks: list[Tensor], codes: Tensor | None) -> Tensor:
@@ -82,10 +77,9 @@ class LossPredictor(Trainable):
         """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
         if (codes is None) != (self.codes is None):
             raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
-        inputs, codes = check_inputs(self, inputs), None if codes is None else check_codes(codes).float()
-
-        def predicted(rows: Tensor) -> Tensor:
-            z = None if codes is None else codes[rows]
-            return in_blocks(self, lambda x: self.head(self.classifier.activations(x)[0], z), inputs[rows], block)
-
-        return torch.cat([predicted(rows) for rows in torch.arange(len(inputs)).split(block)])
+        inputs, device = check_inputs(self, inputs), self.last.weight.device
+        codes = torch.empty(len(inputs), 0) if codes is None else check_codes(codes).float()
+        with torch.no_grad(), eval_mode(self):
+            parts = zip(inputs.split(block), codes.split(block), strict=True)
+            predicted = [self.head(self.classifier.activations(to_input(x, device))[0], z) for x, z in parts]
+        return torch.cat(predicted).cpu()

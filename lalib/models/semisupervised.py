@@ -7,7 +7,6 @@ References
 [Sohn2020]   Sohn et al., FixMatch: simplifying semi-supervised learning with consistency and confidence, NeurIPS 2020.
 """
 
-import functools
 import math
 from collections.abc import Iterator
 
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lalib.data import seeds
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.door import check_index, check_labels
-from lalib.data.seeds import generator as child_generator, seeded
 from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.models.contrastive import ContrastiveEncoder
@@ -29,24 +28,22 @@ from lalib.models.views import LIMITS, RandomViews
 def partly_labelled(n: int, index: Tensor, labels: Tensor) -> Tensor:
     """Labels (n,) int64: those given at `index` (M,), UNKNOWN elsewhere: what `fit` hands to a model of this module.
 
-    ValueError for an index that is not of M different images out of n, or labels that are not M; TypeError for what is
-    no whole number.
+    ValueError for an index that is not of M different images out of n, and for labels that are not M; TypeError for
+    what is no whole number.
     """
-    n = check_int("n", n, low=1)
-    index, partial = check_index(index, n, distinct=True), torch.full((n,), UNKNOWN, dtype=torch.int64)
-    partial[index] = check_labels(labels, len(index)).cpu()
-    return partial
+    index = check_index(index, check_int("n", n, low=1), distinct=True)
+    return torch.full((n,), UNKNOWN).index_copy(0, index, check_labels(labels, len(index)).cpu())
 
 
 class PartlyLabelled(Trainable):
     """Mixed into models that learn from labelled and unlabelled images at once.
 
-    Train them with fit(model, (images, labels)), labels (N,) with UNKNOWN where there is none: see partly_labelled. A
+    Train them with fit(model, (images, labels)), labels (N,) as of partly_labelled; LalibError if all are UNKNOWN. A
     step takes `batch_size` unlabelled and up to `labeled_size` labelled images; an epoch shows every unlabelled image
-    once. Raises LalibError where no image has a label.
+    once.
     """
 
-    labeled_size = 64
+    batch_size, labeled_size = 128, 64
     partly_labelled = True
     labeled = unlabeled = torch.empty(0, dtype=torch.int64)  # of the training set, set by prepare
 
@@ -61,15 +58,16 @@ class PartlyLabelled(Trainable):
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """Every unlabelled image once, beside labelled ones, which go round as often as needed (once if all are)."""
+
+        def shuffled(index: Tensor) -> Tensor:
+            return index[torch.randperm(len(index), generator=generator)]
+
         if not len(self.unlabeled):
-            yield from self.labeled[torch.randperm(len(self.labeled), generator=generator)].split(size)
-            return
-        parts = self.unlabeled[torch.randperm(len(self.unlabeled), generator=generator)].split(size)
-        count = min(self.labeled_size, len(self.labeled))
+            return iter(shuffled(self.labeled).split(size))
+        parts, count = shuffled(self.unlabeled).split(size), min(self.labeled_size, len(self.labeled))
         rounds = math.ceil(count * len(parts) / len(self.labeled))
-        deck = torch.cat([torch.randperm(len(self.labeled), generator=generator) for _ in range(rounds)])
-        for part, labeled in zip(parts, self.labeled[deck].split(count), strict=False):
-            yield torch.cat([labeled, part])
+        deck = torch.cat([shuffled(self.labeled) for _ in range(rounds)]).split(count)
+        return (torch.cat([labeled, part]) for labeled, part in zip(deck, parts, strict=False))
 
 
 class _Generative(PartlyLabelled, Classifier):
@@ -81,8 +79,6 @@ class _Generative(PartlyLabelled, Classifier):
     classifier: q(y|x); trunk, head: q(z|x,y), of which the class joins at the head; decoder: p(x|y,z).
     nll(z, y, v): -log p(v|y,z), (B,), of codes (B, L), weights of classes (B, C) and what is observed (B, ...).
     """
-
-    batch_size = 128
 
     def __init__(self, n_classes: int, *, latent_dim: int, class_weight: float = 10.0, **options):
         super().__init__(check_int("n_classes", n_classes, low=2), **options)
@@ -98,8 +94,7 @@ class _Generative(PartlyLabelled, Classifier):
 
     def posterior(self, hidden: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x,y), (B, L) each, of the trunk's outputs and weights of classes (B, C)."""
-        mean, log_variance = self.head(torch.cat([hidden, y], dim=1)).float().split(self.latent_dim, dim=1)
-        return mean, log_variance
+        return self.head(torch.cat([hidden, y], dim=1)).float().split(self.latent_dim, dim=1)
 
     def bound(self, v: Tensor, hidden: Tensor, y: Tensor, noise: Tensor) -> Tensor:
         """L(x, y) in nats, (B,), with z = mean + sd x noise (B, L): Eq. 6 of [Kingma2014b], all classes as frequent."""
@@ -108,28 +103,22 @@ class _Generative(PartlyLabelled, Classifier):
         return self.nll(z, y, v) + math.log(self.n_classes) + gaussian_kl(mean, log_variance)
 
     def bounds(self, v: Tensor, noise: Tensor) -> Tensor:
-        """L(x, y) of every class, (B, C), in one pass.
-
-        The noise (B, L) of an image is the same for all classes, so that it does not blur what sets them apart.
-        """
-        repeat = functools.partial(torch.repeat_interleave, repeats=self.n_classes, dim=0)
+        """L(x, y) of every class, (B, C), with the same noise (B, L): what it does must not set classes apart."""
         y = torch.eye(self.n_classes, device=v.device).repeat(len(v), 1)
-        return self.bound(repeat(v), repeat(self.trunk(v)), y, repeat(noise)).view(len(v), self.n_classes)
+        v, hidden, noise = (part.repeat_interleave(self.n_classes, dim=0) for part in (v, self.trunk(v), noise))
+        return self.bound(v, hidden, y, noise).view(-1, self.n_classes)
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        known = batch.y != UNKNOWN
-        logits = self(self.augmented(batch.x, generator)).float()
-        v = self.observed(batch.x)
+        known, terms = batch.y != UNKNOWN, {}
+        logits, v = self(self.augmented(batch.x, generator)).float(), self.observed(batch.x)
         noise = torch.randn(len(v), self.latent_dim, generator=generator, device=generator.device).to(v.device)
-        terms = {}
         if known.any():
             y, classes = batch.y[known], F.one_hot(batch.y[known], self.n_classes).to(v.dtype)
             terms["labelled"] = self.bound(v[known], self.trunk(v[known]), classes, noise[known]).mean()
             terms["class"] = F.cross_entropy(logits[known], y)
             terms["accuracy"] = (logits[known].argmax(1) == y).float().mean().detach()
         if not known.all():
-            bounds = self.bounds(v[~known], noise[~known])
-            terms["unlabelled"] = m2_unlabelled(bounds, logits[~known]).mean()
+            terms["unlabelled"] = m2_unlabelled(self.bounds(v[~known], noise[~known]), logits[~known]).mean()
         share = len(self.labeled) / (len(self.labeled) + len(self.unlabeled))
         weights = {"labelled": share, "unlabelled": 1 - share, "class": self.class_weight}
         return {"loss": sum(weight * terms[name] for name, weight in weights.items() if name in terms), **terms}
@@ -145,9 +134,9 @@ class M2(_Generative):
 
     preset: the layers of q(z|x,y) and p(x|y,z), one of PRESETS ("dense" is the paper's form); classifier: q(y|x), by
     default the small CNN; pixels are Bernoulli. With `views` set, q(y|x) sees random views and the bound the images
-    themselves: all views of an image are drawn towards the class that explains it best. `options` are Classifier's.
+    themselves. `options` are Classifier's.
     Differs: class_weight is 0.1 in the paper. So few nats per image do not hold q(y|x) against the hundreds of the
-    bound before the decoder knows the classes: with 100 labels of mnist-mini it gave .36, 10 gave .80 (20 epochs).
+    bound before the decoder knows the classes.
     """
 
     def __init__(
@@ -167,7 +156,7 @@ class M2(_Generative):
         if self.classifier.n_classes != self.n_classes:
             raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
         self.class_names = self.classifier.class_names
-        with seeded(self.seed, "weights"):
+        with seeds.seeded(self.seed, "weights"):
             self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.n_classes)
             self.head = mlp(features + self.n_classes, 2 * self.latent_dim, (256,))
 
@@ -182,7 +171,7 @@ class M2(_Generative):
     def generate(self, labels: Tensor, *, seed: int = 0) -> Tensor:
         """An image (B, C, H, W) of each class (B,), its style drawn from N(0, I); on the model's device."""
         labels = check_labels(labels, n_classes=self.n_classes).to(self.head[0].weight.device)
-        z = torch.randn(len(labels), self.latent_dim, generator=child_generator(seed, "styles")).to(labels.device)
+        z = torch.randn(len(labels), self.latent_dim, generator=seeds.generator(seed, "styles")).to(labels.device)
         with eval_mode(self):
             return self.decode(z, labels)
 
@@ -190,8 +179,8 @@ class M2(_Generative):
 class M1M2(_Generative):
     """M2 on codes (B, D), stacked on the autoencoder that made them ("M1+M2" of [Kingma2014b]).
 
-    The codes are centred and divided by one scale, as by MLPClassifier, and modelled as Gaussian with a learned mean
-    and variance per coordinate. One layer of `hidden` units in each network. `options` are Classifier's.
+    The codes, on one scale as by MLPClassifier, are modelled as Gaussian with a learned mean and variance per
+    coordinate. One layer of `hidden` units in each network. `options` are Classifier's.
     Differs: the mean codes of M1 are modelled, the paper draws them from q(z|x) anew in every epoch.
     """
 
@@ -199,7 +188,7 @@ class M1M2(_Generative):
         super().__init__(n_classes, latent_dim=latent_dim, **options)
         self.code_dim, self.hidden = check_int("code_dim", code_dim, low=1), check_int("hidden", hidden, low=1)
         self.classifier = MLPClassifier(self.code_dim, self.n_classes, hidden=(self.hidden,), seed=self.seed)
-        with seeded(self.seed, "weights"):
+        with seeds.seeded(self.seed, "weights"):
             self.trunk = nn.Sequential(nn.Linear(self.code_dim, self.hidden), nn.ReLU())
             self.head = mlp(self.hidden + self.n_classes, 2 * self.latent_dim, (self.hidden,))
             self.decoder = mlp(self.latent_dim + self.n_classes, 2 * self.code_dim, (self.hidden,))
@@ -220,13 +209,11 @@ class FixMatch(PartlyLabelled, Classifier):
     """A classifier that teaches itself on unlabelled images [Sohn2020]: the discriminative rival of M2.
 
     loss = mean_labelled CE + weight x mean_unlabelled [max q >= threshold] CE(argmax q, view)   (Eqs. 3 and 4), nats:
-    what is sure of a gently moved image is asked of a random view of it. Views: `views`, RandomViews' defaults unless
-    set; gently moved is by 5 % of a side, and mirrored if the views may be. width: kernels of the first convolution.
-    `options` are Classifier's.
+    what is sure of a gently moved image (by 5 % of a side, and mirrored if the views may be) is asked of one of its
+    `views`, RandomViews' defaults unless set. width: kernels of the first convolution. `options` are Classifier's.
     Differs: the network of ContrastiveEncoder and Adam instead of a wide ResNet with SGD and a moving average.
     """
 
-    batch_size = 128
     views = RandomViews()
 
     def __init__(
@@ -241,53 +228,41 @@ class FixMatch(PartlyLabelled, Classifier):
         **options,
     ):
         super().__init__(n_classes, **options)
-        self.image_shape = check_shape(image_shape)
         self.threshold = check_number("threshold", threshold, low=0, high=1)
         self.weight = check_number("weight", weight, low=0)
-        self.width, self.dropout = check_int("width", width, low=1), check_number("dropout", dropout, low=0, high=1)
-        encoder = ContrastiveEncoder(self.image_shape, width=self.width, seed=self.seed)
-        settings = {"mode": "scratch", "dropout": self.dropout, "seed": self.seed}
-        self.classifier = EncoderClassifier(encoder, self.n_classes, **settings)
+        encoder = ContrastiveEncoder(image_shape, width=width, seed=self.seed)
+        self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=self.seed)
+        self.image_shape, self.width, self.dropout = encoder.image_shape, encoder.width, self.classifier.dropout
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return self.classifier.activations(x)
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         gentle = RandomViews(**dict.fromkeys(LIMITS, 0.0) | {"shift": 0.05, "flip": self.views.flip})
-        moved, known = gentle(batch.x, generator=generator), batch.y != UNKNOWN
-        terms = {}
+        moved, known, terms = gentle(batch.x, generator=generator), batch.y != UNKNOWN, {}
         if known.any():
             terms["class"] = F.cross_entropy(self(moved[known]).float(), batch.y[known])
         if not known.all():
-            sure, guess = self._guesses(moved[~known])
+            with torch.no_grad(), eval_mode(self.classifier):
+                top, guess = torch.softmax(self(moved[~known]).float(), dim=1).max(dim=1)
+            sure = (top >= self.threshold).float()
             asked = self(self.views(batch.x[~known], generator=generator)).float()
             errors = F.cross_entropy(asked, guess, reduction="none")
             terms |= {"consistency": (sure * errors).mean(), "sure": sure.mean()}
         return {"loss": terms.get("class", 0) + self.weight * terms.get("consistency", 0), **terms}
 
-    @torch.no_grad()
-    def _guesses(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Which guesses are sure enough, as 0 and 1, and the classes guessed, (B,) each; without dropout."""
-        with eval_mode(self.classifier):
-            top, guess = torch.softmax(self(x).float(), dim=1).max(dim=1)
-        return (top >= self.threshold).float(), guess
-
 
 class ClassPriorVAE(PartlyLabelled, VAE):
     """VAE whose prior is a mixture of one Gaussian per class, so that the code z of an image x tells its class y.
 
-    With p(x,y,z) = p(y) p(z|y) p(x|z) the bound on -log p(x,y) is that on -log p(x), of a VAE with prior="mixture",
-    plus -log p(y|z), p(y|z) being the share of the class's Gaussian in the mixture at z. The loss is the bound of all
-    images and class_weight x -log p(y|z) of the labelled ones, in nats per image, each a mean over the batch.
-    Codes are those of q(z|x), which needs no class. `options` are VAE's, without the prior.
-    Differs: -log p(y|z) is taken at the mean code, and its weight is not the share of labelled images: so few nats
-    would not hold the classes apart, as in M2. Labelled images, `labeled_size` in every batch, count more than once.
-    On mnist-mini (10 dimensions, 8 epochs, five seeds) the nearest neighbour is of another class for 8.5 % of images
-    with 100 labels; with a VAE, which needs none, for 17.0 %.
+    The loss is the bound of all images and class_weight x -log p(y|z) of the labelled ones, in nats per image, each a
+    mean over the batch. The bound is that of a VAE with prior="mixture"; p(y|z) is the share of the class's Gaussian in
+    the mixture at z. Codes are those of q(z|x), which needs no class. `options` are VAE's, without the prior.
+    Differs from the bound on -log p(x,y) of p(y) p(z|y) p(x|z): -log p(y|z) is taken at the mean code and weighs more,
+    to hold the classes apart, and labelled images, `labeled_size` in every batch, count more than once.
     """
 
-    batch_size = 64
-    labeled_size = 16
+    batch_size, labeled_size = 64, 16
 
     def __init__(
         self, image_shape: Shape, n_classes: int, latent_dim: int = 2, *, class_weight: float = 10.0, **options
