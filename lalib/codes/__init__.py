@@ -7,23 +7,6 @@ from lalib.codes.neighbours import Neighbours, knn, median_nn_distance
 from lalib.codes.projection import project
 from lalib.codes.spreading import spread_labels
 
-__all__ = [
-    "LatentGrid",
-    "Neighbours",
-    "class_balance",
-    "decode",
-    "difficulty",
-    "encode",
-    "kmeans",
-    "knn",
-    "latent_grid",
-    "median_nn_distance",
-    "one_nn_error",
-    "project",
-    "reconstruct",
-    "reconstruction_errors",
-    "spread_labels",
-    "traversal",
-    "trustworthiness",
-    "ward",
-]
+__all__ = ["LatentGrid", "Neighbours", "class_balance", "decode", "difficulty", "encode", "kmeans", "knn"]
+__all__ += ["latent_grid", "median_nn_distance", "one_nn_error", "project", "reconstruct", "reconstruction_errors"]
+__all__ += ["spread_labels", "traversal", "trustworthiness", "ward"]
