@@ -33,7 +33,7 @@ class LatentGrid:
 
 def encode(model: Autoencoder | ContrastiveEncoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """Codes (N, L) of images, float32 on the CPU; a variational model's mean codes."""
-    return _in_blocks(model, model.encode, _pixels(model, images), batch_size)
+    return in_blocks(model, model.encode, _pixels(model, images), batch_size)
 
 
 def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, labels: Tensor | None = None) -> Tensor:
@@ -45,12 +45,12 @@ def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, la
     if codes.shape[1] != model.latent_dim:
         raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
     if labels is None:
-        return _in_blocks(model, model.decode, codes, batch_size)
+        return in_blocks(model, model.decode, codes, batch_size)
     if not draws_classes(model):
         raise ValueError(f"labels must be None: a {type(model).__name__} draws images of codes alone")
     labels = check_labels(labels, len(codes), model.n_classes)
     both = torch.cat([codes, labels[:, None].to(codes)], dim=1)  # to be cut into blocks as one
-    return _in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
+    return in_blocks(model, lambda part: model.decode(part[:, :-1], part[:, -1].long()), both, batch_size)
 
 
 def draws_classes(model: Autoencoder | M2) -> bool:
@@ -60,24 +60,17 @@ def draws_classes(model: Autoencoder | M2) -> bool:
 
 def reconstruct(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
     """The model's reconstructions (N, C, H, W) in [0, 1], float32 on the CPU."""
-    return _in_blocks(model, model, _pixels(model, images), batch_size)
+    return in_blocks(model, model, _pixels(model, images), batch_size)
 
 
 def reconstruction_errors(model: Autoencoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
-    """Mean absolute error per pixel of every image, (N,) in [0, 1], float32 on the CPU.
-
-    The mean over images is the MAE that [Report] gives (0.0604).
-    """
+    """Mean absolute error per pixel of every image, (N,) in [0, 1], float32 on the CPU; [Report] gives their mean."""
     pixels = _pixels(model, images)
-    return _in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
+    return in_blocks(model, lambda x: (model(x).float() - x).abs().flatten(1).mean(1), pixels, batch_size)
 
 
 def latent_grid(
-    model: Autoencoder,
-    codes: Tensor | None = None,
-    *,
-    size: int = 15,
-    limits: tuple[float, float, float, float] | None = None,
+    model: Autoencoder, codes: Tensor | None = None, *, size: int = 15, limits: tuple[float, ...] | None = None
 ) -> LatentGrid:
     """Decode a size x size grid over a 2-D latent space.
 
@@ -86,9 +79,12 @@ def latent_grid(
     if model.latent_dim != 2:
         raise ValueError(f"a latent grid needs latent_dim=2, got {model.latent_dim}: see traversal for more dimensions")
     size = check_int("size", size, low=2)
-    if limits is None:
-        limits = (-2.0, 2.0, -2.0, 2.0) if codes is None else _central(codes)
-    bounds = as_tensor(limits, "limits").double()
+    if limits is None and codes is not None:
+        codes = check_codes(codes).float()
+        if codes.shape[1] != 2:
+            raise ValueError(f"codes must have shape (N, 2), got {tuple(codes.shape)}")
+        limits = codes.quantile(codes.new_tensor([0.01, 0.99]), dim=0).T.flatten()
+    bounds = as_tensor((-2, 2, -2, 2) if limits is None else limits, "limits").double()
     if bounds.shape != (4,) or not bounds.isfinite().all() or bounds[0] > bounds[1] or bounds[2] > bounds[3]:
         raise ValueError(f"limits must be (x low, x high, y low, y high), got {limits}")
     low_x, high_x, low_y, high_y = bounds.tolist()
@@ -108,15 +104,10 @@ def traversal(
     base = as_tensor(fixed, "fixed").float().cpu()
     if base.shape not in ((), (model.latent_dim,)):
         raise ValueError(f"fixed must be a number or a code ({model.latent_dim},), got shape {tuple(base.shape)}")
-    base = base.expand(model.latent_dim)
-    codes = base.repeat(model.latent_dim, steps, 1)
     coordinate = torch.arange(model.latent_dim)
+    codes = base.expand(model.latent_dim).repeat(model.latent_dim, steps, 1)
     codes[coordinate, :, coordinate] = torch.linspace(low, high, steps)
     return decode(model, codes.flatten(0, 1)).unflatten(0, (model.latent_dim, steps))
-
-
-def _in_blocks(model, function, x, batch_size):
-    return in_blocks(model, function, x, check_int("batch_size", batch_size, low=1))
 
 
 def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
@@ -125,10 +116,3 @@ def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
     if images.image_shape != tuple(model.image_shape):
         raise ValueError(f"the model takes images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     return images.images
-
-
-def _central(codes: Tensor) -> list[float]:
-    codes = check_codes(codes)
-    if codes.shape[1] != 2:
-        raise ValueError(f"codes must have shape (N, 2), got {tuple(codes.shape)}")
-    return torch.quantile(codes.float(), codes.new_tensor([0.01, 0.99]).float(), dim=0).T.flatten().tolist()

@@ -26,14 +26,12 @@ def one_nn_error(
     Of the held-out points test_codes (M, L) with test_labels (M,) if they are given, else leave-one-out, N >= 2.
     """
     codes = check_codes(codes)
-    labels = wanted = check_labels(labels, len(codes)).cpu()
+    labels = wanted = check_labels(labels, n := len(codes)).cpu()
     if test_codes is not None:
         test_codes = check_codes(test_codes, "test_codes")
         wanted = check_labels(test_labels, len(test_codes), name="test_labels").cpu()
-    elif test_labels is not None or len(codes) < 2:
-        raise ValueError(
-            f"test_codes must be given beside test_labels or for a single code, got None, N = {len(codes)}"
-        )
+    elif test_labels is not None or n < 2:
+        raise ValueError(f"test_codes must be given beside test_labels or for a single code, got None, N = {n}")
     index = knn(codes, 1, test_codes)[1][:, 0].cpu()
     return float((labels[index] != wanted).float().mean())
 
@@ -74,8 +72,7 @@ def difficulty(
     if images.labels is None:
         raise LalibError("difficulty needs labels: the image set has none")
     check_int("early", early, low=1, high=check_int("epochs", epochs, low=1))
-    classifier = CNNClassifier(images.image_shape, images.n_classes, seed=seed)
-    probs_T_N_C = []
+    classifier, probs_T_N_C = CNNClassifier(images.image_shape, images.n_classes, seed=seed), []
     settings = {"epochs": epochs, "batch_size": 128, "seed": seed, "device": device, "progress": progress}
     fit(classifier, images, on_epoch=lambda _, model: probs_T_N_C.append(predict_proba(model, images)), **settings)
     return pd.DataFrame(_difficulty(torch.stack(probs_T_N_C), images.labels, early))

@@ -1,29 +1,29 @@
-"""Nearest neighbours among codes, exact and in float64.
+"""Nearest neighbours among codes, exact, in float64: by a tree on a CPU up to 15 dimensions, else block by block."""
 
-On a CPU and up to 15 dimensions scipy's KDTree finds them, elsewhere all distances are looked at, block by block.
-"""
-
-import math
+from math import ceil, inf
 
 import numpy as np
+import scipy
 import torch
+from torch import Tensor
 
 from lalib.codes.pairwise import BLOCK, blocks, distances, factors
 from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf
-METRICS = {  # by name: the p of the norm
-    **dict.fromkeys(("euclidean", "l2"), 2.0),
-    **dict.fromkeys(("manhattan", "cityblock", "l1"), 1.0),
-    **dict.fromkeys(("chebyshev", "infinity"), float("inf")),
-}
+# The p of the norm:
+METRICS = {"euclidean": 2, "l2": 2, "manhattan": 1, "cityblock": 1, "l1": 1, "chebyshev": inf, "infinity": inf}
 
 
-def distinct(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct rows of codes (N, L), as (U, L) in some fixed order, and which of them each row is, (N,) int64."""
     rows = codes.detach().cpu().double().numpy() + 0.0  # -0.0 becomes 0.0
-    order = _hash(rows).argsort(kind="stable")  # five times faster than sorting the rows themselves
+    key = np.zeros(len(rows), dtype=np.uint64)  # of 64 bits for each row, multiplied and shifted column by column
+    for column in np.ascontiguousarray(rows.T).view(np.uint64):
+        key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(32)
+    order = key.argsort(kind="stable")  # five times faster than sorting the rows themselves
     rows = rows[order]
     new = np.concatenate(([True], (rows[1:] != rows[:-1]).any(axis=1)))
     inverse = np.empty(len(rows), dtype=np.int64)
@@ -32,18 +32,9 @@ def distinct(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return codes[first], torch.from_numpy(inverse).to(codes.device)
 
 
-def _hash(rows):
-    """A 64-bit number for each row (N, L) of float64, equal for equal rows (multiply and shift, column by column)."""
-    key = np.zeros(len(rows), dtype=np.uint64)
-    for column in np.ascontiguousarray(rows.T).view(np.uint64):
-        key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(32)
-    return key
-
-
-def evenly_spread(places: torch.Tensor, sample: int) -> torch.Tensor:
+def evenly_spread(places: Tensor, sample: int) -> Tensor:
     """At most `sample` rows of places (U, L), evenly spread in lexicographic order: the values alone decide which."""
-    step = math.ceil(len(places) / sample)
+    step = ceil(len(places) / sample)
     order = np.lexsort(places.cpu().numpy().T[::-1])[::step].copy()
     return places[torch.from_numpy(order).to(places.device)]
 
@@ -52,55 +43,50 @@ class Neighbours:
     """Exact neighbour search among codes (N, L), by "euclidean" (also "l2"), "manhattan" ("cityblock", "l1") or
     "chebyshev" ("infinity") distance. Raises ValueError for another metric."""
 
-    def __init__(self, codes: torch.Tensor, metric: str = "euclidean"):
+    def __init__(self, codes: Tensor, metric: str = "euclidean"):
         self.codes = check_codes(codes).double()
         self.p, self.tree = METRICS[check_choice("metric", metric, METRICS)], None
         if self.codes.device.type == "cpu" and self.codes.shape[1] <= TREE_DIMENSIONS:
-            from scipy.spatial import KDTree
-
-            self.tree = KDTree(
-                self.codes.numpy(), balanced_tree=False, compact_nodes=False
-            )  # built in a third the time
+            quickly = {"balanced_tree": False, "compact_nodes": False}  # built in a third of the time
+            self.tree = scipy.spatial.KDTree(self.codes.numpy(), **quickly)
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def nearest(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Distances (M, k), ascending, and indices (M, k) of the k codes nearest to each query (M, L).
 
         Equal distances stand in order of index; which of several equally distant codes comes k-th is not specified.
         """
-        return _in_order(*self.lookup(self._queries(queries), check_int("k", k, low=1, high=len(self))))
+        distance, index = self.lookup(self._queries(queries), check_int("k", k, low=1, high=len(self)))
+        if not (distance.diff(dim=1) > 0).all():
+            index, order = index.sort(dim=1)
+            distance, order = distance.gather(1, order).sort(dim=1, stable=True)
+            index = index.gather(1, order)
+        return distance, index
 
-    def lookup(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def lookup(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """`nearest` for inner loops: no checks, queries float64 on the codes' device, equal distances in any order."""
         if self.tree is not None:
             found = self.tree.query(queries.numpy(), k, p=self.p)
             return tuple(torch.from_numpy(part).view(-1, k) for part in found)
-        if self.p == 2:
-            return self._by_product(queries, k)
-        found = (distance.topk(k, dim=1, largest=False) for distance in blocks(queries, self.codes, self.p))
-        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
-
-    def _by_product(self, queries, k) -> tuple[torch.Tensor, torch.Tensor]:
-        """`lookup` by Euclidean distance: products find the nearest, differences say how far they are.
-
-        Results and the room for a block are allocated once: the C library did not use again what large blocks left
-        between them, and 55,000 x 64 codes took 20 GB.
-        """
         left, right = factors(queries, self.codes)
         rows = max(1, BLOCK // max(len(self), k * self.codes.shape[1]))
+        # One room for all blocks: the C library did not use again what they left, and 55,000 x 64 codes took 20 GB.
         found, room = queries.new_empty(len(queries), k), queries.new_empty(rows, len(self))
         indices = torch.empty_like(found, dtype=torch.int64)
         for start in range(0, len(queries), rows):
             block = slice(start, start + rows)
-            product = torch.mm(left[block], right.T, out=room[: len(left[block])])
-            index = product.topk(k, dim=1, largest=False, sorted=False).indices
-            found[block], order = distances(queries[block, None], self.codes[index]).squeeze(1).sort(dim=1)
+            if self.p == 2:  # a product finds the nearest, differences say how far they are
+                far = torch.mm(left[block], right.T, out=room[: len(left[block])])
+            else:
+                far = distances(queries[block], self.codes, self.p)
+            index = far.topk(k, dim=1, largest=False, sorted=False).indices
+            found[block], order = distances(queries[block, None], self.codes[index], self.p).squeeze(1).sort(dim=1)
             indices[block] = index.gather(1, order)
         return found, indices
 
-    def within(self, queries: torch.Tensor, radius: float) -> list[torch.Tensor]:
+    def within(self, queries: Tensor, radius: float) -> list[Tensor]:
         """For each query (M, L) the indices of the codes at distance <= radius, nearest first (equal: lowest first)."""
         queries, everything = self._queries(queries), torch.arange(len(self), device=self.codes.device)
         if self.tree is None:
@@ -119,16 +105,7 @@ class Neighbours:
         return queries
 
 
-def _in_order(distance, index):
-    """Rows that ascend in distance, equal distances put in order of index."""
-    if (distance.diff(dim=1) > 0).all():
-        return distance, index
-    index, order = index.sort(dim=1)
-    distance, order = distance.gather(1, order).sort(dim=1, stable=True)
-    return distance, index.gather(1, order)
-
-
-def knn(codes: torch.Tensor, k: int, queries: torch.Tensor | None = None, metric: str = "euclidean"):
+def knn(codes: Tensor, k: int, queries: Tensor | None = None, metric: str = "euclidean"):
     """Distances (M, k) and indices (M, k) of the k nearest codes (N, L) of each query (M, L), nearest first.
 
     Without queries: of each code, not counting itself (but counting its duplicates); then k <= N - 1.
@@ -143,7 +120,7 @@ def knn(codes: torch.Tensor, k: int, queries: torch.Tensor | None = None, metric
     return distance[~own].view(-1, k), index[~own].view(-1, k)
 
 
-def median_nn_distance(codes: torch.Tensor, metric: str = "euclidean", sample: int = 1024) -> float:
+def median_nn_distance(codes: Tensor, metric: str = "euclidean", sample: int = 1024) -> float:
     """Median distance from a code (N, L) to its nearest neighbour at another place: the unit for thresholds.
 
     Duplicates count as one place. At most `sample` places are looked at; the values alone decide which, so that the
@@ -153,5 +130,5 @@ def median_nn_distance(codes: torch.Tensor, metric: str = "euclidean", sample: i
     places = Neighbours(distinct(check_codes(codes))[0], metric)
     if len(places) == 1:
         return 0.0
-    step = math.ceil(len(places) / sample)
+    step = ceil(len(places) / sample)
     return float(places.nearest(places.codes[::step], 2)[0][:, 1].median())

@@ -88,7 +88,7 @@ class Pairs:
         return self.right @ self.left[row]
 
 
-_LOCK, _INSIDE, _FOUND = threading.Lock(), [], []
+_LOCK, _INSIDE, _PUT_BACK = threading.Lock(), [], contextlib.ExitStack()
 _PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
 
 
@@ -101,9 +101,11 @@ def full_precision() -> Iterator[None]:
     """
     with _LOCK:
         if not _INSIDE:
-            _FOUND[:] = [getattr(product, "fp32_precision", None) for product in _PRODUCTS]  # since torch 2.9
+            for product in _PRODUCTS:
+                if hasattr(product, "fp32_precision"):  # since torch 2.9; put back after the older setting of all
+                    _PUT_BACK.callback(setattr, product, "fp32_precision", product.fp32_precision)
             with contextlib.suppress(RuntimeError):  # raised where only these newer settings were changed
-                _FOUND.append(torch.get_float32_matmul_precision())
+                _PUT_BACK.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision("highest")
         _INSIDE.append(None)
     try:
@@ -112,8 +114,4 @@ def full_precision() -> Iterator[None]:
         with _LOCK:
             _INSIDE.pop()
             if not _INSIDE:
-                for precision in _FOUND[len(_PRODUCTS) :]:
-                    torch.set_float32_matmul_precision(precision)
-                for product, precision in zip(_PRODUCTS, _FOUND, strict=False):
-                    if precision is not None:
-                        product.fp32_precision = precision
+                _PUT_BACK.close()  # last in, first out

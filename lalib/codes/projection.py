@@ -43,12 +43,12 @@ def _umap(points, dims, seed):
     if len(points) == 2:  # too few for UMAP; two points have but one view
         return _pca(points, dims, seed)
     settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
-    start = "random" if len(points) <= dims + 1 else "spectral"
+    settings["init"] = "random" if len(points) <= dims + 1 else "spectral"
     threads = torch.get_num_threads(), numba.get_num_threads()  # UMAP changes numba's, whose start changes torch's
     try:
         with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
             warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
-            return umap.UMAP(init=start, **settings).fit_transform(points)
+            return umap.UMAP(**settings).fit_transform(points)
     finally:
         torch.set_num_threads(threads[0])
         numba.set_num_threads(threads[1])
@@ -57,10 +57,9 @@ def _umap(points, dims, seed):
 def _tsne(points, dims, seed):
     from sklearn.manifold import TSNE
 
-    perplexity = min(30, max(1, (len(points) - 1) / 3))
-    start = "pca" if dims <= min(points.shape) else "random"
-    method = "barnes_hut" if dims <= 3 else "exact"
-    return TSNE(dims, perplexity=perplexity, init=start, method=method, random_state=seed).fit_transform(points)
+    settings = {"perplexity": min(30, max(1, (len(points) - 1) / 3)), "method": "barnes_hut" if dims <= 3 else "exact"}
+    settings["init"] = "pca" if dims <= min(points.shape) else "random"
+    return TSNE(dims, random_state=seed, **settings).fit_transform(points)
 
 
 def _pca(points, dims, seed):

@@ -4,6 +4,7 @@
 """
 
 import numpy as np
+import scipy
 import torch
 from torch import Tensor
 
@@ -31,35 +32,29 @@ def spread_labels(
     Differs: each column of Y sums to 1, so that a class of many labels does not flood the others.
     Raises LalibError if no image has a label.
     """
-    from scipy import sparse
-    from scipy.sparse.linalg import cg
-
     codes = check_codes(codes).cpu()
     n, n_classes = len(codes), check_int("n_classes", n_classes, low=2)
     labels = check_labels(labels, n, n_classes, low=UNKNOWN).cpu()
     neighbours, alpha = check_int("neighbours", neighbours, low=1, high=n - 1), check_number("alpha", alpha, low=0)
     if alpha >= 1:
         raise ValueError(f"alpha must be below 1, got {alpha}")
-    known = (labels != UNKNOWN).nonzero().squeeze(1)
-    if not len(known):
+    given = torch.nn.functional.one_hot(labels - UNKNOWN, n_classes + 1)[:, 1:].double().numpy()
+    if not given.any():
         raise LalibError(f"label spreading needs labelled images, got {n} without a label")
     distance, nearest = knn(codes, neighbours)
     unit = float(distance.mean()) or 1.0  # all codes alike: all weights 1
     weights = np.exp(-np.square(distance.numpy() / unit))
     start = np.arange(0, weights.size + 1, neighbours)
-    graph = sparse.csr_matrix((weights.ravel(), nearest.numpy().ravel(), start), shape=(n, n))
+    graph = scipy.sparse.csr_array((weights.ravel(), nearest.numpy().ravel(), start), shape=(n, n))
     graph = graph.maximum(graph.T)
-    scale = sparse.diags(1 / np.sqrt(np.asarray(graph.sum(1)).ravel()))
-    system = sparse.identity(n) - alpha * (scale @ graph @ scale)
-    given = np.zeros((n, n_classes))
-    given[known, labels[known]] = 1
-    given /= given.sum(0).clip(1)
+    scale = scipy.sparse.diags_array(1 / np.sqrt(graph.sum(1)))
+    system = scipy.sparse.eye_array(n) - alpha * (scale @ graph @ scale)
+    given, cg = given / given.sum(0).clip(1), scipy.sparse.linalg.cg
     scores = np.stack([cg(system, column, rtol=1e-6)[0] if column.any() else column for column in given.T], axis=1)
     if queries is not None:
         distance, nearest = knn(codes, neighbours, check_codes(queries, "queries").cpu())
         weights = np.exp(-np.square(distance.numpy() / unit))
         scores = np.einsum("mk,mkc->mc", weights, scores[nearest.numpy()])
     scores = scores.clip(0)  # rounding
-    reached = scores.sum(1, keepdims=True) > 0
-    scores = np.where(reached, scores, 1)
+    scores[scores.sum(1) == 0] = 1
     return torch.from_numpy(scores / scores.sum(1, keepdims=True)).float()

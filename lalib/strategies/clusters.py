@@ -54,25 +54,19 @@ def typiclust(
     _, assignment = kmeans(view.codes, count, generator, iterations=iterations)
     free = torch.zeros(view.n_images, dtype=torch.bool)
     free[view.unlabeled] = True
-    clusters = _members(assignment.cpu(), count)
+    assignment = assignment.cpu()
+    clusters = assignment.argsort(stable=True).split(assignment.bincount(minlength=count).tolist())
     turns = [(len(c) < min_size, int((~free[c]).sum()), -len(c), i) for i, c in enumerate(clusters) if free[c].any()]
     heapq.heapify(turns)
-    waiting, picked, scores = {}, [], []
+    waiting, picked = {}, []
     while len(picked) < n:
         small, labels, size, cluster = heapq.heappop(turns)
         if cluster not in waiting:
             waiting[cluster] = _by_typicality(view.codes, clusters[cluster], free, neighbours)
-        index, score = waiting[cluster].pop()
-        picked.append(index)
-        scores.append(score)
+        picked.append(waiting[cluster].pop())
         if waiting[cluster]:
             heapq.heappush(turns, (small, labels + 1, size, cluster))
-    return Selection(torch.tensor(picked), torch.tensor(scores))
-
-
-def _members(assignment, count):
-    """The indices of each cluster, ascending."""
-    return assignment.argsort(stable=True).split(assignment.bincount(minlength=count).tolist())
+    return Selection(*map(torch.tensor, zip(*picked, strict=True)))
 
 
 def _by_typicality(codes, members, free, neighbours):

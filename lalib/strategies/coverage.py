@@ -1,20 +1,17 @@
 """Strategies that cover the codes, by balls or by kernels.
 
 [Yehuda2022]  O. Yehuda et al., "Active learning through a covering lens", NeurIPS 2022: ProbCover.
-[Bae2024]     W. Bae, J. Noh, D. J. Sutherland, "Generalized coverage for more robust low-budget active learning",
-              ECCV 2024: MaxHerding.
-[Bae2025]     W. Bae, G. L. Oliveira, D. J. Sutherland, "Uncertainty herding: one active learning method for all label
-              budgets", ICLR 2025.
+[Bae2024]     W. Bae et al., "Generalized coverage for more robust low-budget active learning", ECCV 2024: MaxHerding.
+[Bae2025]     W. Bae et al., "Uncertainty herding: one active learning method for all label budgets", ICLR 2025.
 [Minoux1978]  M. Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
 
 Their unit of length, where none is given, follows the data and the budget. With m labelled and n to pick, each of the
 m + n images has a share of the pool, and a ball of unit radius holds a quarter of it: the unit is the median distance
 from a place to its k-th nearest other place, k = (number of places) / (4 (m + n)). Equal codes are one place; at most
-256 places are looked at, evenly spread in lexicographic order. (On 16 principal components of mnist-mini and 10 to 100
-labels a quarter served better than a half or the whole share.)
+256 places are looked at, evenly spread in lexicographic order.
 
-All need O(N) memory. A first pass looks at all pairs in single precision, for upper bounds of the gains. After that
-only images that may have the largest gain are looked at, and double precision decides.
+All need O(N) memory. A first pass over all pairs in single precision gives upper bounds of the gains. After that only
+images that may have the largest gain are looked at, and double precision decides.
 """
 
 from functools import cached_property
@@ -29,7 +26,7 @@ from lalib.strategies.uncertainty import MEASURES, uncertainty
 from lalib.strategies.view import PoolView, Selection, Strategy
 
 BATCH = 64  # gains computed again at once
-SHARE = 4  # a ball of unit radius holds this part of an image's share of the pool: a quarter
+SHARE = 4  # a ball of unit radius holds a quarter of an image's share: better on mnist-mini than a half or all of it
 PLACES = 256  # whose neighbours set the unit of length
 ROUNDING = 1e-9  # a squared distance lies within a squared radius up to this share beyond it
 DECIMALS = 9  # of a gain: gains that differ less are equal
@@ -52,19 +49,13 @@ def probcover(view: PoolView, n: int, *, generator: torch.Generator, delta: floa
 
 
 def maxherding(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    bandwidth: float | None = None,
-    candidates: int | None = None,
+    view: PoolView, n: int, *, generator: torch.Generator, bandwidth: float | None = None, candidates: int | None = None
 ) -> Selection:
     """Again and again the image x of largest sum_i max(k(x_i, x) - max_l k(x_i, l), 0), l labelled or picked [Bae2024].
 
     k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)). bandwidth: in units of the codes, > 0; None (default): see the module.
-    candidates: only so many unlabelled images, drawn uniformly, at least n (all, if fewer are left), may be picked,
-    which bounds the time; None (default): all, and nothing is drawn. Equal gains go to the lowest index. The score is
-    the gain, at most N.
+    candidates: only so many unlabelled images, drawn uniformly, at least n (all, if fewer are left), may be picked;
+    None (default): all, and nothing is drawn. Equal gains go to the lowest index. The score is the gain, at most N.
     """
     return _herd(view, n, torch.ones(view.n_images), generator, bandwidth, candidates)
 
@@ -102,8 +93,7 @@ def _herd(view, n, weight, generator, bandwidth, candidates):
 def _unit(view, n):
     """The module's unit of length; 0.0 if all codes coincide."""
     places = distinct(view.codes)[0].double()
-    size = len(places)
-    if size == 1:
+    if (size := len(places)) == 1:
         return 0.0
     k = min(max(1, round(size / (SHARE * (len(view.labeled) + n)))), size - 1)
     found = [distance.kthvalue(k + 1).values for distance in blocks(evenly_spread(places, PLACES), places)]
@@ -123,8 +113,12 @@ class _Balls:
         for _, columns, square in pairs.from_points(labeled):
             self.covers[columns] += square.le_(limit).sum(dim=0)
 
-    def gains(self, rows, rough=False):
-        return self._within(rows, self.covers == self.covers.min(), rough)
+    def gains(self, rows, rough=False, whole=False):
+        """whole: as if all images were uncovered."""
+        total = self.covers.new_zeros(len(rows))
+        for part, _, square in self.pairs.tiles(rows, None if whole else self.covers == self.covers.min(), rough):
+            total[part] += square.le_(self.limit).sum(dim=1)
+        return total.cpu()
 
     def add(self, row):
         """Put a ball around the row. If it covers the last uncovered image, gains grow: an upper bound, else None."""
@@ -134,20 +128,13 @@ class _Balls:
 
     @cached_property
     def sizes(self):
-        return self._within(torch.arange(len(self.pairs.left)), None, rough=True)
-
-    def _within(self, rows, targets, rough):
-        total = self.covers.new_zeros(len(rows))
-        for part, _, square in self.pairs.tiles(rows, targets, rough):
-            total[part] += square.le_(self.limit).sum(dim=1)
-        return total.cpu()
+        return self.gains(torch.arange(len(self.pairs.left)), rough=True, whole=True)
 
 
 class _Kernels:
     """reach (N,): the kernel k of each image and the nearest labelled or picked one, 0 if there is none.
 
-    The gain of a further image is how much it raises the sum of reach, in which each image counts by its weight (N,) in
-    [0, 1].
+    The gain of a further image is by how much the sum of weight x reach grows, weight (N,) in [0, 1].
     """
 
     def __init__(self, pairs, labeled, weight):
@@ -169,9 +156,8 @@ class _Kernels:
         self.reach = torch.maximum(self.reach, self.pairs.from_row(row).neg_().exp_())
 
 
-EXACT, BOUND, STALE = range(
-    3
-)  # what we know of a gain: itself, an upper bound of it, or what it was at an earlier step
+# What we know of a gain: itself, an upper bound of it, or what it was at an earlier step.
+EXACT, BOUND, STALE = range(3)
 
 
 @full_precision()
@@ -186,7 +172,10 @@ def _lazy_greedy(state, n):
     while True:
         best = int(gain.argmax())
         if status[best] != EXACT:
-            rows = _leaders(gain, status == status[best], best)
+            alike = status == status[best]
+            rows = gain.masked_fill(~alike, -torch.inf).topk(min(BATCH, len(gain))).indices
+            rows = rows[gain[rows].isfinite() & alike[rows] & (rows != best)]
+            rows = torch.cat([rows, torch.tensor([best])])  # even if too many tie with it
             status[rows] -= 1
             gain[rows] = state.gains(rows, rough=bool(status[best] == BOUND))
             continue
@@ -198,13 +187,6 @@ def _lazy_greedy(state, n):
         gain = gain if bound is None else bound.clone()
         gain[picked] = -torch.inf
         status[:] = STALE
-
-
-def _leaders(gain, among, best):
-    """At most BATCH rows of largest gain among those in the mask `among`, and `best`, even if too many tie with it."""
-    rows = gain.masked_fill(~among, -torch.inf).topk(min(BATCH, len(gain))).indices
-    rows = rows[gain[rows].isfinite() & among[rows]]
-    return torch.cat([rows[rows != best], torch.tensor([best])])
 
 
 DECLARED = (

@@ -5,34 +5,27 @@
 
 f is the function of least norm through the labels in the space of the Laplace kernel k(x, y) = exp(-|x - y| / h). With
 X the labelled images, Y their targets, K = k(X, X) + 1e-6 I and k_x = k(X, x):
-
-f(x) = k_x' K^-1 Y,  |f|^2 = tr(Y' K^-1 Y),  r_u(x) = k(x, u) - k_x' K^-1 k_u,  g(u) = r_u(u) + 1e-6.
-
+    f(x) = k_x' K^-1 Y,  |f|^2 = tr(Y' K^-1 Y),  r_u(x) = k(x, u) - k_x' K^-1 k_u,  g(u) = r_u(u) + 1e-6.
 f^u, which passes through (u, y) as well, needs no new fit: block inversion of the larger K gives
-
-f^u(x) = f(x) + (y - f(u)) r_u(x) / g(u),  |f^u|^2 = |f|^2 + |y - f(u)|^2 / g(u).
-
+    f^u(x) = f(x) + (y - f(u)) r_u(x) / g(u),  |f^u|^2 = |f|^2 + |y - f(u)|^2 / g(u).
 y is the label for which that norm is least. After a pick v with its y, r_u(x) becomes r_u(x) - r_v(x) r_v(u) / g(v).
 
 Differs: the paper has two classes with targets -1 and 1. Ours has one function for each class among the labels, with
 target 1 for its images and -1 for others, and squared norms are summed over them. The label of least norm is then
-argmax_c f_c, as sum_c (y_c - f_c)^2 = sum_c (1 + f_c)^2 - 4 f_y; two classes give the paper's order (both functions are
-its f, up to the sign; targets 0 and 1 would not give it). The 1e-6 lets images at one place have different labels. A
-batch is picked as if every pick had its label of least norm.
-
+argmax_c f_c, as sum_c (y_c - f_c)^2 = sum_c (1 + f_c)^2 - 4 f_y; with two classes both functions are the paper's f, up
+to the sign. The 1e-6 lets images at one place have different labels. Picks count as labelled with their y.
 An image with g(u) <= 1e-5 is, for the kernel, at the place of a labelled or picked one. Its label counts as known: it
 adds 0 to the norm, changes f by 0, and comes last.
 
-Both share options:
-
+Both share options. Both raise LalibError without labelled images and their labels, and for several labels per image.
 space, alpha: where distances are measured, as for core-set (see learned), but by default "codes".
 bandwidth: h > 0 in units of that space. None (default): the median distance between distinct points, of which at most
     512, evenly spread in lexicographic order, are looked at.
 candidates: only so many unlabelled images, drawn uniformly, at least n (all, if fewer are left), may be picked; default
     10,000. Memory: candidates x (labelled + n + evaluations) numbers.
-
-Raises LalibError without labelled images and their labels, and for several labels per image.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,10 +57,8 @@ def norm_added(
 
     The score is that norm, with the square root over the sum of squares over the classes.
     """
-    labeled, points, bandwidth = _space(view, space, alpha, bandwidth)
-    rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
-    fit = _Interpolant(labeled, _targets(view), points[rows], n, bandwidth)
-    found, added = greedily(fit.scores, fit.add, n)
+    rows, fit = _fit(view, n, generator, space, alpha, bandwidth, candidates)
+    found, added = greedily(fit.added, fit.add, n)
     return pick(view, rows[found], (fit.norm + added.cumsum(0)).sqrt())
 
 
@@ -87,31 +78,27 @@ def norm_change(
     The score is the root of the mean over x of |f^u(x) - f(x)|^2 = |y - f(u)|^2 r_u(x)^2 / g(u)^2, where x runs over
     `evaluations` unlabelled images, default 2,000, drawn uniformly (all, if fewer are left).
     """
-    labeled, points, bandwidth = _space(view, space, alpha, bandwidth)
-    rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
-    at = draw_candidates(len(points), 1, check_int("evaluations", evaluations, low=1), generator).to(points.device)
-    fit = _Change(labeled, _targets(view), points[rows], n, bandwidth, points[at])
-    found, change = greedily(fit.scores, fit.add, n)
+    evaluations = check_int("evaluations", evaluations, low=1)
+    rows, fit = _fit(view, n, generator, space, alpha, bandwidth, candidates, evaluations)
+    found, change = greedily(fit.change, fit.add, n)
     return pick(view, rows[found], change)
 
 
-def _space(view, space, alpha, bandwidth):
-    """Points of the labelled and of the unlabelled images, and the unit of length."""
+def _fit(view, n, generator, space, alpha, bandwidth, candidates, evaluations=0):
+    """Rows of the candidates, and the _Interpolant there."""
     labeled, points = latent_points(view, space, alpha)
     bandwidth = _median_distance(torch.cat([labeled, points])) if bandwidth is None else check_bandwidth(bandwidth)
-    return labeled, points, bandwidth
+    rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
+    at = draw_candidates(len(points), 1, evaluations, generator).to(points.device) if evaluations else rows[:0]
+    _, which = class_labels(view).unique(return_inverse=True)
+    targets = _one_vs_rest(which, int(which.max()) + 1)
+    return rows, _Interpolant(labeled, targets, points[rows], n, bandwidth, points[at])
 
 
 def _median_distance(points: Tensor) -> float:
     """The module's bandwidth for points (N, F); 1.0 if all coincide."""
     places = evenly_spread(distinct(points)[0], PLACES)
     return float(torch.nn.functional.pdist(places).median()) if len(places) > 1 else 1.0
-
-
-def _targets(view: PoolView) -> Tensor:
-    """(M, C) of 1 and -1 for the C classes among the labels."""
-    _, which = class_labels(view).unique(return_inverse=True)
-    return _one_vs_rest(which, int(which.max()) + 1)
 
 
 def _one_vs_rest(which: Tensor, n_classes: int) -> Tensor:
@@ -126,71 +113,54 @@ class _Interpolant:
     """f through M labelled points (M, F) and, one by one, the picks, seen at the candidates (N, F).
 
     value (N, C): f(u); gap (N,): g(u); factor (M + picks, N): W with r_u(x) = k(x, u) - W_x' W_u, from the triangular
-    root of K, which a pick extends by one row. norm: |f|^2 before the first pick.
+    root of K, which a pick extends by one row; residual (N, E): r_u(x) at the evaluation points (E, F), of which there
+    may be none. norm: |f|^2 before the first pick.
     """
 
-    def __init__(self, labeled: Tensor, targets: Tensor, points: Tensor, n: int, bandwidth: float):
+    def __init__(self, labeled: Tensor, targets: Tensor, points: Tensor, n: int, bandwidth: float, evaluations: Tensor):
         self.points, self.bandwidth, self.count = points, bandwidth, len(labeled)
         kernel = _laplace(labeled, labeled, bandwidth)
         kernel.diagonal().add_(NUGGET)
-        self.root = torch.linalg.cholesky(kernel)
-        weight = self._whitened(targets.to(points))
+        whitened = partial(torch.linalg.solve_triangular, torch.linalg.cholesky(kernel), upper=False)
+        weight = whitened(targets.to(points))
         self.factor = points.new_empty(len(labeled) + n, len(points))
-        self.factor[: self.count] = self._whitened(_laplace(labeled, points, bandwidth))
+        factor = self.factor[: self.count]
+        factor[:] = whitened(_laplace(labeled, points, bandwidth))
         self.norm = weight.square().sum()
-        self.value = self.factor[: self.count].T @ weight
-        self.gap = 1 + NUGGET - self.factor[: self.count].square().sum(dim=0)
+        self.value = factor.T @ weight
+        self.gap = 1 + NUGGET - factor.square().sum(dim=0)
+        known = whitened(_laplace(labeled, evaluations, bandwidth))
+        self.residual = _laplace(points, evaluations, bandwidth).addmm_(factor.T, known, alpha=-1)
 
-    def _whitened(self, right: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.root, right, upper=False)
-
-    def scores(self) -> Tensor:
+    def added(self) -> Tensor:
         """|f^u|^2 - |f|^2 of every candidate, (N,)."""
         return self.missing().square() / self.gap
+
+    def change(self) -> Tensor:
+        """Root of the mean over x of |f^u(x) - f(x)|^2, (N,)."""
+        reach = torch.linalg.vector_norm(self.residual, dim=1) / self.residual.shape[1] ** 0.5
+        return self.missing() / self.gap * reach
 
     def missing(self) -> Tensor:
         """|y - f(u)| with the label y of least norm, (N,); 0 where the label counts as known."""
         found = torch.linalg.vector_norm(self._errors(self.value), dim=1)
         return found.masked_fill_(self.gap <= KNOWN, 0)
 
-    def column(self, row: int) -> Tensor:
-        """r_v(u) of the candidate v = `row` for all candidates u, (N,)."""
-        factor = self.factor[: self.count]
-        kernel = _laplace(self.points[row : row + 1], self.points, self.bandwidth)[0]
-        return kernel - factor.T @ factor[:, row]
+    def _errors(self, value: Tensor) -> Tensor:
+        """y - f, (B, C)."""
+        return _one_vs_rest(value.argmax(dim=1), value.shape[1]) - value
 
-    def add(self, row: int) -> Tensor:
-        """Take the candidate v = `row` for labelled, with its label of least norm; r_v(u) / g(v) for all u, (N,)."""
-        gap, column = self.gap[row].clone(), self.column(row)
+    def add(self, row: int) -> None:
+        """Take the candidate v = `row` for labelled, with its label of least norm."""
+        factor, gap, own = self.factor[: self.count], self.gap[row].clone(), self.residual[row].clone()
+        kernel = _laplace(self.points[row : row + 1], self.points, self.bandwidth)[0]
+        column = kernel - factor.T @ factor[:, row]  # r_v(u)
         step = column / gap
         self.value += step[:, None] * self._errors(self.value[row : row + 1])
         self.gap -= step * column
         self.factor[self.count] = column / gap.sqrt()
         self.count += 1
-        return step
-
-    def _errors(self, value: Tensor) -> Tensor:
-        """y - f, (B, C)."""
-        return _one_vs_rest(value.argmax(dim=1), value.shape[1]) - value
-
-
-class _Change(_Interpolant):
-    """The same with its residual kernel r_u(x), (N, E), at the evaluation points (E, F)."""
-
-    def __init__(self, labeled, targets, points, n, bandwidth, evaluations: Tensor):
-        super().__init__(labeled, targets, points, n, bandwidth)
-        known = self._whitened(_laplace(labeled, evaluations, bandwidth))
-        kernel = _laplace(points, evaluations, bandwidth)
-        self.residual = kernel.addmm_(self.factor[: self.count].T, known, alpha=-1)
-
-    def scores(self) -> Tensor:
-        """Root of the mean over x of |f^u(x) - f(x)|^2, (N,)."""
-        reach = torch.linalg.vector_norm(self.residual, dim=1) / self.residual.shape[1] ** 0.5
-        return self.missing() / self.gap * reach
-
-    def add(self, row: int) -> None:
-        own = self.residual[row].clone()
-        for part, steps in zip(self.residual.split(ROWS), super().add(row).split(ROWS), strict=True):
+        for part, steps in zip(self.residual.split(ROWS), step.split(ROWS), strict=True):
             part.addr_(steps, own, alpha=-1)
 
 

@@ -27,25 +27,22 @@ def greedily(
     scores(): of all rows (M,), asked before every pick; add(row): called between two picks. first: picked without
     regard to the scores, with score infinity. On a GPU every pick waits for the device.
     """
-    picked, values, taken = [], [], None
-    for step in range(n):
-        score = scores()
-        taken = torch.zeros_like(score, dtype=torch.bool) if taken is None else taken
-        score = score.masked_fill(taken, -torch.inf)
-        if first is not None and not step:
+    picked, values = [], []
+    while True:
+        score = scores().clone()
+        score[picked] = -torch.inf
+        if first is not None and not picked:
             score.fill_(-torch.inf)[first] = torch.inf
         picked.append(int(score.argmax()))
         values.append(score[picked[-1]].clone())
-        taken[picked[-1]] = True
-        if step + 1 < n:
-            add(picked[-1])
-    return torch.tensor(picked), torch.stack(values)
+        if len(picked) == n:
+            return torch.tensor(picked), torch.stack(values)
+        add(picked[-1])
 
 
 def check_candidates(candidates: int, n: int) -> int:
     """`candidates` as an int; TypeError for anything but a whole number, ValueError if below n."""
-    candidates = check_int("candidates", candidates, low=1)
-    if candidates < n:
+    if (candidates := check_int("candidates", candidates, low=1)) < n:
         raise ValueError(f"candidates must be at least n={n}, got {candidates}")
     return candidates
 
@@ -70,6 +67,5 @@ def ranks(values: torch.Tensor) -> torch.Tensor:
     Values that are all equal, or a single one, rank 0.5.
     """
     _, which, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0) - 1
-    mean = last.double() - (counts - 1) / 2
+    mean = (counts.cumsum(0) - 1).double() - (counts - 1) / 2
     return (mean / (len(values) - 1))[which] if len(values) > 1 else torch.full_like(mean, 0.5)

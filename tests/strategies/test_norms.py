@@ -80,19 +80,19 @@ def test_equals_a_new_fit_for_every_candidate(name, dimensions, classes):
     np.testing.assert_allclose(seen.score, scores, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [norms._Interpolant, norms._Change])
-def test_every_candidate_to_eight_digits_after_every_pick(kind):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_candidate_to_eight_digits_after_every_pick(name):
     codes, labels, classes = normal(SIZE, 3).double(), labels_of(3), [0, 1, 2]
-    rest = () if kind is norms._Interpolant else (codes[FREE[::2]],)
-    fit = kind(codes[LABELED], norms._one_vs_rest(labels, 3), codes[FREE], 6, 1.5, *rest)
+    at = codes[FREE[::2]] if name == "norm-change" else codes[:0]
+    fit = norms._Interpolant(codes[LABELED], norms._one_vs_rest(labels, 3), codes[FREE], 6, 1.5, at)
     index, labels, norm = LABELED.tolist(), labels.tolist(), float(fit.norm)
     for row in (5, 0, 17, 30, 11, 12):
         slow = slow_scores(codes, index, labels, 1.5, classes, FREE, FREE[::2])
         free = [i for i, u in enumerate(FREE) if u not in index]
-        seen = fit.scores() if rest else (norm + fit.scores()).sqrt()
-        expected = [slow[FREE[i]]["norm-change" if rest else "norm-added"] for i in free]
+        seen = fit.change() if name == "norm-change" else (norm + fit.added()).sqrt()
+        expected = [slow[FREE[i]][name] for i in free]
         np.testing.assert_allclose(seen[free], expected, rtol=1e-8)
-        norm += float(norms._Interpolant.scores(fit)[row])
+        norm += float(fit.added()[row])
         index.append(FREE[row])
         labels.append(slow[FREE[row]]["label"])
         fit.add(row)
