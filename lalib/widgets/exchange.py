@@ -33,8 +33,8 @@ class Exchange(Panel):
         write |= {name: button(name, partial(self._say, self._write, suffix)) for suffix, name in WRITE.items()}
         read = {"answers": control(ipywidgets.Text, "answers", placeholder="query.csv, or Label Studio's export.json")}
         read["read answers"] = button("read answers", partial(self._say, self._read))
+        self.controls = write if store is None else write | read
         rows = [write] if store is None else [write, read]
-        self.controls = {name: each for one in rows for name, each in one.items()}
         super().__init__([*(row(*one.values()) for one in rows), self.sentence])
 
     def _say(self, act, *what):

@@ -15,7 +15,8 @@ from lalib.figures.marks import points
 from lalib.figures.style import COLOURS, GREY, INK, apply_layout
 
 PLOTLY_SYMBOLS = (0, 1, 2, 5, 3, 4, 6, 17, 13)  # plotly's numbers of figures' SYMBOLS
-MARKS = ({"symbol": "circle-open", "size": 12}, {"symbol": "square-open", "size": 15})  # of both: one in the other
+SIZES = {"circle-open": 12, "square-open": 15}  # of the marks: where both strategies pick, one lies in the other
+MARKS = [{"symbol": symbol, "size": size, "color": INK, "line": {"width": 1.6}} for symbol, size in SIZES.items()]
 HOVER = {"hovertemplate": "image %{customdata}<extra></extra>"}
 
 
@@ -119,8 +120,7 @@ class SamplingMap(Plot):
         union = torch.cat([torch.empty(0, dtype=torch.int64), *picked.values()]).unique()
         fig.add_trace(self._coloured(union, showscale=False))
         for (name, index), mark in zip(picked.items(), MARKS, strict=False):
-            marker = mark | {"color": INK, "line": {"width": 1.6}}
-            fig.add_trace(points(codes, index, **HOVER, name=name, marker=marker, showlegend=True))
+            fig.add_trace(points(codes, index, **HOVER, name=name, marker=mark, showlegend=True))
         fig.update_layout(title_text=title, uirevision=title)  # a reader's zoom stays while the map does
         self.show(fig)
 

@@ -121,8 +121,7 @@ class SamplingExplorer(Panel):
         shared = {"autoencoder": control(ipywidgets.Dropdown, "autoencoder", options=list(places))}
         shared["n"] = control(ipywidgets.IntSlider, "n (images)", **count)
         last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
-        seconds = {f"second {name}": each for name, each in second.controls.items()}
-        self.controls = shared | first.controls | seconds | last
+        self.controls = shared | first.controls | {f"second {k}": v for k, v in second.controls.items()} | last
         self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
         self.map = SamplingMap(images, self._places().codes)
         self.exchange = Exchange(images, lambda: self.selection, store)
