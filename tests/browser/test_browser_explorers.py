@@ -48,6 +48,7 @@ def write(change=None):
 
 for widget in (explorer.sheet, explorer.pictures, explorer.table):
     widget.observe(write, "value")
+explorer.map.observe(write, "cursor")  # which may move so little that no picture and no number changes
 write()
 explorer
 """
