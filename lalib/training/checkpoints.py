@@ -20,14 +20,13 @@ REBUILT = ENCODERS | {model.__name__: model for model in (CNNClassifier, MLPClas
 
 
 def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path) -> None:
-    """Write the weights and the configuration of an encoder or a classifier to a safetensors file, whole or not at all.
+    """Write weights, configuration and class names of an encoder or a classifier to a safetensors file, whole or not.
 
-    With them what the classes are called, if the model knows it.
     Raises TypeError for a model that load_model could not rebuild.
     """
     if type(model).__name__ not in REBUILT:
         raise TypeError(f"save takes one of {', '.join(REBUILT)}, got {type(model).__name__}")
-    write(Path(path), {f"model.{name}": value for name, value in model.state_dict().items()}, header(model))
+    write(path, {f"model.{name}": value for name, value in model.state_dict().items()}, header(model))
 
 
 def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifier:
@@ -35,7 +34,7 @@ def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifie
 
     Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
     """
-    header, state = read(Path(path))
+    header, state = read(path)
     if header.get("model") not in REBUILT:
         raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(REBUILT)}")
     try:
@@ -58,19 +57,18 @@ def identity(header: dict) -> dict:
     return {"model": header["model"], **names, **(header["config"] or {}), **header.get("settings", {})}
 
 
-def write(path: Path, state: dict[str, Tensor], header: dict) -> None:
+def write(path: str | Path, state: dict[str, Tensor], header: dict) -> None:
     """Write tensors and a header with their digest, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(Path(path)) as temporary:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         text = json.dumps(header)
-        metadata = {"format": FORMAT, "header": text, "sha256": tensor_digest(tensors, text)}
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(tensors, temporary, {"format": FORMAT, "header": text, "sha256": tensor_digest(tensors, text)})
 
 
-def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+def read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
     """Header and tensors of a file that `write` wrote; LalibError if it is damaged."""
-    if not path.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:

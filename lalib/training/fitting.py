@@ -1,10 +1,10 @@
 """fit(): the one training loop, its history, and checkpoints that can be resumed and never execute code.
 
-Every epoch draws its order and noise from child seeds named after it, so that a resumed run needs no generator state
-and equals an unbroken one bit for bit on a CPU.
+Every epoch draws its order and noise from child seeds named after it: a resumed run needs no generator state.
 """
 
 import contextlib
+import copy
 import functools
 import math
 import time
@@ -71,19 +71,20 @@ def fit(
 
     data: an ImageSet, or (ImageSet, labels (N,)) with other labels than its own, or (codes (N, L), labels (N,)) for a
     model on codes; labels may be (N, C) of 0 and 1. A model that learns from labels remembers what the set's classes
-    are called (`class_names`). Other sets, `validation` too, are matched with them by name.
+    are called (`class_names`); other sets, `validation` too, are matched with them by name.
     batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd" (momentum 0.9). schedule:
-    "constant", or "cosine": the learning rate falls to 0 over the epochs. validation is evaluated after every epoch
-    (`val_loss`); with `patience` training stops after that many epochs without a better one.
-    With `validation` the model is left with its best epoch's weights, else with the last one's. So it is after Ctrl-C,
-    which returns the history with `interrupted` set.
-    checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and the
-    result is that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
+    "constant", or "cosine": the learning rate falls to 0 over the epochs.
+    validation is evaluated after every epoch (`val_loss`), and the model is left with its best epoch's weights, without
+    it with the last one's, also after Ctrl-C. patience: epochs without a better one, after which training stops.
+    checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and on a CPU
+    the result is bit for bit that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: channels_last, bfloat16 autocast for images, and all data on the device if they fill under half of its free
     memory. Never seen on a GPU: codes that stay on the CPU, codes in float32, and dropout's generator.
     Raises ValueError and TypeError for bad arguments and for a class that the model does not know; LalibError when loss
     or weights stop being finite, and for a checkpoint that is damaged, of another run or of more than `epochs` epochs.
     """
+    from tqdm.auto import tqdm
+
     course = Course(model, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
     epochs, seed = course.epochs, check_int("seed", seed, low=0)
     if patience is not None and validation is None:
@@ -94,15 +95,19 @@ def fit(
     run = _Run(model, data, validation, course, seed, resolve_device(device))
     try:
         if resume and Path(checkpoint).exists():
-            run.restore(Path(checkpoint), epochs)
-        for epoch in _progress(run, epochs, progress):
-            if epoch - 1 - (run.history.best_epoch or 0) >= patience:
-                break
-            run.epoch(epoch)
-            if checkpoint is not None:
-                run.write(Path(checkpoint))
-            if on_epoch is not None:
-                on_epoch(epoch, model)
+            run.restore(Path(checkpoint))
+        done, look = len(run.history.epochs), {"disable": not progress, "unit": "epoch", "desc": type(model).__name__}
+        with tqdm(range(done + 1, epochs + 1), total=epochs, initial=done, **look) as bar:
+            for epoch in bar:
+                if epoch - 1 - (run.history.best_epoch or 0) >= patience:
+                    break
+                run.epoch(epoch)
+                row = run.history.epochs[-1].items()
+                bar.set_postfix({name: f"{value:.4g}" for name, value in row if "loss" in name})
+                if checkpoint is not None:
+                    run.write(Path(checkpoint))
+                if on_epoch is not None:
+                    on_epoch(epoch, model)
     except KeyboardInterrupt:
         run.history.interrupted = True
     finally:
@@ -143,16 +148,17 @@ class _Run:
     """The state of one fit: model, data on the device, optimiser, best weights, history."""
 
     def __init__(self, model, data, validation, course, seed, device):
-        names = _class_names(model, data)
+        images = data[0] if isinstance(data, tuple | list) and data else data
+        new = [name for name in getattr(images, "class_names", ()) if name not in model.class_names]
+        names = (*model.class_names, *new)[: model.n_classes or 0]  # the model may have more classes than names
         self.data = [checked_pair(data, model, names if model.class_names else ())]
         self.data += [] if validation is None else [checked_pair(validation, model, names)]
         (self.x, self.y), *rest = (_place(pair, device) for pair in self.data)
         self.validation = rest[0] if rest else None
         self.course, self.seed, self.device = course, seed, device
-        model.to(
-            self.x.device
-        )  # not `device`, if they stay on the CPU: what it keeps of them is computed where they lie
-        self.history, self.best = History(), _snapshot(model)
+        # not `device`, if the data stay on the CPU: what a model keeps of them is computed where they lie
+        model.to(self.x.device)
+        self.history, self.best = History(), copy.deepcopy(model.state_dict())
         model.prepare(self.x, self.y)
         self.model = model.to(device)
         if device.type == "cuda":
@@ -163,16 +169,14 @@ class _Run:
 
     def epoch(self, epoch: int) -> None:
         """Train one epoch, evaluate, record, and keep the weights if they are the best so far."""
-        started = time.perf_counter()
-        order = generator(self.seed, "batches", epoch)
+        started, order = time.perf_counter(), generator(self.seed, "batches", epoch)
         noise = generator(self.seed, "noise", epoch, device=self.device)
         self.model.train()
         self.course.begin(epoch)
         totals, seen = defaultdict(float), 0
         with seeded_dropout(self.model, self.seed, "dropout", epoch):
             for index in self.model.batches(len(self.x), self.course.batch_size, generator=order):
-                index = index.to(self.x.device)
-                terms = self._terms(self.x, self.y, index, noise, index)
+                terms = self._terms(self.x, self.y, index.to(self.x.device), noise)
                 self.course.optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 self.course.optimizer.step()
@@ -186,12 +190,10 @@ class _Run:
             row |= self._evaluate(*self.validation)
         self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
 
-    def _terms(self, x, y, index: Tensor | slice, noise: torch.Generator, positions: Tensor | None = None) -> dict:
-        """The terms of the loss on the inputs at `index`."""
-        inputs = to_input(x[index], self.device)
-        labels = None if y is None else y[index].to(self.device)
+    def _terms(self, x: Tensor, y: Tensor | None, index: Tensor | slice, noise: torch.Generator) -> dict[str, Tensor]:
+        inputs, labels = to_input(x[index], self.device), None if y is None else y[index].to(self.device)
         with _autocast(inputs):
-            return self.model.loss(Batch(inputs, labels, positions), generator=noise)
+            return self.model.loss(Batch(inputs, labels, index if self.model.training else None), generator=noise)
 
     @torch.no_grad()
     def _evaluate(self, x: Tensor, y: Tensor | None) -> dict[str, float]:
@@ -207,24 +209,20 @@ class _Run:
         if not torch.stack([value.detach().sum().isfinite() for value in self.model.parameters()]).all():
             bad.append("weights are not finite")
         if bad:
-            raise LalibError(
-                f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. The weights of epoch "
-                f"{self.history.best_epoch or 0} were kept; try a smaller learning_rate"
-            )
-        rows = self.history.epochs
-        best = min((past.get("val_loss", float("inf")) for past in rows), default=float("inf"))
-        rows.append(row)
-        if row.get("val_loss", -float("inf")) < best:
-            self.history.best_epoch, self.best = row["epoch"], _snapshot(self.model)
+            kept = f"The weights of epoch {self.history.best_epoch or 0} were kept; try a smaller learning_rate"
+            raise LalibError(f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. {kept}")
+        best = min((past.get("val_loss", math.inf) for past in self.history.epochs), default=math.inf)
+        self.history.epochs.append(row)
+        if row.get("val_loss", -math.inf) < best:
+            self.history.best_epoch, self.best = row["epoch"], copy.deepcopy(self.model.state_dict())
 
     @functools.cached_property
     def settings(self) -> dict:
         """What must agree for a run to be resumed; "data" is a digest of the training and validation data."""
-        course = self.course
-        decays = (group["weight_decay"] for group in course.optimizer.param_groups)
-        groups = [list(pair) for pair in zip(course.rates, decays, strict=True)]
-        tensors = {f"{i}.{j}": part for i, pair in enumerate(self.data) for j, part in enumerate(pair)}
-        data = tensor_digest({name: part for name, part in tensors.items() if part is not None})
+        course, parts = self.course, ((f"{i}.{j}", x) for i, pair in enumerate(self.data) for j, x in enumerate(pair))
+        pairs = zip(course.rates, course.optimizer.param_groups, strict=True)
+        groups = [[rate, group["weight_decay"]] for rate, group in pairs]
+        data = tensor_digest({name: part for name, part in parts if part is not None})
         common = {"seed": self.seed, "batch_size": course.batch_size, "optimizer": type(course.optimizer).__name__}
         common |= {} if course.schedule == "constant" else {"schedule": course.schedule, "epochs": course.epochs}
         return {**common, "groups": groups, "data": data}
@@ -240,41 +238,26 @@ class _Run:
         history = {"epochs": self.history.epochs, "best_epoch": self.history.best_epoch}
         checkpoints.write(path, state, self._header() | {"history": history})
 
-    def restore(self, path: Path, epochs: int) -> None:
+    def restore(self, path: Path) -> None:
         header, state = checkpoints.read(path)
         there, here = checkpoints.identity(header), checkpoints.identity(self._header())
         same = {key: there.get(key, None if key in self.settings else value) == value for key, value in here.items()}
         other = [f"{key} is {there.get(key)!r}, here {here[key]!r}" for key in here if not same[key]]
         if other:
             raise LalibError(f"{path} is of another run: its {', its '.join(other)}")
-        done = len(header["history"]["epochs"])
-        if done > epochs:
-            raise LalibError(f"{path} holds {done} epochs, more than the epochs={epochs} asked for")
+        if (done := len(header["history"]["epochs"])) > self.course.epochs:
+            raise LalibError(f"{path} holds {done} epochs, more than the epochs={self.course.epochs} asked for")
+        slots = defaultdict(dict)
+        for key, value in checkpoints.part(state, "optimizer.").items():
+            i, name = key.split(".", 1)
+            slots[int(i)][name] = value
         try:
             self.model.load_state_dict(checkpoints.part(state, "last."))
-            self._restore_optimizer(checkpoints.part(state, "optimizer."))
+            self.course.optimizer.load_state_dict(self.course.optimizer.state_dict() | {"state": slots})
         except (RuntimeError, ValueError) as error:
             raise LalibError(f"{path} is of another run: its weights do not fit this model ({error})") from error
         self.best = {key: value.to(self.device) for key, value in checkpoints.part(state, "model.").items()}
         self.history = History(**header["history"])
-
-    def _restore_optimizer(self, state: dict[str, Tensor]) -> None:
-        slots: dict[int, dict] = {}
-        for key, value in state.items():
-            i, name = key.split(".", 1)
-            slots.setdefault(int(i), {})[name] = value
-        self.course.optimizer.load_state_dict({**self.course.optimizer.state_dict(), "state": slots})
-
-
-def _snapshot(model: Trainable) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _class_names(model: Trainable, data) -> tuple[str, ...]:
-    """The model's class names; where it has more classes than names, those of the training set come after them."""
-    images = data[0] if isinstance(data, tuple | list) and len(data) else data
-    new = [name for name in getattr(images, "class_names", ()) if name not in model.class_names]
-    return (*model.class_names, *new)[: model.n_classes or 0]
 
 
 def checked_pair(
@@ -304,15 +287,3 @@ def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Te
 def _autocast(x: Tensor) -> contextlib.AbstractContextManager:
     """bfloat16 for images on CUDA; models on codes are small, and fit_together trains them in float32 as well."""
     return torch.autocast("cuda", torch.bfloat16) if x.is_cuda and x.ndim == 4 else contextlib.nullcontext()
-
-
-def _progress(run: _Run, epochs: int, show: bool):
-    """Epoch numbers still to do, under a bar that shows the last loss."""
-    from tqdm.auto import tqdm
-
-    done = len(run.history.epochs)
-    with tqdm(total=epochs, initial=done, disable=not show, unit="epoch", desc=type(run.model).__name__) as bar:
-        for epoch in range(done + 1, epochs + 1):
-            yield epoch
-            bar.set_postfix({key: f"{value:.4g}" for key, value in run.history.epochs[-1].items() if "loss" in key})
-            bar.update()

@@ -17,7 +17,7 @@ from torch import Tensor
 from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.door import check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
-from lalib.data.seeds import child_seed, generator as child_generator
+from lalib.data.seeds import child_seed, generator
 from lalib.models.conditional import ConditionalVAE
 from lalib.models.networks import PRESETS, eval_mode, to_input
 from lalib.models.semisupervised import PartlyLabelled, partly_labelled
@@ -27,9 +27,7 @@ from lalib.training.fitting import fit_fully
 class ImageGenerator(PartlyLabelled, ConditionalVAE):
     """A ConditionalVAE that sees labelled images in every training step, as M2 does: it learns what a class looks like.
 
-    It is for `variations` of labelled images: 98 and 92 % of them were of the right class, of digits drawn from p(z)
-    39 %, and 14 % if each image comes once per epoch (50 labels of mnist-mini, 10 epochs, one seed; a classifier
-    trained on all labels told which).
+    It is for `variations` of labelled images; of few labels it draws the right class from p(z) less often.
     """
 
     @torch.no_grad()
@@ -38,7 +36,7 @@ class ImageGenerator(PartlyLabelled, ConditionalVAE):
 
         x' = g(e(x, y), y), the generation of [Tran2019], of codes drawn from N(mean, (noise x sd)^2) of q(z|x,y).
         """
-        device, draws = self.head.weight.device, child_generator(seed, "variations")
+        device, draws = self.head.weight.device, generator(seed, "variations")
         parts = []
         with eval_mode(self):
             for x, y in zip(images.split(1024), labels.split(1024), strict=True):
@@ -64,15 +62,14 @@ class GenerativeAugmentation:
     """How many images are generated in every round, from which labelled ones, and by what.
 
     per_label: generated images for each label; they count in training as real ones do. share: of the labelled images,
-    those which the last round's models know least (largest BALD), from which all are generated, in equal numbers: 1 for
-    all as in [Tran2019], fewer as in [Lee2019], in the first round all. noise: standard deviations of the code around
-    an image. latent_dim, preset, learning_rate: of the ImageGenerator, which is trained on the pool and its labels:
-    `epochs` in the first round, then from there `later_epochs` in each.
-    On mnist-mini (the small CNN, 64 to 160 random labels, five seeds) the defaults add 0.7 points of accuracy (95 %
-    interval -0.1 to 1.5), share=0.25 takes 2.0 away (1.2 to 2.8), and RandomViews add 4.5 (0.9 to 8.1).
-    Differs: in [Tran2019] an adversarial generator beside a VAE learns jointly with the classifier and starts from the
-    images that have just got labels, and what it made stays; here a VAE that also sees the images without a label makes
-    all anew in each round. Of [Lee2019] only a summary was at hand.
+    those which the last round's models know least (largest BALD in `passes`), from which all are generated, in equal
+    numbers: 1 for all as in [Tran2019], fewer as in [Lee2019], in the first round all. noise: standard deviations of
+    the code around an image. latent_dim, preset, learning_rate: of the ImageGenerator, which is trained on the pool and
+    its labels: `epochs` in the first round, then from there `later_epochs` in each.
+    On mnist-mini (small CNN, 64 to 160 labels, five seeds) the defaults add 0.7 points of accuracy, RandomViews 4.5.
+    Differs: in [Tran2019] an adversarial generator beside a VAE learns jointly with the classifier, from images that
+    have just got labels, and what it made stays; here a VAE that also sees the images without a label makes all anew in
+    each round. Of [Lee2019] only a summary was at hand.
     """
 
     per_label: int = 4
@@ -124,8 +121,7 @@ class GenerativeAugmentation:
         settings = {"epochs": self.epochs if last is None else self.later_epochs, "device": device}
         settings |= {"learning_rate": self.learning_rate, "seed": child_seed(seed, "generator", round)}
         fit_fully(model, (images, partly_labelled(len(images), index, labels)), **settings)
-        rows = self.sources(information, len(index))
-        seed = child_seed(seed, "variations", round)
+        rows, seed = self.sources(information, len(index)), child_seed(seed, "variations", round)
         told = renumbered(labels[rows], images.class_names, model.class_names)  # as an earlier set named the classes
         made = model.variations(images.images[index[rows]], told, noise=self.noise, seed=seed)
         return Generated(made, labels[rows], index[rows], model)

@@ -1,9 +1,7 @@
 """fit_together(): small classifiers on codes trained all at once, each from data and a seed of its own.
 
-One of them is so small that half of a step is spent on calling its layers; several stacked take as many calls as one.
-Two layers of 256 units on 32-D codes, 32 at a time, one thread: 0.93 ms a step in `fit`, 0.34 for each of five
-together, hardly less for more. The small CNN gains nothing (7.0 ms; 6.9 for each of five by torch.func.vmap): its
-convolutions fill a processor by themselves. Neither was measured on a GPU.
+Half of a step of one is spent on calling its layers, and several stacked take as many calls: five take 0.34 ms each
+instead of 0.93 (one CPU thread). The small CNN gains nothing, as its convolutions fill a processor by themselves.
 """
 
 from collections.abc import Sequence
@@ -38,7 +36,10 @@ def fit_together(
     when weights stop being finite (LalibError), every model keeps the weights that it had.
     """
     device = resolve_device(device)
-    _check_alike(models)
+    if others := sorted({type(model).__name__ for model in models if not isinstance(model, MLPClassifier)}):
+        raise TypeError(f"models that train together must be of class MLPClassifier, got {', '.join(others)}")
+    if len(networks := sorted({" ".join(str(model.network).split()) for model in models})) > 1:
+        raise ValueError(f"models that train together must be alike, got {' and '.join(networks)}")
     course = Course(models[0], epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
     z_G_N_L, truth_G_N_C = _stacked_data(models, data, device)
     stack = _Stack(models)
@@ -47,7 +48,11 @@ def fit_together(
     for epoch in range(1, course.epochs + 1):
         course.begin(epoch)
         draws = [generator(seed, "dropout", epoch, device=device) for seed in seeds]
-        order_G_N = _order(models, z_G_N_L.shape[1], course.batch_size, seeds, epoch).to(device)
+        orders = [generator(seed, "batches", epoch) for seed in seeds]
+        shown = [
+            m.batches(len(z_G_N_L[0]), course.batch_size, generator=g) for m, g in zip(models, orders, strict=True)
+        ]
+        order_G_N = torch.stack([torch.cat(list(parts)) for parts in shown]).to(device)
         batches = (part[own, order_G_N].split(course.batch_size, dim=1) for part in (z_G_N_L, truth_G_N_C))
         for z_G_B_L, truth_G_B_C in zip(*batches, strict=True):
             course.optimizer.zero_grad()
@@ -56,21 +61,11 @@ def fit_together(
     stack.unstack()
 
 
-def _check_alike(models: Sequence[MLPClassifier]) -> None:
-    others = sorted({type(model).__name__ for model in models if not isinstance(model, MLPClassifier)})
-    if others:
-        raise TypeError(f"models that train together must be of class MLPClassifier, got {', '.join(others)}")
-    networks = sorted({" ".join(str(model.network).split()) for model in models})
-    if len(networks) > 1:
-        raise ValueError(f"models that train together must be alike, got {' and '.join(networks)}")
-
-
 @torch.no_grad()
 def _stacked_data(models, data, device) -> tuple[Tensor, Tensor]:
     """What the first layers get (G, N, L), and the labels as 0 and 1 (G, N, C); the models are prepared for it."""
     pairs = [checked_pair(part, model) for part, model in zip(data, models, strict=True)]
-    sizes = {len(x) for x, _ in pairs}
-    if len(sizes) > 1:
+    if len(sizes := {len(x) for x, _ in pairs}) > 1:
         raise ValueError(f"models that train together need equally many codes, got {min(sizes)} to {max(sizes)}")
     codes, labels = (torch.stack(parts).to(device) for parts in zip(*pairs, strict=True))
     for model, x in zip(models, codes, strict=True):
@@ -79,17 +74,8 @@ def _stacked_data(models, data, device) -> tuple[Tensor, Tensor]:
     return torch.stack([model.standardized(x) for model, x in zip(models, codes, strict=True)]), truth.float()
 
 
-def _order(models, n, size, seeds, epoch) -> Tensor:
-    """Indices (G, N) of every model's inputs in the order in which `fit` shows them."""
-    batches = (
-        model.batches(n, size, generator=generator(seed, "batches", epoch))
-        for model, seed in zip(models, seeds, strict=True)
-    )
-    return torch.stack([torch.cat(list(parts)) for parts in batches])
-
-
 class _Stack:
-    """The networks of G models as one: a weight (G, in, out) and a bias (G, 1, out) for every linear layer.
+    """The networks of G models as one: for every linear layer a weight (G, in, out) and a bias (G, 1, out).
 
     In this order of the axes gradients lie in memory as the optimiser wants them.
     """
@@ -116,8 +102,7 @@ class _Stack:
 
     def _drop(self, z_G_B_F: Tensor, draws: list[torch.Generator]) -> Tensor:
         """Dropout with the masks that every model would draw alone."""
-        p = self.model.dropout
-        if not p:
+        if not (p := self.model.dropout):
             return z_G_B_F
         kept = [torch.empty_like(z).bernoulli_(1 - p, generator=draw) for z, draw in zip(z_G_B_F, draws, strict=True)]
         return z_G_B_F * torch.stack(kept).div_(1 - p or 1)
@@ -127,10 +112,8 @@ class _Stack:
         """Write the weights into the models."""
         finite = torch.stack([part.flatten(1).isfinite().all(dim=1) for part in self.parameters]).all(dim=0)
         if not finite.all():
-            raise LalibError(
-                f"training diverged: weights of {int((~finite).sum())} of {len(finite)} models are not finite; "
-                "try a smaller learning_rate"
-            )
+            bad = f"weights of {int((~finite).sum())} of {len(finite)} models are not finite"
+            raise LalibError(f"training diverged: {bad}; try a smaller learning_rate")
         for layers, weights, biases in zip(self.layers, self.weights, self.biases, strict=True):
             for layer, weight, bias in zip(layers, weights, biases, strict=True):
                 layer.weight.copy_(weight.mT)

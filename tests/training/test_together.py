@@ -105,14 +105,14 @@ def test_weights_that_are_not_finite_are_not_kept():
 
 
 def test_an_interruption_is_passed_on(monkeypatch):
-    original, models = together._order, _models()
+    models = _models()
 
-    def interrupted(models, n, size, seeds, epoch):
+    def interrupted(seed, name, epoch, **options):
         if epoch == 3:
             raise KeyboardInterrupt
-        return original(models, n, size, seeds, epoch)
+        return generator(seed, name, epoch, **options)
 
-    monkeypatch.setattr(together, "_order", interrupted)
+    monkeypatch.setattr(together, "generator", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _together(models, _data())
     assert _unchanged(models)
