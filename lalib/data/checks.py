@@ -14,6 +14,8 @@ import torch
 
 from lalib.data.door import plain
 
+SHOWN = 5  # files, lines or names in a message
+
 
 class LalibError(RuntimeError):
     """The request is well-formed, but what lalib was given so far does not allow it."""
@@ -95,3 +97,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices were found")
     return resolved
+
+
+def listed(items: Iterable) -> str:
+    """The first five of what a message names, and how many more there are."""
+    items = list(map(str, items))
+    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")

@@ -4,7 +4,7 @@ import os
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lalib.data.checks import listed
 from lalib.data.door import check_name
 
 # raster formats only: Pillow hands some of the others (EPS) to programs outside Python
@@ -22,7 +23,6 @@ COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 # what Pillow's parsers raise on damaged files
 FAULT = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError)
 UNREADABLE = "cannot be read"
-SHOWN = 5  # files named in a message
 BIG = 500  # files from which on a progress bar is worth its line
 
 
@@ -111,7 +111,7 @@ def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool)
     """The files without the bad ones (name: reason), of which it warns; unless `skip`, ValueError if there are any."""
     if not bad:
         return files
-    named = _listed(f"{name} ({reason})" for name, reason in bad.items()).encode("utf-8", "backslashreplace").decode()
+    named = listed(f"{name} ({reason})" for name, reason in bad.items()).encode("utf-8", "backslashreplace").decode()
     said = f"{len(bad)} of {len(files)} images {what}: {named}"
     if not skip:
         resize = "" if what == UNREADABLE else "size= brings all to one size, and to RGB if any is in colour; "
@@ -122,18 +122,13 @@ def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool)
     return {name: file for name, file in files.items() if name not in bad}
 
 
-def _listed(items: Iterable[str]) -> str:
-    items = list(items)
-    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
-
-
 def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     """Labels (None if no image lies in a sub-folder) and class names, by the first sub-folder in each name."""
     loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
         return None, class_names or ()
     if loose:
-        raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {_listed(loose)}")
+        raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {listed(loose)}")
     folders = [name.split("/")[0] for name in names]
     named = {folder: check_name("the name of a class folder", folder) for folder in dict.fromkeys(folders)}
     name, count = Counter(named.values()).most_common(1)[0]
@@ -141,5 +136,5 @@ def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
         raise ValueError(f"class folders must differ, got {name!r} twice, its accents written in two ways")
     known = tuple(sorted(named.values())) if class_names is None else class_names
     if foreign := [name for name in named.values() if name not in known]:
-        raise ValueError(f"class folders must be among the class_names {_listed(map(repr, known))}, got {foreign[0]!r}")
+        raise ValueError(f"class folders must be among the class_names {listed(map(repr, known))}, got {foreign[0]!r}")
     return torch.tensor([known.index(named[folder]) for folder in folders]), known

@@ -1,5 +1,7 @@
 """ImageSet, the form in which lalib holds images, and the way there from arrays."""
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,3 +138,12 @@ def from_arrays(images: Array, labels: Array | None = None, class_names: Iterabl
                 raise ValueError(f"labels without class_names must lie below {MOST_CLASSES}, got {count - 1}")
             class_names = map(str, range(count))
     return ImageSet(images, labels, () if class_names is None else class_names, "arrays")
+
+
+def png_uri(pixels: np.ndarray) -> str:
+    """An image (H, W, 1 or 3), uint8, as a PNG in a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,5 @@
 """What is drawn: checks of the labels, numbers, tables and images that figures are given, and marks that they share."""
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 
 from lalib.data.checks import check_choice, check_type
 from lalib.data.door import as_tensor, check_labels
-from lalib.data.imageset import ImageSet
+from lalib.data.imageset import ImageSet, png_uri
 
 MANY_POINTS = 2_000  # more are drawn with WebGL
 
@@ -106,10 +104,5 @@ def png(canvas: np.ndarray, side: int = 800) -> tuple[int, str]:
 
     canvas: (H, W, 1 or 3) uint8. Browsers smooth an image that they enlarge: 8 x 8 digits would be a blur.
     """
-    from PIL import Image
-
     factor = max(1, round(side / max(canvas.shape[:2])))
-    canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
-    buffer = io.BytesIO()
-    Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas).save(buffer, format="PNG")
-    return factor, "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return factor, png_uri(canvas.repeat(factor, axis=0).repeat(factor, axis=1))

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from lalib.data.checks import check_choice, check_type
+from lalib.data.checks import check_choice, check_type, listed
 from lalib.data.door import check_class_names, check_name
 from lalib.models.networks import UNKNOWN
 
 KINDS = ("class", "unsure", "skip")
 UNSURE_CHOICE = "(not sure)"  # stands among the classes where a program has no other place for "unsure"
-SHOWN = 5  # images, lines or names in a message
 
 
 class Answer(NamedTuple):
@@ -34,12 +33,6 @@ class Answer(NamedTuple):
 def now() -> str:
     """The time in UTC, as it stands in the file."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def listed(names: Sequence) -> str:
-    """The first five names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
 
 
 def check_store_classes(names: Sequence[str]) -> tuple[str, ...]:

@@ -5,8 +5,6 @@ A task's data carries the image's hash, which Label Studio keeps and exports: th
 [LabelStudio] Label Studio task format, https://labelstud.io/guide/task_format
 """
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,10 +15,11 @@ from xml.sax.saxutils import quoteattr
 import torch
 
 from lalib.data import ImageSet, LalibError
-from lalib.data.checks import check_type
+from lalib.data.checks import check_type, listed
 from lalib.data.door import check_index
 from lalib.data.files import written_whole
-from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, composed, listed
+from lalib.data.imageset import png_uri
+from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, composed
 from lalib.labelling.store import Imported, LabelStore, check_path
 
 
@@ -49,20 +48,16 @@ def write_label_studio(
     chosen = images.subset(index)
     if check_type("url", url, str | None) is not None and not chosen.files:
         raise ValueError("url needs images with file names, as from_folder gives them; url=None puts the images inside")
-    where = [url + quote(file) for file in chosen.files] if url is not None else map(_data_uri, chosen.images)
+    where = (
+        [url + quote(file) for file in chosen.files]
+        if url is not None
+        else map(png_uri, chosen.images.movedim(1, 3).numpy())
+    )
     rows = zip(where, chosen.hashes, index.tolist(), chosen.files or [""] * len(chosen), strict=True)
     tasks = [{"data": dict(zip(("image", "sha256", "index", "file"), row, strict=True))} for row in rows]
     with written_whole(path := Path(check_type("path", path, str | Path))) as temporary:
         temporary.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
     return path
-
-
-def _data_uri(image):
-    from PIL import Image
-
-    pixels, file = image.permute(1, 2, 0).numpy(), io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def read_label_studio(

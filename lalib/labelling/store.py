@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from lalib.data import ImageSet, LalibError
-from lalib.data.checks import check_choice, check_int, check_type
+from lalib.data.checks import SHOWN, check_choice, check_int, check_type, listed
 from lalib.data.door import check_index, check_name
-from lalib.labelling.answers import KINDS, SHOWN, Answer, check_answer, composed, listed, now, numbered
+from lalib.labelling.answers import KINDS, Answer, check_answer, composed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 

@@ -160,8 +160,9 @@ class _Interpolant:
         self.gap -= step * column
         self.factor[self.count] = column / gap.sqrt()
         self.count += 1
-        for part, steps in zip(self.residual.split(ROWS), step.split(ROWS), strict=True):
-            part.addr_(steps, own, alpha=-1)
+        if len(own):  # norm-added looks at no evaluation points
+            for part, steps in zip(self.residual.split(ROWS), step.split(ROWS), strict=True):
+                part.addr_(steps, own, alpha=-1)
 
 
 DECLARED = (
