@@ -5,83 +5,84 @@
 [Muellner2013] D. Muellner, "fastcluster: fast hierarchical, agglomerative clustering routines", J. Stat. Softw., 2013.
 """
 
-from collections.abc import Callable
+import warnings
 
 import numpy as np
 import scipy
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from lalib.codes.neighbours import TREE_DIMENSIONS, Neighbours
-from lalib.codes.pairwise import BLOCK, from_row
+from lalib.codes.pairwise import CACHED, Nearest, Rough, nearest_centre, squares
 from lalib.data.checks import check_int
 from lalib.data.door import check_codes
+from lalib.data.seeds import generator as make_generator
 
 
 def kmeans_pp(codes: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Indices (k,) of k distinct codes (N, L), each drawn with probability proportional to its squared distance from
     those before it, Sec. 2.2 of [Arthur2007]. Once every place is taken, duplicates follow uniformly.
     generator: on the CPU, whatever the device of the codes."""
-    codes = check_codes(codes).double()
-    k = check_int("k", k, low=1, high=len(codes))
-    chances = iter(torch.rand(k, generator=generator, dtype=torch.float64))
-
-    def draw(weight):  # never an index of weight 0; on the CPU, where sums have an order
-        total = weight.cpu().cumsum(0)
-        below = torch.nextafter(total[-1], torch.zeros_like(total[-1]))
-        return int(torch.searchsorted(total, torch.minimum(next(chances) * total[-1], below), right=True))
-
-    picked, _ = seeding(lambda row: from_row(codes, row).square_(), torch.ones_like(codes[:, 0]), k, draw)
+    codes = check_codes(codes)
+    picked, _ = seeding(Nearest(codes), check_int("k", k, low=1, high=len(codes)), generator)
     return picked.to(codes.device)
 
 
-def seeding(
-    square_from: Callable[[int], Tensor], near: Tensor, k: int, draw: Callable[[Tensor], int], first: int | None = None
-) -> tuple[Tensor, Tensor]:
+def seeding(near: Nearest, k: int, generator: torch.Generator, first: int | None = None) -> tuple[Tensor, Tensor]:
     """k-means++ [Arthur2007]: rows (k,) of N points and the squared distance of each from the nearest before it.
 
-    square_from(row): squared distances (N,) from a point to all. near (N,): the score of the first row.
-    draw(weight): a row by its weight (N,). first: the first row, if it is not to be drawn.
+    near: has no centre yet; the rows join it. first: the first row, if it is not to be drawn.
     """
-    free, picked, scores = torch.ones_like(near), [], []
-    for _ in range(k):
-        row = first if first is not None and not picked else draw(near if picked and near.any() else free)
-        picked.append(row)
-        scores.append(near[row].clone())
-        near = square_from(row).minimum(near) if len(picked) > 1 else square_from(row)
-        near[row] = free[row] = 0
-    return torch.tensor(picked), torch.stack(scores)
+    free, picked, scores = torch.ones(len(near.square), dtype=torch.float64), [], []
+    for chance in torch.rand(k, generator=generator, dtype=torch.float64):
+        if picked:
+            near.add(picked[-1])
+        if picked or first is None:
+            total = near.square.cpu().cumsum(0) if picked else free.cumsum(0)  # on the CPU, where sums have an order
+            total = total if total[-1] > 0 else free.cumsum(0)
+            below = torch.nextafter(total[-1], torch.zeros_like(total[-1]))  # never an index of weight 0
+            row = torch.searchsorted(total, torch.minimum(chance * total[-1], below)[None], right=True)
+        else:
+            row = torch.tensor([first])
+        free[row] = 0
+        picked.append(row.to(near.square.device))
+        scores.append(near.square[picked[-1]])
+    return torch.cat(picked), torch.cat(scores)
 
 
 def kmeans(codes: Tensor, k: int, generator: torch.Generator, *, iterations: int = 50) -> tuple[Tensor, Tensor]:
     """Centres (k, L) float64 and assignment (N,) int64 by Lloyd's iterations from k-means++; no cluster is empty.
 
-    Stops when no code changes its cluster, at the latest after `iterations`. A cluster that runs empty takes the code
-    farthest from its own centre, so that any k up to N works, duplicates or not.
+    Stops when no code changes its cluster, at the latest after `iterations`. On a CPU they are scikit-learn's, in
+    single precision about the mean and on one thread, so that the number of threads changes nothing. A cluster that
+    runs empty takes the code farthest from its own centre, so that any k up to N works, duplicates or not. The centres
+    are the means of what is assigned to them.
     """
-    codes = check_codes(codes).double()
-    centres, assignment = codes[kmeans_pp(codes, k, generator)], None
-    for _ in range(check_int("iterations", iterations, low=1)):
-        before, assignment = assignment, _fill_empty(codes, centres, _assign(codes, centres))
+    codes, iterations = check_codes(codes), check_int("iterations", iterations, low=1)
+    centres = codes[kmeans_pp(codes, k, generator)].double()
+    if codes.device.type == "cpu":
+        assignment = _lloyd(codes, centres, iterations)
+        return _means(codes, assignment, k), assignment
+    assignment = None
+    for _ in range(iterations):
+        before, assignment = assignment, _fill_empty(codes, centres, nearest_centre(codes, centres)[0])
         if before is not None and torch.equal(before, assignment):
             break
-        counts = assignment.bincount()
-        if codes.device.type == "cpu":
-            sums = torch.zeros_like(centres).index_add_(0, assignment, codes)
-        else:
-            sums = _sums_in_order(codes, assignment, counts)
-        centres = sums / counts[:, None]
+        centres = _means(codes, assignment, k)
     return centres, assignment
 
 
-def _assign(codes, centres):
-    """Nearest centre of each code (N,)."""
-    if codes.device.type == "cpu" and codes.shape[1] <= TREE_DIMENSIONS:
-        return Neighbours(centres).lookup(codes, 1)[1].squeeze(1)
-    origin = centres[0]  # |c|^2 - 2 x.c has the same minimum as |x - c|^2, at the speed of a matrix product
-    centres = centres - origin
-    norms, rows = centres.square().sum(dim=1), codes.split(max(1, BLOCK // len(centres)))
-    return torch.cat([torch.addmm(norms, part - origin, centres.T, alpha=-2).argmin(dim=1) for part in rows])
+def _lloyd(codes, centres, iterations):
+    """Assignment (N,) by scikit-learn's KMeans."""
+    rough = Rough(codes)
+    flat, start = rough.right[:, :-2].numpy(), rough.left(centres)[:, :-2].div_(-2).numpy()
+    kmeans = KMeans(len(centres), init=start, n_init=1, max_iter=iterations, tol=0, copy_x=False)
+    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer places than clusters: the rest is filled below
+        assignment = torch.from_numpy(kmeans.fit(flat).labels_).long()
+    return _fill_empty(codes, _means(codes, assignment, len(centres)), assignment)
 
 
 def _fill_empty(codes, centres, assignment):
@@ -89,7 +90,7 @@ def _fill_empty(codes, centres, assignment):
     counts = assignment.bincount(minlength=len(centres)).tolist()
     if 0 not in counts:
         return assignment
-    distance, owner = (codes - centres[assignment]).square().sum(dim=1), assignment.tolist()
+    distance, owner = squares(codes, centres[assignment]), assignment.tolist()
     farthest = iter(distance.argsort(descending=True, stable=True).tolist())
     for empty in [cluster for cluster, count in enumerate(counts) if not count]:
         index = next(index for index in farthest if counts[owner[index]] > 1)
@@ -98,29 +99,48 @@ def _fill_empty(codes, centres, assignment):
     return torch.tensor(owner, device=assignment.device)
 
 
-def _sums_in_order(codes, assignment, counts):
-    """Sums (k, L) over each cluster, in order of index also on a GPU; on a CPU index_add_ gives the same, faster."""
-    return torch.segment_reduce(codes[assignment.argsort(stable=True)], "sum", lengths=counts, axis=0)
+def _means(codes, assignment, k):
+    """The mean (k, L) float64 of each cluster, 0 for an empty one, summed in order of index, also on a GPU."""
+    counts = assignment.bincount(minlength=k)
+    sums = codes.new_zeros(k, codes.shape[1], dtype=torch.float64)
+    if codes.device.type == "cpu":
+        for part, rows in zip(codes.split(CACHED), assignment.split(CACHED), strict=True):
+            sums.index_add_(0, rows, part.double())
+    else:
+        sums = torch.segment_reduce(codes[assignment.argsort(stable=True)].double(), "sum", lengths=counts, axis=0)
+    return sums / counts.clamp(min=1)[:, None]
 
 
-def ward(codes: Tensor, clusters: int) -> Tensor:
-    """Assignment (N,) int64 of codes (N, L) to exactly `clusters` clusters by Ward's method [Ward1963], exact.
+def ward(codes: Tensor, clusters: int, *, sample: int | None = 20_000) -> Tensor:
+    """Assignment (N,) int64 of codes (N, L) to exactly `clusters` clusters by Ward's method [Ward1963].
 
     Clusters are numbered by falling size, equal sizes by their lowest index. Runs on the CPU in O(N) memory and O(N^2)
-    time with fastcluster's linkage_vector [Muellner2013]: 60,000 x 2 codes take 7.5 s of one core and 7 MB.
+    time with fastcluster's linkage_vector [Muellner2013]: so of more than `sample` codes it clusters that many, drawn
+    the same way every time, and the others join the cluster of nearest mean. None: exact at any size.
     """
+    codes, clusters = check_codes(codes), check_int("clusters", clusters, low=1)
+    if clusters > len(codes):
+        raise ValueError(f"clusters={clusters} exceeds the {len(codes)} points")
+    most = len(codes) if sample is None else max(check_int("sample", sample, low=1), clusters)
+    if most < len(codes):
+        drawn = torch.randperm(len(codes), generator=make_generator(0, "ward"))[:most].to(codes.device)
+        found = _linked(codes[drawn], clusters)
+        label = nearest_centre(codes, _means(codes[drawn], found, clusters))[0].index_copy_(0, drawn, found)
+    else:
+        label = _linked(codes, clusters)
+    _, first, label, counts = np.unique(label.cpu(), return_index=True, return_inverse=True, return_counts=True)
+    return torch.from_numpy(np.lexsort((first, -counts)).argsort()[label]).to(codes.device)
+
+
+def _linked(codes, clusters):
+    """Assignment (N,) by Ward's method, in some order of the clusters."""
     import fastcluster
 
-    codes = check_codes(codes)
-    size, clusters = len(codes), check_int("clusters", clusters, low=1)
-    if clusters > size:
-        raise ValueError(f"clusters={clusters} exceeds the {size} points")
-    if size == 1:
+    if (size := len(codes)) == 1:
         return torch.zeros(1, dtype=torch.int64, device=codes.device)
     merges = fastcluster.linkage_vector(codes.cpu().double().numpy(), method="ward")[: size - clusters, :2]
     parent = np.repeat(np.arange(size, 2 * size - clusters), 2)
     edges = np.ones(len(parent)), (merges.astype(int).ravel(), parent)
     graph = scipy.sparse.coo_array(edges, shape=(2 * size, 2 * size))
     label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][:size]
-    _, first, label, counts = np.unique(label, return_index=True, return_inverse=True, return_counts=True)
-    return torch.from_numpy(np.lexsort((first, -counts)).argsort()[label]).to(codes.device)
+    return torch.from_numpy(np.unique(label, return_inverse=True)[1]).to(codes.device)

@@ -7,10 +7,12 @@ import scipy
 import torch
 from torch import Tensor
 
-from lalib.codes.pairwise import BLOCK, blocks, distances, factors
+from lalib.codes.pairwise import BLOCK, Rough, blocks, distances, full_precision
 from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 
+PACK = 64  # columns searched as one at first
+SPARE = 12  # bounds looked at beyond k
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf
 # The p of the norm:
 METRICS = {"euclidean": 2, "l2": 2, "manhattan": 1, "cityblock": 1, "l1": 1, "chebyshev": inf, "infinity": inf}
@@ -44,11 +46,13 @@ class Neighbours:
     "chebyshev" ("infinity") distance. Raises ValueError for another metric."""
 
     def __init__(self, codes: Tensor, metric: str = "euclidean"):
-        self.codes = check_codes(codes).double()
+        self.codes = check_codes(codes)
         self.p, self.tree = METRICS[check_choice("metric", metric, METRICS)], None
         if self.codes.device.type == "cpu" and self.codes.shape[1] <= TREE_DIMENSIONS:
             quickly = {"balanced_tree": False, "compact_nodes": False}  # built in a third of the time
-            self.tree = scipy.spatial.KDTree(self.codes.numpy(), **quickly)
+            self.tree = scipy.spatial.KDTree(self.codes.double().numpy(), **quickly)
+        elif self.p == 2:
+            self.rough = Rough(self.codes)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -65,44 +69,74 @@ class Neighbours:
             index = index.gather(1, order)
         return distance, index
 
+    @full_precision()
     def lookup(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """`nearest` for inner loops: no checks, queries float64 on the codes' device, equal distances in any order."""
         if self.tree is not None:
             found = self.tree.query(queries.numpy(), k, p=self.p)
             return tuple(torch.from_numpy(part).view(-1, k) for part in found)
-        left, right = factors(queries, self.codes)
-        rows = max(1, BLOCK // max(len(self), k * self.codes.shape[1]))
+        few = min(k + SPARE, len(self))
+        rows = max(1, BLOCK // max(len(self), few * self.codes.shape[1]))
         # One room for all blocks: the C library did not use again what they left, and 55,000 x 64 codes took 20 GB.
-        found, room = queries.new_empty(len(queries), k), queries.new_empty(rows, len(self))
+        found, room = (
+            queries.new_empty(len(queries), k),
+            queries.new_full((rows, ceil(len(self) / PACK) * PACK), inf, dtype=torch.float32),
+        )
         indices = torch.empty_like(found, dtype=torch.int64)
         for start in range(0, len(queries), rows):
             block = slice(start, start + rows)
-            if self.p == 2:  # a product finds the nearest, differences say how far they are
-                far = torch.mm(left[block], right.T, out=room[: len(left[block])])
-            else:
-                far = distances(queries[block], self.codes, self.p)
-            index = far.topk(k, dim=1, largest=False, sorted=False).indices
-            found[block], order = distances(queries[block, None], self.codes[index], self.p).squeeze(1).sort(dim=1)
-            indices[block] = index.gather(1, order)
+            part = queries[block]
+            if self.p != 2:
+                found[block], indices[block] = self._by_differences(part, k)
+                continue
+            torch.mm(self.rough.left(part), self.rough.right.T, out=room[: len(part), : len(self)])
+            bound, index = _smallest(room[: len(part)], few)
+            index.clamp_(max=len(self) - 1)
+            distance, order = distances(part[:, None], self.codes[index].double()).squeeze(1).sort(dim=1)
+            found[block], indices[block] = distance[:, :k], index.gather(1, order[:, :k])
+            horizon = bound.amax(dim=1).double().clamp(min=0).sqrt() * self.rough.size  # the others are not nearer
+            # A query very far away has infinite bounds, or none.
+            missed = ~horizon.isfinite() | ((distance[:, k - 1] > horizon) & (few < len(self)))
+            for row in (start + missed.nonzero().squeeze(1)).split(max(1, BLOCK // len(self))):
+                found[row], indices[row] = self._by_differences(queries[row], k)
         return found, indices
+
+    def _by_differences(self, queries, k):
+        return distances(queries, self.codes.double(), self.p).topk(k, dim=1, largest=False)
 
     def within(self, queries: Tensor, radius: float) -> list[Tensor]:
         """For each query (M, L) the indices of the codes at distance <= radius, nearest first (equal: lowest first)."""
         queries, everything = self._queries(queries), torch.arange(len(self), device=self.codes.device)
         if self.tree is None:
-            rows = ((everything, row) for block in blocks(queries, self.codes, self.p) for row in block)
+            codes = self.codes.double()
+            rows = ((everything, row) for block in blocks(queries, codes, self.p) for row in block)
         else:  # a little farther than the radius: the distances decide
             found = self.tree.query_ball_point(queries.numpy(), radius * (1 + 1e-9), p=self.p, return_sorted=True)
             pairs = zip(queries, (torch.tensor(index, dtype=torch.int64) for index in found), strict=True)
-            rows = ((index, distances(query[None], self.codes[index], self.p)[0]) for query, index in pairs)
+            rows = ((index, distances(query[None], self.codes[index].double(), self.p)[0]) for query, index in pairs)
         near = ((index[distance <= radius], distance[distance <= radius]) for index, distance in rows)
         return [index[distance.argsort(stable=True)] for index, distance in near]
 
     def _queries(self, queries):
-        queries = check_codes(queries, "queries").to(self.codes)
+        queries = check_codes(queries, "queries").to(self.codes.device, torch.float64)
         if queries.shape[1] != self.codes.shape[1]:
             raise ValueError(f"queries must have {self.codes.shape[1]} columns like the codes, got {queries.shape[1]}")
         return queries
+
+
+def _smallest(values, k):
+    """The k smallest of each row (M, k) and their columns, in any order; the number of columns is a multiple of PACK.
+
+    Columns i, i + M / PACK, ... are a pack. What is among the k smallest lies in one of the k packs of smallest minima.
+    """
+    packs = values.view(len(values), PACK, -1)
+    if packs.shape[2] <= 2 * k:
+        return values.topk(k, dim=1, largest=False, sorted=False)
+    pack = packs.amin(dim=1).topk(k, dim=1, largest=False, sorted=False).indices
+    column = pack[:, None] + packs.shape[2] * torch.arange(PACK, device=pack.device)[:, None]
+    column = column.flatten(1)
+    value, place = values.gather(1, column).topk(k, dim=1, largest=False, sorted=False)
+    return value, column.gather(1, place)
 
 
 def knn(codes: Tensor, k: int, queries: Tensor | None = None, metric: str = "euclidean"):

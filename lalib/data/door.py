@@ -18,6 +18,7 @@ from torch import Tensor
 JOINERS = "\u200c\u200d"  # zero-width: Persian words and emoji need them inside; at an end nobody sees them
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control and format characters, half characters, ends of lines
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LARGEST = 1e150  # of a code
 COMMON = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *FLOATS)
 
 
@@ -105,15 +106,18 @@ def _of_objects(array, name) -> np.ndarray:
 def check_codes(codes, name: str = "codes") -> Tensor:
     """`codes` as a finite tensor (N, L) of float32 or float64 on its own device, N >= 1 and L >= 1.
 
-    Half precision becomes float32; whole numbers become float64. Raises ValueError for other shapes, NaN and infinity.
+    Half precision becomes float32; whole numbers become float64. Raises ValueError for other shapes, NaN, infinity and
+    numbers beyond LARGEST, whose squares would be infinite.
     """
     codes = as_tensor(codes, name)
     if codes.ndim != 2 or 0 in codes.shape:
         raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
     if codes.dtype not in (torch.float32, torch.float64):
         codes = codes.float() if codes.is_floating_point() else codes.double()
-    if bad := int((~torch.isfinite(codes)).any(dim=1).sum()):
-        said = f"{bad} of {len(codes)} rows hold NaN or infinity"
+    if not -LARGEST <= codes.amin() <= codes.amax() <= LARGEST:  # NaN is in no range
+        bad = int((~(codes.abs() <= LARGEST)).any(dim=1).sum())
+        what = f"numbers beyond {LARGEST:g}" if codes.isfinite().all() else "NaN or infinity"
+        said = f"{bad} of {len(codes)} rows hold {what}"
         raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")
     return codes
 

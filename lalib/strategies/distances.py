@@ -80,7 +80,8 @@ def _by_class(view, guess, anchored, space, alpha) -> Iterator[tuple[int, Tensor
         members = (guess == c).nonzero().squeeze(1)
         masks = anchored == c, anchored >= 0, anchored < 0  # of the class; else of all classes; else all labelled
         anchors = next(mask for mask in masks if mask.any())
-        yield c, members, points[members.to(points.device)], labeled[anchors.to(labeled.device)]
+        near = labeled[anchors.to(labeled.device)].double()
+        yield c, members, points[members.to(points.device)].double(), near
 
 
 def _total_distance(points: Tensor, anchors: Tensor) -> Tensor:

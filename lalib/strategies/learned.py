@@ -17,7 +17,7 @@ alpha z.
 import torch
 
 from lalib.codes.clustering import seeding
-from lalib.codes.pairwise import distances, from_row, nearest_distance
+from lalib.codes.pairwise import TINY, Nearest, Rough, power_of_two, squared_norms, squares_from
 from lalib.data.checks import LalibError, check_choice, check_number
 from lalib.data.door import check_labels
 from lalib.strategies.picking import check_candidates, greedily, largest, pick
@@ -47,13 +47,9 @@ def core_set(
     With nothing labelled the first is drawn uniformly. The score is the distance to the nearest labelled or picked.
     """
     labeled, points = latent_points(view, space, alpha)
-    near = nearest_distance(points, labeled)
-
-    def add(row):
-        torch.minimum(near, from_row(points, row), out=near)
-
-    found = greedily(lambda: near, add, n, first=_cold_start(labeled, points, generator))
-    return pick(view, *found, **_spreads(view, space, alpha))
+    near = Nearest(points, labeled)
+    found, square = greedily(lambda: near.square, near.add, n, first=_cold_start(labeled, points, generator))
+    return pick(view, found, square.sqrt(), **_spreads(view, space, alpha))
 
 
 def medal(
@@ -76,18 +72,20 @@ def medal(
     if candidates is not None:
         order = uncertainty(view, "entropy").argsort(descending=True, stable=True)
         rows = order[: check_candidates(candidates, n)].sort().values
-    points, count = points[rows.to(points.device)], len(labeled)
-    mean = labeled.mean(dim=0) if count else points.new_zeros(points.shape[1])
-    spread = (labeled - mean).square().sum(dim=1).mean() if count else points.new_zeros(())
+    points, labeled, count = points[rows.to(points.device)], labeled.double(), len(labeled)
+    mean = labeled.mean(dim=0) if count else labeled.new_zeros(labeled.shape[1])
+    spread = squared_norms(labeled - mean).mean() if count else labeled.new_zeros(())
+    rough = Rough(points)
 
     def scores():
-        return distances(mean[None], points)[0].square_() + spread
+        return squares_from(mean, points, rough) + spread
 
     def add(row):  # the moments with one more point, without a second pass
         nonlocal mean, spread, count
-        before, count = points[row] - mean, count + 1
-        mean = mean + before / count
-        spread = spread + (before @ (points[row] - mean) - spread) / count
+        point, count = points[row][0].double(), count + 1
+        before, mean = point - mean, mean + (point - mean) / count
+        spread = spread + (before @ (point - mean) - spread) / count
+        rough.right[row, -1] = -torch.inf  # it cannot be the largest any more
 
     found, score = greedily(scores, add, n, first=_cold_start(labeled, points, generator))
     return pick(view, rows[found], score, **_spreads(view, space, alpha))
@@ -99,13 +97,13 @@ def _cold_start(labeled, points, generator):
 
 
 def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points of the labelled (M, F) and of the unlabelled images (U, F), float64, in a space of the module."""
+    """Points of the labelled (M, F) and of the unlabelled images (U, F) in a space of the module."""
     check_choice("space", space, SPACES)
     alpha = check_number("alpha", alpha, low=0)
     if space == "both":
         points = torch.cat([view.features.double(), alpha * view.codes.to(view.features.device).double()], dim=1)
     else:
-        points = getattr(view, space).double()
+        points = getattr(view, space)
     return points[view.labeled.to(points.device)], points[view.unlabeled.to(points.device)]
 
 
@@ -123,6 +121,32 @@ def class_labels(view: PoolView, n_classes: int | None = None) -> torch.Tensor:
     return check_labels(view.labels, n_classes=n_classes)
 
 
+class Gradients(Nearest):
+    """`Nearest` among the products a x b of rows of a (N, C) and b (N, F), which are never formed.
+
+    |a x b - c x d|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a.c)(b.d). length (N,): |a x b|^2.
+    """
+
+    def __init__(self, a: torch.Tensor, b: torch.Tensor):
+        self.parts, sizes = (a, b), [power_of_two(part.abs().max()) for part in (a, b)]
+        self.size, loss = sizes[0] * sizes[1], (a.shape[1] + b.shape[1] + 16) * 2**-23
+        self.rough = [(part / size).float() for part, size in zip(self.parts, sizes, strict=True)]
+        self.length = squared_norms(a) * squared_norms(b)
+        self.low = (self.length / self.size**2).float() * (1 - loss) - TINY
+        self.square = torch.full_like(self.length, torch.inf)
+        self.reach = self.rounded_up(self.square)
+
+    def bounds(self, row: torch.Tensor) -> torch.Tensor:
+        a, b = (part @ part[row][0] for part in self.rough)
+        return a.mul_(b).mul_(-2).add_(self.low).add_(self.low[row])
+
+    def squares(self, rows: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        a, b = (part[rows].double() @ part[row][0].double() for part in self.parts)
+        both = self.length[rows] + self.length[row]
+        square = both - 2 * a * b
+        return square.masked_fill_(square <= ROUNDING * both, 0)
+
+
 def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     """k-means++ on the gradients (p - onehot(argmax p)) x h of the last layer, Alg. 1 of [Ash2020].
 
@@ -132,18 +156,10 @@ def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     """
     p = class_probs(view)
     guess = p.round() if view.multi_label else torch.nn.functional.one_hot(p.argmax(dim=1), p.shape[1])
-    a, b = p - guess, view.features[view.unlabeled.to(view.features.device)].double().to(p.device)
-    size = a.square().sum(dim=1) * b.square().sum(dim=1)
-
-    def square_from(row):  # |a x b - c x d|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a.c)(b.d): no product is formed
-        both = size + size[row]
-        distance = both - 2 * (a @ a[row]) * (b @ b[row])
-        return distance.masked_fill_(distance <= ROUNDING * both, 0)
-
-    def draw(weight):
-        return int(torch.multinomial(weight.cpu(), 1, generator=generator))
-
-    return pick(view, *seeding(square_from, size, n, draw, first=int(size.argmax())))
+    gradients = Gradients(p - guess, view.features[view.unlabeled.to(view.features.device)].to(p.device))
+    rows, square = seeding(gradients, n, generator, first=int(gradients.length.argmax()))
+    square[0] = gradients.length.max()
+    return pick(view, rows, square)
 
 
 DECLARED = (

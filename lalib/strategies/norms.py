@@ -92,12 +92,13 @@ def _fit(view, n, generator, space, alpha, bandwidth, candidates, evaluations=0)
     at = draw_candidates(len(points), 1, evaluations, generator).to(points.device) if evaluations else rows[:0]
     _, which = class_labels(view).unique(return_inverse=True)
     targets = _one_vs_rest(which, int(which.max()) + 1)
-    return rows, _Interpolant(labeled, targets, points[rows], n, bandwidth, points[at])
+    given = (labeled.double(), targets, points[rows].double(), n, bandwidth, points[at].double())
+    return rows, _Interpolant(*given)
 
 
 def _median_distance(points: Tensor) -> float:
     """The module's bandwidth for points (N, F); 1.0 if all coincide."""
-    places = evenly_spread(distinct(points)[0], PLACES)
+    places = evenly_spread(distinct(points)[0], PLACES).double()
     return float(torch.nn.functional.pdist(places).median()) if len(places) > 1 else 1.0
 
 
@@ -150,13 +151,13 @@ class _Interpolant:
         """y - f, (B, C)."""
         return _one_vs_rest(value.argmax(dim=1), value.shape[1]) - value
 
-    def add(self, row: int) -> None:
-        """Take the candidate v = `row` for labelled, with its label of least norm."""
-        factor, gap, own = self.factor[: self.count], self.gap[row].clone(), self.residual[row].clone()
-        kernel = _laplace(self.points[row : row + 1], self.points, self.bandwidth)[0]
-        column = kernel - factor.T @ factor[:, row]  # r_v(u)
+    def add(self, row: Tensor) -> None:
+        """Take the candidate v = `row` (1,) for labelled, with its label of least norm."""
+        factor, gap, own = self.factor[: self.count], self.gap[row].clone(), self.residual[row[0]].clone()
+        kernel = _laplace(self.points[row], self.points, self.bandwidth)[0]
+        column = kernel - (factor.T @ factor[:, row])[:, 0]  # r_v(u)
         step = column / gap
-        self.value += step[:, None] * self._errors(self.value[row : row + 1])
+        self.value += step[:, None] * self._errors(self.value[row])
         self.gap -= step * column
         self.factor[self.count] = column / gap.sqrt()
         self.count += 1

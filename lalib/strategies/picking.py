@@ -20,24 +20,25 @@ def largest(view: PoolView, values: torch.Tensor, n: int) -> Selection:
 
 
 def greedily(
-    scores: Callable[[], torch.Tensor], add: Callable[[int], None], n: int, first: int | None = None
+    scores: Callable[[], torch.Tensor], add: Callable[[torch.Tensor], None], n: int, first: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (n,), one by one of the largest score among those not yet picked, the lowest of equals, and their scores.
 
-    scores(): of all rows (M,), asked before every pick; add(row): called between two picks. first: picked without
-    regard to the scores, with score infinity. On a GPU every pick waits for the device.
+    scores(): of all rows (M,), asked before every pick; add(row (1,)): called between two picks. first: picked without
+    regard to the scores, with score infinity. On a GPU no pick waits for the device, if scores and add do not.
     """
+    score = scores().clone()
+    if first is not None:
+        score.fill_(-torch.inf)[first] = torch.inf
     picked, values = [], []
     while True:
-        score = scores().clone()
-        score[picked] = -torch.inf
-        if first is not None and not picked:
-            score.fill_(-torch.inf)[first] = torch.inf
-        picked.append(int(score.argmax()))
-        values.append(score[picked[-1]].clone())
+        picked.append(score.argmax(dim=0, keepdim=True))
+        values.append(score[picked[-1]])
         if len(picked) == n:
-            return torch.tensor(picked), torch.stack(values)
+            return torch.cat(picked), torch.cat(values)
         add(picked[-1])
+        score = scores().clone()
+        score[torch.cat(picked)] = -torch.inf
 
 
 def check_candidates(candidates: int, n: int) -> int:

@@ -16,18 +16,22 @@ neighbours: how many nearest codes "knn" looks at, default 20. They are searched
 Several labels per image: every label is a binary question, and the measure is its mean over the labels.
 """
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from lalib.codes.neighbours import knn
-from lalib.codes.pairwise import from_row, nearest_distance
+from lalib.codes.pairwise import Nearest
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.files import tensor_digest
 from lalib.strategies.picking import check_candidates, greedily, largest, pick, ranks
 from lalib.strategies.view import PoolView, Selection, Strategy
 
 BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
+FEW = 1000  # of largest uncertainty, looked at first
+TIE = 1e-9  # more than the rounding of a score
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
 
 
@@ -55,18 +59,42 @@ def _most_uncertain(measure: str, formula: str) -> Callable[..., Selection]:
             value += w2 * ranks(near(view, neighbours))
         if not w3:
             return largest(view, value, n)
-        codes = view.codes.double()
-        unlabeled = codes[view.unlabeled.to(codes.device)]
-        closest = nearest_distance(unlabeled, codes[view.labeled.to(codes.device)])
-
-        def add(row):
-            torch.minimum(closest, from_row(unlabeled, row), out=closest)
-
-        return pick(view, *greedily(lambda: value + w3 * ranks(closest.cpu()), add, n))
+        near = Nearest(*(view.codes[index.to(view.codes.device)] for index in (view.unlabeled, view.labeled)))
+        return pick(view, *greedily(*_with_diversity(value.to(near.square.device), w3, near), n))
 
     strategy.__name__ = strategy.__qualname__ = measure.replace("-", "_")
     strategy.__doc__ = f"The n images of largest {formula}; the options are those of the module."
     return strategy
+
+
+def _with_diversity(value, weight, near):
+    """The functions scores and add of `greedily`: value (M,) + weight x rank of near.square, exact for the largest."""
+    value, most = value.clone(), value.max()
+    order = value.argsort(descending=True, stable=True)
+    falling, last = -value[order], len(value) - 1
+
+    def exact(rows, ordered):  # equal values share their mean rank
+        square = near.square[rows]
+        below, upto = (torch.searchsorted(ordered, square, right=right) for right in (False, True))
+        return value[rows] + weight * ((below + upto - 1).double() / (2 * last) if last else 0.5)
+
+    def scores():
+        if value.device.type != "cpu":
+            return exact(slice(None), near.square.sort().values)
+        ordered = torch.from_numpy(np.sort(near.square.numpy()))  # many times faster than torch's
+        best = exact(order[:FEW], ordered).max()  # of some. Only what may reach it is looked at:
+        rows = order[: int(torch.searchsorted(falling, weight - best + TIE, right=True))]
+        least = ordered[max(0, math.floor((best - most) / weight * last - TIE * last))]
+        rows = rows[near.square[rows] >= least]
+        score = torch.full_like(value, -torch.inf)
+        score[rows] = exact(rows, ordered)
+        return score
+
+    def add(row):
+        value[row] = -torch.inf
+        near.add(row)
+
+    return scores, add
 
 
 least_confidence = _most_uncertain("least-confidence", "1 - max p")
@@ -136,8 +164,8 @@ def batchbald(
 
     def add(row):
         nonlocal log_T_K, which
-        picked.append(row)
-        new = [row]
+        picked.append(int(row))
+        new = picked[-1:]
         if which is None and log_T_K.shape[1] * passes_T_M_C.shape[2] > configurations:
             which = torch.randint(len(log_T_K), (configurations,), generator=generator).to(log_T_K.device)
             log_T_K, new = log_T_K.new_zeros(len(log_T_K), configurations), picked

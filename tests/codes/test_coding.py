@@ -314,8 +314,8 @@ def test_few_and_equal_and_extreme_codes_have_a_view(method):
 
 def test_equal_codes_lie_at_one_place_and_too_large_ones_are_refused():
     assert torch.equal(la.project(torch.ones(5, 3), "tsne"), torch.zeros(5, 2))
-    with pytest.raises(ValueError, match=r"codes must be below 1e\+37 to be viewed, got 1e\+200"):
-        la.project(torch.tensor([[0.0], [1e200]], dtype=torch.float64), "pca")
+    with pytest.raises(ValueError, match=r"codes must be below 1e\+37 to be viewed, got 1e\+100"):
+        la.project(torch.tensor([[0.0], [1e100]], dtype=torch.float64), "pca")
 
 
 def test_pca_of_tiny_codes_keeps_their_scale():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
 
 from lalib.codes import clustering, neighbours as geometry, pairwise
 from lalib.data.seeds import generator
@@ -163,11 +164,22 @@ def test_kmeans_pp_draws_by_squared_distance():
     assert seconds[2] / sum(seconds) == pytest.approx(0.9, abs=0.03)  # 9 / (1 + 9)
 
 
-@pytest.mark.parametrize("k", [3, 40])
-def test_sums_in_order_of_index_are_those_of_index_add(k):
-    codes, assignment = normal(900, 5).double(), torch.randint(k, (900,), generator=generator(0, "clusters"))
-    expected = codes.new_zeros(k, 5).index_add_(0, assignment, codes)
-    assert torch.equal(clustering._sums_in_order(codes, assignment, assignment.bincount(minlength=k)), expected)
+def test_kmeans_is_that_of_any_number_of_threads():
+    codes, seen, before = normal(5000, 20), [], torch.get_num_threads()
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            seen.append(clustering.kmeans(codes, 40, generator(0, "k")))
+    assert all(map(torch.equal, *seen))
+    assert torch.get_num_threads() == before
+
+
+def test_ward_of_many_codes_takes_the_rest_to_the_nearest_centre(monkeypatch):
+    codes = torch.cat([normal(300) + 20 * i for i in range(3)])[torch.randperm(900, generator=generator(0, "order"))]
+    exact = clustering.ward(codes, 3)
+    assert torch.equal(clustering.ward(codes, 3, sample=90), exact)
+    assert torch.equal(clustering.ward(codes, 3, sample=90), clustering.ward(codes, 3, sample=90))
+    assert not torch.equal(clustering.ward(codes, 60, sample=90), clustering.ward(codes, 60, sample=None))
+    assert clustering.ward(torch.zeros(200, 2), 60, sample=90).bincount().tolist()[59] > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from lalib.codes import pairwise
+from lalib.codes import neighbours, pairwise
 from lalib.data.seeds import generator
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -28,13 +28,85 @@ def test_distances_are_those_of_scipy_from_differences(device):
     assert (pairwise.distances(a, a).diagonal() == 0).all()
 
 
+def hard():
+    """Codes (N, L) that single precision alone gets wrong, float64."""
+    near, repeated = normal(400, 6).double(), normal(40, 6).double().repeat(10, 1)
+    grid = (2 * normal(400, 6)).round().double()
+    return {
+        "far from the origin": near + 1e6,
+        "duplicates": repeated,
+        "duplicates far away": repeated + 1e6,
+        "ties": grid,
+        "one coordinate a million times another": near * torch.tensor([1e6, 1, 1, 1, 1, 1e-3], dtype=torch.float64),
+        "tiny": near * 1e-140,
+        "denormal in single precision": near * 1e-42,
+        "huge": near * 1e140,
+        "an outlier": torch.cat([near[:-1], torch.full((1, 6), 1e12, dtype=torch.float64)]),
+        "clusters of nearly equal codes": repeated + 1e-9 * near,
+        "all equal": torch.full((400, 6), 3.7, dtype=torch.float64),
+    }
+
+
+def kinds():
+    for name, codes in hard().items():
+        yield pytest.param(codes, id=name)
+        if 1e-44 < codes.abs().max() < 1e38:
+            yield pytest.param(codes.float(), id=f"{name}, float32")
+
+
+def slow_squares(codes):
+    codes = codes.double()
+    return (codes[:, None] - codes[None]).square().sum(dim=2)
+
+
 @pytest.mark.parametrize("device", DEVICES)
-def test_nearest_distance_in_blocks(device, monkeypatch):
-    points, centres = normal(50).double().to(device), normal(9, seed=1).double().to(device)
-    expected = torch.cdist(points, centres).amin(dim=1)
-    monkeypatch.setattr(pairwise, "BLOCK", 20)  # two points at a time
-    torch.testing.assert_close(pairwise.nearest_distance(points, centres), expected)
-    assert (pairwise.nearest_distance(points, centres[:0]) == torch.inf).all()
+@pytest.mark.parametrize("codes", list(kinds()))
+def test_the_engine_is_exact_on_hard_codes(codes, device, precision):
+    square, start = slow_squares(codes), torch.arange(3)
+    codes = codes.to(device)
+    index, found = pairwise.nearest_centre(codes, codes[:50])
+    assert torch.equal(found.cpu(), square[:, :50].amin(dim=1))
+    assert torch.equal(square[torch.arange(400), index.cpu()], found.cpu())
+    near, expected = pairwise.Nearest(codes, codes[start.to(device)]), square[start].amin(dim=0)
+    assert torch.equal(near.square.cpu(), expected)
+    for row in torch.randperm(400, generator=generator(0, "rows"))[:60]:
+        near.add(row[None].to(device))
+        expected = expected.minimum(square[row])
+        assert torch.equal(near.square.cpu(), expected)
+    middle = codes[7:9].double().mean(dim=0)
+    far, expected = pairwise.squares_from(middle, codes, pairwise.Rough(codes)), pairwise.squares(codes, middle)
+    assert far.max() == expected.max()
+    assert far.argmax() == expected.argmax()
+    assert (far <= expected).all()
+
+
+@pytest.mark.parametrize("codes", list(kinds()))
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_neighbours_without_a_tree_are_exact_on_hard_codes(codes, metric, monkeypatch):
+    monkeypatch.setattr(neighbours, "TREE_DIMENSIONS", 0)
+    monkeypatch.setattr(neighbours, "PACK", 8)
+    expected = pairwise.distances(codes.double(), codes.double(), neighbours.METRICS[metric]).sort(dim=1).values
+    distance, index = neighbours.Neighbours(codes, metric).nearest(codes, 5)
+    torch.testing.assert_close(distance, expected[:, :5], rtol=1e-14, atol=0)
+    assert all(len(row.unique()) == 5 for row in index)
+
+
+def test_neighbours_of_a_query_beyond_single_precision(monkeypatch):
+    monkeypatch.setattr(neighbours, "TREE_DIMENSIONS", 0)
+    codes = normal(500, 4).double()
+    far = codes[:2] + torch.tensor([[1e30], [-1e100]], dtype=torch.float64)
+    distance, index = neighbours.Neighbours(codes).nearest(far, 3)
+    torch.testing.assert_close(distance, pairwise.distances(far, codes).sort(dim=1).values[:, :3])
+    assert index.max() < 500
+
+
+def test_points_at_distance_0_are_never_computed_again(monkeypatch):
+    near, asked = pairwise.Nearest(torch.zeros(1000, 3), torch.zeros(1, 3)), []
+    original = pairwise.squares
+    monkeypatch.setattr(pairwise, "squares", lambda a, b: asked.append(len(a)) or original(a, b))
+    near.add(torch.tensor([5]))
+    assert sum(asked) == 0
+    assert (near.square == 0).all()
 
 
 def test_factors_are_those_of_the_squared_distances():

@@ -95,7 +95,7 @@ def test_every_candidate_to_eight_digits_after_every_pick(name):
         norm += float(fit.added()[row])
         index.append(FREE[row])
         labels.append(slow[FREE[row]]["label"])
-        fit.add(row)
+        fit.add(torch.tensor([row]))
         value = slow_fit(codes, index, labels, 1.5, classes)[1]
         np.testing.assert_allclose(fit.value, value[FREE], atol=2e-5)  # where f is picked, the nugget lets it miss
         np.testing.assert_allclose(fit.value[free], value[np.array(FREE)[free]], atol=1e-8)

@@ -368,9 +368,9 @@ def slow_badge(a, h, n, g):
     """k-means++ on the outer products themselves."""
     full = (a.double()[:, :, None] * h.double()[:, None, :]).flatten(1)[FREE]
     picked = [int(full.square().sum(dim=1).argmax())]
-    while len(picked) < n:
-        near = (full[:, None] - full[picked][None]).square().sum(dim=2).amin(dim=1)
-        picked.append(int(torch.multinomial(near, 1, generator=g)))
+    for chance in torch.rand(n, generator=g, dtype=torch.float64)[1:]:
+        near = (full[:, None] - full[picked][None]).square().sum(dim=2).amin(dim=1).numpy().cumsum()
+        picked.append(int(np.searchsorted(near, float(chance) * near[-1], side="right")))
     return [FREE[i] for i in picked]
 
 
