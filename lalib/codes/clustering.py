@@ -54,10 +54,10 @@ def seeding(
 
 
 def kmeans(codes: Tensor, k: int, generator: torch.Generator, *, iterations: int = 50) -> tuple[Tensor, Tensor]:
-    """Centres (k, L) float64 and assignment (N,) int64 by Lloyd's iterations from k-means++; no cluster is empty.
+    """Centres (k, L) float64 and assignment (N,) int64 of codes (N, L), by Lloyd's iterations from k-means++.
 
-    Stops when no code changes its cluster, at the latest after `iterations`. A cluster that runs empty takes the code
-    farthest from its own centre, so that any k up to N works, duplicates or not.
+    Stops when no code changes its cluster, at the latest after `iterations`. No cluster is empty: one that would be
+    takes the code farthest from its own centre, so that any k up to N works, also with duplicates.
     """
     codes = check_codes(codes).double()
     centres, assignment = codes[kmeans_pp(codes, k, generator)], None
