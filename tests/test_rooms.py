@@ -20,7 +20,7 @@ FILES = sorted(LALIB.rglob("*.py"))
 HELD = {room: importlib.import_module(f"lalib.{room}") for room in ROOMS}
 PUBLIC = {f"{room}.{name}": getattr(inside, name) for room, inside in HELD.items() for name in inside.__all__}
 PUBLIC = {name: value for name, value in PUBLIC.items() if inspect.isclass(value) or inspect.isfunction(value)}
-HERE = {name: value for name, value in vars(la.results).items() if inspect.isfunction(value)}
+HERE = {name: value for name, value in vars(la.results).items() if inspect.isfunction(value) and name[0] != "_"}
 PUBLIC |= {f"results.{name}": value for name, value in HERE.items() if value.__module__ == la.results.__name__}
 
 
@@ -71,7 +71,7 @@ def test_help_of_every_public_name_says_shapes(value):
     text = value.__doc__ or ""
     assert text.strip()
     assert not text.startswith(f"{value.__name__}("), "no more than a dataclass says of itself"
-    types = vars(value).get("__annotations__", {}) | getattr(value.__init__, "__annotations__", {})
+    types = getattr(value, "__annotations__", {}) | getattr(value.__init__, "__annotations__", {})
     if re.search(r"\b(Tensor|ndarray)\b", str(types)):
         assert re.search(r"\((?=[^()]*,)([^()]*, )?[A-Zkn]\b[^()]*\)", text)
 
