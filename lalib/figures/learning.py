@@ -1,4 +1,4 @@
-"""What active learning buys: learning curves, label saving, the classes of every batch, the picks on a map."""
+"""What active learning gains: learning curves, label saving, the classes of every batch, the picks on a map."""
 
 import math
 from collections.abc import Mapping, Sequence

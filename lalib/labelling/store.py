@@ -91,7 +91,7 @@ class LabelStore:
     # Answering
 
     def put(self, image: str, label: str | int) -> None:
-        """Label an image: `image` is its hash, `label` a class name or number. It replaces an earlier answer."""
+        """Label an image, by its hash, with a class name or number, else ValueError. It replaces an earlier answer."""
         if isinstance(label, str):
             label = check_choice("label", composed(label), self.class_names)
         else:
