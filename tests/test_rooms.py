@@ -1,6 +1,9 @@
 """The rooms of the package: imports go downwards only, nothing private crosses a wall, no two files share a name."""
 
 import ast
+import importlib
+import inspect
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +17,11 @@ ROOMS = (  # data flows downwards: a room imports from those before it
     *("labelling", "figures", "widgets", "app"),
 )
 FILES = sorted(LALIB.rglob("*.py"))
+HELD = {room: importlib.import_module(f"lalib.{room}") for room in ROOMS}
+PUBLIC = {f"{room}.{name}": getattr(inside, name) for room, inside in HELD.items() for name in inside.__all__}
+PUBLIC = {name: value for name, value in PUBLIC.items() if inspect.isclass(value) or inspect.isfunction(value)}
+HERE = {name: value for name, value in vars(la.results).items() if inspect.isfunction(value) and name[0] != "_"}
+PUBLIC |= {f"results.{name}": value for name, value in HERE.items() if value.__module__ == la.results.__name__}
 
 
 def imports(path):
@@ -55,6 +63,17 @@ def test_no_two_files_of_one_name():
 def test_tests_lie_in_the_same_folders():
     tests = Path(__file__).parent
     assert set(ROOMS) <= {folder.name for folder in tests.iterdir()}
+
+
+@pytest.mark.parametrize("value", PUBLIC.values(), ids=PUBLIC)
+def test_help_of_every_public_name_says_shapes(value):
+    """Where there are tensors, the text names the shape of one at least, such as (N, L) or (n,)."""
+    text = value.__doc__ or ""
+    assert text.strip()
+    assert not text.startswith(f"{value.__name__}("), "no more than a dataclass says of itself"
+    types = getattr(value, "__annotations__", {}) | getattr(value.__init__, "__annotations__", {})
+    if re.search(r"\b(Tensor|ndarray)\b", str(types)):
+        assert re.search(r"\((?=[^()]*,)([^()]*, )?[A-Zkn]\b[^()]*\)", text)
 
 
 def test_about_thirty_names_at_the_top():

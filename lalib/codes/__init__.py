@@ -1,4 +1,7 @@
-"""What codes hold: encode, decode, grids, measures, neighbours, clusters, views, spreading of labels."""
+"""What codes hold: encode, decode, grids, measures, neighbours, clusters, views, spreading of labels.
+
+All raise ValueError or TypeError for codes that are not finite (N, L), and for labels, images or numbers not theirs.
+"""
 
 from lalib.codes.clustering import kmeans, ward
 from lalib.codes.coding import LatentGrid, decode, encode, latent_grid, reconstruct, reconstruction_errors, traversal

@@ -53,12 +53,11 @@ def seeding(near: Nearest, k: int, generator: torch.Generator, first: int | None
 
 
 def kmeans(codes: Tensor, k: int, generator: torch.Generator, *, iterations: int = 50) -> tuple[Tensor, Tensor]:
-    """Centres (k, L) float64 and assignment (N,) int64 by Lloyd's iterations from k-means++; no cluster is empty.
+    """Centres (k, L) float64 and assignment (N,) int64 of codes (N, L), by Lloyd's iterations from k-means++.
 
     Stops when no code changes its cluster, at the latest after `iterations`. On a CPU they are scikit-learn's, in
-    single precision about the mean and on one thread, so that the number of threads changes nothing. A cluster that
-    runs empty takes the code farthest from its own centre, so that any k up to N works, duplicates or not. The centres
-    are the means of what is assigned to them.
+    single precision about the mean and on one thread, so that the number of threads changes nothing. No cluster is
+    empty: one that would be takes the code farthest from its own centre. The centres are the means of their clusters.
     """
     codes, iterations = check_codes(codes), check_int("iterations", iterations, low=1)
     centres = codes[kmeans_pp(codes, k, generator)].double()

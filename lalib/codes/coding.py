@@ -74,7 +74,7 @@ def latent_grid(
 ) -> LatentGrid:
     """Decode a size x size grid over a 2-D latent space.
 
-    limits: (x low, x high, y low, y high); by default the central 98 % of `codes` along each coordinate, or [-2, 2].
+    limits: (x low, x high, y low, y high); by default the central 98 % of codes (N, 2) along each, else [-2, 2].
     """
     if model.latent_dim != 2:
         raise ValueError(f"a latent grid needs latent_dim=2, got {model.latent_dim}: see traversal for more dimensions")

@@ -21,9 +21,9 @@ from lalib.training.fitting import fit
 def one_nn_error(
     codes: Tensor, labels: Tensor, test_codes: Tensor | None = None, test_labels: Tensor | None = None
 ) -> float:
-    """Share of points whose nearest neighbour among `codes` (N, L) has another label, in [0, 1].
+    """Share of points whose nearest neighbour among `codes` (N, L) with labels (N,) has another label, in [0, 1].
 
-    Of the held-out points test_codes (M, L) with test_labels (M,) if they are given, else leave-one-out, N >= 2.
+    The points are test_codes (M, L) with test_labels (M,) if given, else each code among the others (N >= 2).
     """
     codes = check_codes(codes)
     labels = wanted = check_labels(labels, n := len(codes)).cpu()
@@ -61,11 +61,11 @@ def class_balance(labels: Tensor, n_classes: int) -> float:
 def difficulty(
     images: ImageSet, *, epochs: int = 10, early: int = 3, seed: int = 0, device: str = "auto", progress: bool = True
 ):
-    """How hard each labelled image is to learn, from one small CNN trained on all: a DataFrame with N rows.
+    """How hard each image is to learn, from one small CNN trained on all: a DataFrame with N rows.
 
     el2n: |p - onehot(y)|_2 after `early` epochs [Paul2021]; forgetting: times an image went from right to wrong
-    between epochs [Toneva2019] (Differs: counted per epoch, not per batch, and an image never learnt counts epochs);
-    confidence, variability: mean and standard deviation over epochs of p(y) [Swayamdipta2020].
+    between epochs [Toneva2019] (Differs: counted per epoch, not per batch; `epochs` for an image never learnt);
+    confidence, variability: mean and standard deviation over epochs of p(y) [Swayamdipta2020]. Needs labels.
     """
     import pandas as pd
 

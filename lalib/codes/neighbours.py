@@ -71,7 +71,7 @@ class Neighbours:
 
     @full_precision()
     def lookup(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """`nearest` for inner loops: no checks, queries float64 on the codes' device, equal distances in any order."""
+        """`nearest` for inner loops: no checks, queries (M, L) float64 on the codes' device, ties in any order."""
         if self.tree is not None:
             found = self.tree.query(queries.numpy(), k, p=self.p)
             return tuple(torch.from_numpy(part).view(-1, k) for part in found)

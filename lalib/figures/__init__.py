@@ -2,6 +2,7 @@
 
 Colours are those of [Okabe2008] and two more that stay apart for colour-blind readers; a marker shape, a label or a
 place says the same again, so that colour is never alone. Image mosaics are one image, however many tiles they hold.
+All raise ValueError or TypeError for what they cannot draw: another shape, a table without the columns, NaN, no rows.
 
 [Okabe2008] M. Okabe and K. Ito, Color Universal Design: how to make figures and presentations that are friendly to
     colorblind people, 2008.

@@ -177,7 +177,7 @@ def confusion(labels: torch.Tensor, predicted: torch.Tensor, class_names: Sequen
 
 
 def confusion_matrix(counts: torch.Tensor | pd.DataFrame, class_names: Sequence[str] | None = None) -> go.Figure:
-    """The same from counts (C, C), rows true classes, such as those of results.confusion, whose names it takes."""
+    """`confusion` of counts (C, C), rows true classes, such as those of results.confusion, whose names it takes."""
     if isinstance(counts, pd.DataFrame) and class_names is None:
         class_names = map(str, counts.columns)
     counts = as_tensor(counts, "counts").cpu()

@@ -1,4 +1,4 @@
-"""What active learning buys: learning curves, label saving, the classes of every batch, the picks on a map."""
+"""What active learning gains: learning curves, label saving, the classes of every batch, the picks on a map."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def learning_curves(
     log: bool = False,
     title: str = "Learning curves",
 ) -> go.Figure:
-    """`value` against labels bought: mean and interval band over seeds, a colour, dash and marker per strategy.
+    """`value` against the number of labels: mean and interval band over seeds, a colour, dash and marker per strategy.
 
     table: what `la.compare` returns, finished or not; strategies may have different numbers of rounds, and a curve of
     one seed has no band. strategies: which, in this order; None for all. baseline: drawn dark, if it is there.

@@ -1,7 +1,7 @@
 """A person as the oracle: labels are saved as they are given; then they are learnt from, compared, merged, exchanged.
 
 An image has one class, or none yet. LabelStore is the file of answers; LabellingLoop learns from them and says what to
-label next.
+label next. All raise TypeError or ValueError for wrong arguments, LalibError if the file of answers is in trouble.
 """
 
 from lalib.labelling.agreement import Agreement, agreement, merge

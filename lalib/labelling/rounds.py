@@ -89,8 +89,8 @@ class LabellingLoop:
         return self._answered(self.pool)
 
     def ask(self, strategy: AnyStrategy, answers: int, **options) -> Tensor:
-        """Indices (n,) of the images to label next: with them `answers` images of the pool will have an answer ("not
-        sure" is one); empty if so many have one already. options: those of the strategy.
+        """Indices (n,) of the images to label next, so many that `answers` images of the pool are then answered ("not
+        sure" is an answer); empty if so many are answered already. options: those of the strategy.
 
         Raises ValueError for more answers than the pool has images, and for a strategy or option that is none;
         LalibError for a strategy that needs labels as long as there are none.

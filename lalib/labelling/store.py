@@ -41,8 +41,9 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Imported:
-    """How many answers of a file were added and known here already, and how many images have none in it; bad: why not;
-    older: how many of those added do not count, because the labeller has answered here since."""
+    """What became of a file of answers. added, known: how many were new, how many were here before; unanswered: images
+    without an answer; bad: what is wrong with other lines; older: so many of those added do not count, since the
+    labeller has answered here later."""
 
     added: int
     known: int
@@ -69,7 +70,7 @@ class LabelStore:
     have one label; but another size has other pixels. `history` keeps what was undone or replaced.
     Network drives without working file locks are no place for a file that two kernels use.
     Raises TypeError and ValueError for wrong names; LalibError, here and in every method, for a file that is damaged,
-    foreign, of other classes, write-protected, locked for long, or on a full disk: what is then said was not saved.
+    foreign, of other classes, write-protected, locked for long, or on a full disk: nothing was saved then.
     """
 
     def __init__(self, path: str | Path, class_names: Sequence[str] | None = None, *, labeller: str):
@@ -90,7 +91,7 @@ class LabelStore:
     # Answering
 
     def put(self, image: str, label: str | int) -> None:
-        """Label an image: `image` is its hash, `label` a class name or number. It replaces an earlier answer."""
+        """Label an image, by its hash, with a class name or number, else ValueError. It replaces an earlier answer."""
         if isinstance(label, str):
             label = check_choice("label", composed(label), self.class_names)
         else:
@@ -195,9 +196,9 @@ class LabelStore:
         return replace(bare.subset(index), labels=labels[index])
 
     def oracle(self, images: ImageSet, labeller: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The person behind a pool: Pool(store.oracle(images), size=len(images)) buys labels that were put here.
+        """A function from indices (n,) to labels (n,), for Pool(store.oracle(images), size=len(images)).
 
-        It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError for images without.
+        It reads the file when it is asked, numbers classes as `labels` does, and raises LalibError if one is missing.
         """
         size = len(check_type("images", images, ImageSet))
 

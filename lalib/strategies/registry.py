@@ -44,15 +44,21 @@ def select(
 ) -> torch.Tensor:
     """Indices (n,) int64, distinct, in order of picking, of the images to label next.
 
-    strategy: a name in STRATEGIES, a function of that form, a Strategy, or a pool strategy of scikit-activeml (see
-    peers); codes (N, L) float on any device; seed: same seed, same answer; labeled (M,) indices of images that have a
-    label already, which are never picked, and their labels (M,), or (M, C) if an image may have several. Further
-    keywords are what some strategies need, arrays or functions that compute them: probs (N, C), mc_probs (T, N, C),
-    features (N, F), errors (N,), and others in strategies.SOURCES; and the strategy's own options, see its docstring.
-    Nothing given is changed.
+    strategy: a name in STRATEGIES, a function (view, n, *, generator, **options) -> Selection, a Strategy, or a pool
+    strategy of scikit-activeml. codes (N, L): numbers on any device. seed: the same seed gives the same answer.
+    labeled (M,): indices of the labelled images, which are not picked. labels (M,): their classes, or (M, C) of 0 and 1
+    if an image may have several. Nothing given is changed.
 
-    Raises ValueError or TypeError for bad arguments (n above the unlabelled images, codes with NaN, an unknown strategy
-    or option), LalibError if the strategy lacks something, its threshold cannot be met, or it breaks the protocol.
+        first = la.select("k-medoids", codes, n=100)
+        more = la.select("margin", codes, n=10, labeled=first, labels=y, probs=p)
+
+    Further keywords are what a strategy needs, as arrays or as functions that compute them: probs (N, C), mc_probs
+    (T, N, C), features (N, F), errors (N,) and others in la.strategies.SOURCES; and options of the strategy, which
+    help(la.strategies.STRATEGIES[name].function) explains.
+
+    Raises ValueError or TypeError for bad arguments: n above the number of unlabelled images, codes with NaN, an
+    unknown strategy or option. Raises LalibError if the strategy lacks something, cannot meet its threshold, changes
+    what it was given, or answers with anything but n different unlabelled indices.
     """
     own = strategy.own if isinstance(strategy, Strategy) else ()
     names = sources_and_options.keys() & {*SOURCES, *(source.name for source in own)}
@@ -76,7 +82,7 @@ def as_strategy(given: AnyStrategy, options: Mapping | None = None) -> tuple[Str
 
 
 def run_strategy(strategy: AnyStrategy, view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
-    """The Selection of a strategy with n, options and result checked; errors as in select.
+    """What a strategy selects from a view; n, its options and the result are checked. Raises what select raises.
 
     A strategy that is not lalib's own sees copies. LalibError if it changes them.
     """

@@ -20,7 +20,7 @@ REBUILT = ENCODERS | {model.__name__: model for model in (CNNClassifier, MLPClas
 
 
 def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path) -> None:
-    """Write weights, configuration and class names of an encoder or a classifier to a safetensors file, whole or not.
+    """Write weights, configuration and class names of an encoder or a classifier to a safetensors file, or nothing.
 
     Raises TypeError for a model that load_model could not rebuild.
     """
@@ -30,7 +30,7 @@ def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path)
 
 
 def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifier:
-    """The model that `save`, or `fit` with checkpoint=, wrote (then its best epoch), on the CPU; runs no code.
+    """The model in a file of `save`, or of `fit` with checkpoint= (its best epoch), on the CPU. No code of it is run.
 
     Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
     """

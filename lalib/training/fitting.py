@@ -74,8 +74,8 @@ def fit(
     are called (`class_names`); other sets, `validation` too, are matched with them by name.
     batch_size and learning_rate default to the model's. optimizer: "adam" or "sgd" (momentum 0.9). schedule:
     "constant", or "cosine": the learning rate falls to 0 over the epochs.
-    validation is evaluated after every epoch (`val_loss`), and the model is left with its best epoch's weights, without
-    it with the last one's, also after Ctrl-C. patience: epochs without a better one, after which training stops.
+    validation: evaluated after every epoch (`val_loss`); the model then ends with the weights of its best epoch,
+    else with the last ones, also after Ctrl-C. patience: training stops after so many epochs without a better one.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and on a CPU
     the result is bit for bit that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: channels_last, bfloat16 autocast for images, and all data on the device if they fill under half of its free
@@ -116,7 +116,7 @@ def fit(
 
 
 def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settings) -> None:
-    """`fit` within a run that must not count as finished if it is not: after Ctrl-C KeyboardInterrupt, no bar."""
+    """`fit` as a part of a run: no bar; Ctrl-C raises KeyboardInterrupt, so that the run counts as unfinished."""
     if fit(model, data, progress=False, **settings).interrupted:
         raise KeyboardInterrupt
 

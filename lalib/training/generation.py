@@ -69,7 +69,7 @@ class GenerativeAugmentation:
     On mnist-mini (small CNN, 64 to 160 labels, five seeds) the defaults add 0.7 points of accuracy, RandomViews 4.5.
     Differs: in [Tran2019] an adversarial generator beside a VAE learns jointly with the classifier, from images that
     have just got labels, and what it made stays; here a VAE that also sees the images without a label makes all anew in
-    each round. Of [Lee2019] only a summary was at hand.
+    each round. Of [Lee2019] only a summary was at hand. Raises ValueError or TypeError for numbers out of range.
     """
 
     per_label: int = 4
@@ -112,6 +112,7 @@ class GenerativeAugmentation:
         """The images of a round, from those of the pool at `index` (M,) with labels (M,); see sources for information.
 
         last: the generator of the round before, which is not changed. The seed draws weights, batches and noise.
+        Raises ValueError or TypeError for an index or labels that are none, LalibError if training diverges.
         """
         index = check_index(index, len(images))
         labels, model = check_labels(labels, len(index), images.n_classes).cpu(), copy.deepcopy(last)

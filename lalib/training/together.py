@@ -1,7 +1,7 @@
 """fit_together(): small classifiers on codes trained all at once, each from data and a seed of its own.
 
-Half of a step of one is spent on calling its layers, and several stacked take as many calls: five take 0.34 ms each
-instead of 0.93 (one CPU thread). The small CNN gains nothing, as its convolutions fill a processor by themselves.
+Half the time of a step goes into calling the layers. Stacked models share these calls: five take 0.34 ms each instead
+of 0.93 (one CPU thread). The small CNN gains nothing, as its convolutions fill a processor by themselves.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def fit_together(
     schedule: str = "constant",
     device: str | torch.device,
 ) -> None:
-    """What fit(model, pair, seed=seed, ...) does for each model, its codes (N, L) with labels, and its seed.
+    """Train every model as fit(model, (codes (N, L), labels), seed=seed, ...) does, each with its own data and seed.
 
     The weights are those of `fit` up to rounding, which depends on how many models there are; on CUDA dropout draws
     other masks. The models must be alike and the data of one size, else ValueError. Ctrl-C is not caught: then, and

@@ -1,4 +1,7 @@
-"""Figures wired to controls, or to a comparison while it runs, for notebooks."""
+"""Figures wired to controls, or to a comparison while it runs, for notebooks.
+
+The explorers and the labeller raise ValueError or TypeError for wrong arguments; later troubles they say in words.
+"""
 
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.labeller import Labeller

@@ -15,7 +15,7 @@ from lalib.widgets.plot import Plot
 
 
 class LiveCurves(ipywidgets.VBox):
-    """A figure of learning curves, and a sentence with their ends, that take in every run of `compare` when it is done.
+    """A figure of learning curves, and a sentence with their ends; both grow with every run that `compare` finishes.
 
     live = la.widgets.LiveCurves()
     display(live)

@@ -45,8 +45,8 @@ def sampling_explorer(
     (N,), which add the strategies that need them. strategies: the names offered, by default all that need no label;
     strategy, second (None: only one), n, seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
-    of random and others on such a map, with two seeds or more. The sentence then says how many random labels each
-    strategy's, and those that its run began with, are worth there, by results.label_saving.
+    of random and others on such a map, with two seeds or more. The sentence then says how many random labels are worth
+    as much as the strategy's, together with those that its run began with, by results.label_saving.
     store: where answers are put that are read from a file; without it selections can be written only.
     The box tells `selection`, the indices (n,) int64 that are "to label", empty after an error; and `controls`, a dict
     of widgets by name: autoencoder, n, to label; those of StrategyControls; and these again with "second " before.
@@ -80,7 +80,7 @@ def sampling_explorer(
 
 
 def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, threshold: float | None = None) -> str:
-    """What was picked, as a sentence or two: number, strategy, threshold, classes with their balance, extremes."""
+    """What was picked, index (n,), in a sentence or two: number, strategy, threshold, classes, balance, extremes."""
     text = f"{len(index)} of {len(images):,} images picked by {strategy}"
     if threshold is not None:
         text += f", none farther than {threshold:.3g} from its draw"
@@ -96,7 +96,7 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
 
 
 def worth_in_words(saving: pd.DataFrame, strategy: str, n: int) -> str:
-    """How many random labels those of a strategy are worth, by the number measured that is nearest to n.
+    """How many random labels are worth as much as a strategy's, measured at the number of labels nearest to n.
 
     saving: what results.label_saving(table, labels="all") returns.
     """

@@ -18,7 +18,7 @@ MAX_CLUSTERS, MAX_SEED = 50, 99
 
 
 def options_of(strategy: str) -> set[str]:
-    """The names of a strategy's own options; none for "none"."""
+    """The names of a strategy's own options; none for "none". KeyError for a strategy that is not there."""
     return set() if strategy == NONE else set(keyword_defaults(STRATEGIES[strategy]))
 
 
