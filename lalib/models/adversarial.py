@@ -1,11 +1,5 @@
 """Models whose discriminator tells labelled from unlabelled images by their latent code: VAAL, TA-VAAL and M2-VAAL.
 
-References
-----------
-[Sinha2019] Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
-[Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
-[Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
-
 Differs: the discriminator's step is taken together with the model's, in one backward pass; [Sinha2019] takes two steps
 of the VAE for each of the discriminator's.
 """

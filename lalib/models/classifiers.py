@@ -1,12 +1,4 @@
-"""Classifiers for query sets: on pixels, on codes, and on an autoencoder's encoder.
-
-References
-----------
-[Report]     Killeen, Progress update (transfer from the autoencoder to the classifier), Sec. 4.
-[Howard2018] Howard and Ruder, Universal language model fine-tuning, 2018. Discriminative learning rates.
-[He2016]     He et al., Deep residual learning for image recognition, 2016.
-[Gal2016]    Gal and Ghahramani, Dropout as a Bayesian approximation, 2016.
-"""
+"""Classifiers on pixels, on codes and on an autoencoder's encoder, and a head that predicts an image's loss."""
 
 import copy
 import math
@@ -17,12 +9,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import seeded
 from lalib.models import networks
 from lalib.models.autoencoders import Autoencoder
-from lalib.models.networks import Batch, Residual, Shape, Trainable, check_inputs, check_shape, in_blocks, mlp
+from lalib.models.losses import pair_loss
+from lalib.models.networks import (
+    Batch,
+    Shape,
+    Trainable,
+    check_inputs,
+    check_shape,
+    eval_mode,
+    in_blocks,
+    mlp,
+    to_input,
+)
 from lalib.models.views import RandomViews
+
+DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
 
 
 class Classifier(Trainable):
@@ -57,9 +63,8 @@ class Classifier(Trainable):
         return blocks or [inputs], x
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last hidden block says of the inputs, (B, F); maps are averaged over their pixels."""
-        last = self.activations(x)[0][-1]
-        return last.mean(dim=(2, 3)) if last.ndim == 4 else last
+        """What the last hidden block says of the inputs, (B, F)."""
+        return _pooled(self.activations(x)[0][-1])
 
     def latents(self, x: Tensor) -> Tensor:
         """Codes (B, K) of the inputs in the model's latent space: the features, if it has no other."""
@@ -93,6 +98,11 @@ class Classifier(Trainable):
         return {"loss": loss, "accuracy": _hits(self.probabilities(logits.detach()), batch.y).float().mean()}
 
 
+def _pooled(block: Tensor) -> Tensor:
+    """Outputs of a hidden block as (B, F): maps (B, F, H, W) are averaged over their pixels."""
+    return block.mean(dim=(2, 3)) if block.ndim == 4 else block
+
+
 def _hits(probs: Tensor, labels: Tensor) -> Tensor:
     """Whether the most probable class is the label, (N,); of labels (N, C), whether each lies on its side of 1/2."""
     return (probs > 0.5) == labels.bool() if labels.ndim == 2 else probs.argmax(1) == labels
@@ -104,7 +114,7 @@ class CNNClassifier(Classifier):
     network: "small", or "residual", slower and better once there are thousands of labels: see networks.
     """
 
-    block_types = (nn.ReLU, Residual)
+    block_types = (nn.ReLU, networks.Residual)
 
     def __init__(self, image_shape: Shape, n_classes: int, *, network: str = "small", dropout: float = 0.5, **options):
         super().__init__(n_classes, **options)
@@ -212,15 +222,76 @@ class EncoderClassifier(Classifier):
         return [{"params": list(part.parameters()), "lr": rate} for part, rate in rates.items()]
 
 
+class LossPredictor(Trainable):
+    """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
+
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, and these and the codes
+    (M, L) of the training images, if given, to one. Trained by the task's loss plus `weight` times the pair loss, which
+    no longer reaches the classifier after `detach_after` batches. example (1, ...): an input, for the sizes.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        example: Tensor,
+        *,
+        codes: Tensor | None = None,
+        weight: float = 1.0,
+        width: int = 128,
+        detach_after: int,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.classifier, self.weight = classifier, check_number("weight", weight, low=0)
+        self.width, self.detach_after = check_int("width", width, low=1), check_int("detach_after", detach_after, low=0)
+        for name in ("image_shape", "code_dim", "n_classes", "multi_label", "class_names"):
+            setattr(self, name, getattr(classifier, name))
+        self.register_buffer("codes", None if codes is None else check_codes(codes).float())
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+        example = to_input(check_inputs(classifier, example), next(classifier.parameters()).device)
+        with torch.no_grad(), eval_mode(classifier):
+            sizes = [block.shape[1] for block in classifier.activations(example)[0]]
+        with seeded(seed, "loss head"):
+            self.blocks = nn.ModuleList(nn.Linear(size, self.width) for size in sizes)
+            self.last = nn.Linear(self.width * len(sizes) + (0 if codes is None else self.codes.shape[1]), 1)
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.classifier.prepare(x, y)
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        return self.classifier.batches(n, size, generator=generator)
+
+    def head(self, blocks: list[Tensor], codes: Tensor | None) -> Tensor:
+        """Predicted losses (B,) of the hidden blocks of B inputs and their codes."""
+        parts = [torch.relu(layer(_pooled(block))) for layer, block in zip(self.blocks, blocks, strict=True)]
+        return self.last(torch.cat(parts if codes is None else [*parts, codes.to(parts[0])], dim=1)).squeeze(1).float()
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        blocks, logits = self.classifier.activations(self.classifier.augmented(batch.x, generator))
+        losses = self.classifier.losses(logits.float(), batch.y)
+        if self.batches_seen >= self.detach_after:
+            blocks = [block.detach() for block in blocks]
+        self.batches_seen += self.training
+        codes = None if self.codes is None else self.codes[batch.index.to(self.codes.device)]
+        pairs = pair_loss(self.head(blocks, codes), losses.detach())
+        return {"loss": losses.mean() + self.weight * pairs, "task": losses.mean(), "pairs": pairs}
+
+    def predict(self, inputs: Tensor, codes: Tensor | None = None, block: int = 1024) -> Tensor:
+        """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU."""
+        if (codes is None) != (self.codes is None):
+            raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
+        inputs, device = check_inputs(self, inputs), self.last.weight.device
+        codes = torch.empty(len(inputs), 0) if codes is None else check_codes(codes).float()
+        with torch.no_grad(), eval_mode(self):
+            parts = zip(inputs.split(block), codes.split(block), strict=True)
+            predicted = [self.head(self.classifier.activations(to_input(x, device))[0], z) for x, z in parts]
+        return torch.cat(predicted).cpu()
+
+
 def predict_proba(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
     """Class probabilities (N, C), float32 on the CPU, of images or codes (N, L); rows sum to 1 if not multi_label."""
     inputs = check_inputs(classifier, inputs)
     return in_blocks(classifier, lambda x: classifier.probabilities(classifier(x).float()), inputs, batch_size)
-
-
-def last_features(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
-    """What the last hidden block says of images or codes, (N, F) float32 on the CPU."""
-    return in_blocks(classifier, classifier.features, check_inputs(classifier, inputs), batch_size)
 
 
 def mc_dropout_proba(
@@ -228,13 +299,12 @@ def mc_dropout_proba(
 ) -> Tensor:
     """Class probabilities (T, N, C) of `passes` passes with dropout on [Gal2016]; LalibError without dropout."""
     inputs, passes = check_inputs(classifier, inputs), check_int("passes", passes, low=1)
-    dropouts = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    dropouts = nn.ModuleList(m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0)
     if not dropouts:
         raise LalibError(f"MC-dropout needs a classifier with dropout, got a {type(classifier).__name__} without any")
 
-    def stochastic(x):
-        for module in dropouts:
-            module.train()
+    def stochastic(x: Tensor) -> Tensor:
+        dropouts.train()  # in_blocks has switched it off
         return classifier.probabilities(classifier(x).float())
 
     with networks.seeded_dropout(classifier, seed, "mc-dropout"):

@@ -1,10 +1,4 @@
-"""A contrastive encoder: codes in which random views of one image lie together and other images apart.
-
-References
-----------
-[Chen2020] Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020. SimCLR.
-[Wu2018]   Wu and He, Group normalization, ECCV 2018.
-"""
+"""A contrastive encoder: codes in which random views of one image lie together and other images apart."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,8 +9,7 @@ from torch.nn import functional as F
 
 from lalib.data.checks import check_int, check_number, check_options
 from lalib.data.seeds import seeded
-from lalib.models.autoencoders import MODELS
-from lalib.models.conditional import ConditionalVAE
+from lalib.models.autoencoders import MODELS, ConditionalVAE
 from lalib.models.losses import nt_xent
 from lalib.models.networks import Batch, Shape, Trainable, check_shape, frame, normed_conv
 from lalib.models.views import RandomViews

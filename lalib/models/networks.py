@@ -1,14 +1,6 @@
-"""Network builders: encoder trunks and decoders by preset, and small classifiers.
+"""What a model is to `fit`, what it may be given, and networks: encoders and decoders by preset, small classifiers.
 
-References
-----------
-[Report]  Killeen, Progress update: query selection based on latent space sampling.
-[Slides]  Killeen, Query selection based on latent space sampling (slides).
-[Godwin2022] Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
-          autoencoder.
-[Kingma2014b] Kingma et al., Semi-supervised learning with deep generative models, 2014.
-[He2016]  He et al., Deep residual learning for image recognition, 2016.
-[Wu2018]  Wu and He, Group normalization, 2018.
+Keys such as [He2016] stand for the references of lalib.models.
 """
 
 import contextlib
@@ -78,7 +70,12 @@ class Trainable(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Called once before training, on x's device, with all inputs as stored (uint8 images or codes) and labels."""
+        """Called once before training, on x's device, with all inputs as stored (uint8 images or codes) and labels.
+
+        Raises LalibError for a partly labelled model without a label.
+        """
+        if self.partly_labelled and (y is None or not (y != UNKNOWN).any()):
+            raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """Index tensors that together visit each of n inputs once: slices of a random permutation."""
@@ -200,13 +197,6 @@ def seeded_dropout(model: nn.Module, seed: int, *names: str | int) -> Iterator[N
             layer.generator = None
 
 
-class ClippedLinear(nn.Module):
-    """CLU(x) = min(1, max(0, x)) [Report]: codes in the unit cube, no gradient outside it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1)
-
-
 class Crop(nn.Module):
     """Images (B, C, H, W) without what lies outside of these rows and columns."""
 
@@ -309,11 +299,7 @@ PRESETS: dict[str, Callable[[Shape, int], tuple[nn.Module, int, nn.Module]]] = {
     "task-agnostic": task_agnostic,
     "dense": dense,
 }
-
-
-def preset_rate(preset: str) -> float:
-    """Adam's learning rate that suits a preset: the small networks take larger steps."""
-    return 3e-3 if preset in ("light", "medium") else 1e-3
+RATES = dict.fromkeys(PRESETS, 1e-3) | {"light": 3e-3, "medium": 3e-3}  # Adam's: small networks take large steps
 
 
 def mlp(inputs: int, outputs: int, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0) -> nn.Module:

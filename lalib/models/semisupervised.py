@@ -1,11 +1,4 @@
-"""Models that learn from few labels and many images without one: M2, M2 on top of codes (M1+M2), FixMatch, and a VAE
-whose prior knows classes.
-
-References
-----------
-[Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
-[Sohn2020]   Sohn et al., FixMatch: simplifying semi-supervised learning with consistency and confidence, NeurIPS 2020.
-"""
+"""Models for few labels and many images: M2, M2 on codes (M1+M2), FixMatch, and a VAE whose prior knows classes."""
 
 import math
 from collections.abc import Iterator
@@ -21,7 +14,7 @@ from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
-from lalib.models.networks import PRESETS, UNKNOWN, Batch, Shape, Trainable, check_shape, eval_mode, mlp, preset_rate
+from lalib.models.networks import PRESETS, RATES, UNKNOWN, Batch, Shape, Trainable, check_shape, eval_mode, mlp
 from lalib.models.views import LIMITS, RandomViews
 
 
@@ -50,10 +43,8 @@ class PartlyLabelled(Trainable):
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         if y is not None and y.ndim > 1:
             raise LalibError(f"{type(self).__name__} needs one label per image; these images may have several")
-        known = torch.zeros(len(x), dtype=torch.bool) if y is None else (y != UNKNOWN).cpu()
-        if not known.any():
-            raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")
         super().prepare(x, y)
+        known = (y != UNKNOWN).cpu()
         self.labeled, self.unlabeled = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
@@ -151,7 +142,7 @@ class M2(_Generative):
     ):
         super().__init__(n_classes, latent_dim=latent_dim, **options)
         self.image_shape = check_shape(image_shape)
-        self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), preset_rate(preset)
+        self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), RATES[preset]
         self.classifier = classifier or CNNClassifier(self.image_shape, self.n_classes, seed=self.seed)
         if self.classifier.n_classes != self.n_classes:
             raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
