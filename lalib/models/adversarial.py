@@ -44,7 +44,7 @@ class Discriminator(nn.Module):
 
 
 class _Deceiving(PartlyLabelled):
-    """Mixed into models whose discriminator sees what `seen` says of images (B, C, H, W), (B, K)."""
+    """Mixed into models with a discriminator; `seen` says what it sees, (B, K), of images (B, C, H, W)."""
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -71,7 +71,8 @@ class VAAL(_Deceiving, VAE):
 
     loss = L: mean (reconstruction + beta KL) + U: the same + adversarial x (mean_L -log D + mean_U -log D) + D's own,
     in nats per image, sums over pixels and coordinates. The discriminator sees the mean code; `told_apart` in the
-    history is its balanced accuracy. adversarial: weight of that term, 0 leaves it out. `options` are VAE's.
+    history is its balanced accuracy. adversarial: weight of that term, 0 leaves it out. `options`, shapes and errors
+    are VAE's; LalibError unless there are labelled and unlabelled images, in training and in every batch.
     """
 
     labeled_size = 128  # as many as unlabelled ones
@@ -97,7 +98,7 @@ class TAVAAL(VAAL):
 
     predictor: a LossPredictor, the task model with its head, which is trained here as well, on the labelled images.
     The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r]. r is what the predictor says in eval mode, as it
-    will be when images are picked. `options` are VAAL's.
+    will be when images are picked. `options`, shapes and errors are VAAL's.
     """
 
     conditions = 1
@@ -135,7 +136,7 @@ class M2VAAL(_Deceiving, M2):
 
     sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides: then the
     adversarial term works against the classifier, which "z" keeps it from. adversarial: its weight, 0 leaves it out.
-    `options` are M2's.
+    `options`, shapes and errors are M2's and, for images all with or all without a label, VAAL's.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, adversarial: float = 1.0, sees: str = "z", **options):

@@ -26,8 +26,9 @@ REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": partial(
 class Autoencoder(Trainable):
     """Encoder trunk, a dense head of `heads` x L units, and a decoder; images (B, C, H, W) in [0, 1], codes (B, L).
 
-    preset: the layers, one of PRESETS; representation: activation of the codes, "linear", "sigmoid" or "clu";
-    reconstruction: "bce", "mse" or "mae", summed over pixels; seed draws the weights.
+    latent_dim: L. preset: the layers, one of PRESETS. representation: activation of the codes, "linear", "sigmoid" or
+    "clu". reconstruction: "bce" (nats), "mse" or "mae", summed over pixels. seed draws the weights.
+    Raises TypeError for an option of the wrong type, ValueError for a value that is not allowed.
     """
 
     heads = 1
@@ -88,7 +89,7 @@ class Autoencoder(Trainable):
 
 
 class CAE(Autoencoder):
-    """Convolutional autoencoder: the reconstruction term alone [Slides]."""
+    """Convolutional autoencoder: the reconstruction term alone [Slides]. Shapes and errors are Autoencoder's."""
 
 
 class VAE(Autoencoder):
@@ -97,7 +98,8 @@ class VAE(Autoencoder):
     Both terms are summed (pixels, coordinates) and averaged over images: beta = 1 is the evidence lower bound.
     prior: p(z), "normal" for N(0, I), "mixture" for Gaussians with learned weights, means and variances, or "vamp" for
     the mean of q(z|u) over learned images u [Tomczak2018]. The last two have `components` parts (default 50), at most
-    as many as there are training images; their KL term is an estimate from one draw. `options` are Autoencoder's.
+    as many as there are training images, else ValueError; their KL term is an estimate from one draw.
+    `options`, shapes and other errors are Autoencoder's.
     On mnist-mini (10 dimensions, 20 epochs, three seeds) test digits cost 133 nats with "normal", 131 with "mixture"
     and 144 with "vamp" (standard deviations 4, 4 and 11).
     """
@@ -200,13 +202,7 @@ class Neighbourhoods:
 
 
 class _TSNETerm(Autoencoder):
-    """Adds tsne_weight x D x KL(P || Q) to an autoencoder's loss, D = C H W; Q is taken over `spread` x (mean) codes.
-
-    affinities: "global", P from the whole training set and batches along its neighbour graph; or "batch", P within each
-    random batch. [Slides] is "batch" with batch_size=64, spread=1 and a perplexity of 5 to 10.
-    tsne_weight is relative to the reconstruction per pixel. spread lets a map be as wide as t-SNE's while the codes
-    stay near 1, where the decoder and N(0, I) want them. The loss of validation images leaves this term out.
-    """
+    """What TSNEAE adds to an autoencoder."""
 
     def __init__(
         self,
@@ -258,11 +254,22 @@ class _TSNETerm(Autoencoder):
 
 
 class TSNEAE(_TSNETerm, CAE):
-    """The "t-SNE style" autoencoder: reconstruction + tsne_weight x D x KL(P || Q) [Slides], [Maaten2009]."""
+    """The "t-SNE style" autoencoder: reconstruction + tsne_weight x D x KL(P || Q) [Slides], [Maaten2009].
+
+    D = C H W, so that tsne_weight is relative to the reconstruction per pixel. Q is taken over `spread` x codes: a map
+    can be as wide as t-SNE's while the codes stay near 1, where the decoder and N(0, I) want them. affinities: "global"
+    takes P from the whole training set and batches along its neighbour graph, "batch" takes P within each random batch.
+    [Slides] is "batch" with batch_size=64, spread=1 and a perplexity of 5 to 10. The loss of validation images leaves
+    the KL term out. Raises ValueError for a perplexity of batch size - 1 or more; else shapes, `options` and errors are
+    Autoencoder's.
+    """
 
 
 class VariationalTSNEAE(_TSNETerm, VAE):
-    """The "variational t-SNE style" one: reconstruction + beta KL(q || p(z)) + tsne_weight D KL(P || Q) [Slides]."""
+    """The "variational t-SNE style" one: reconstruction + beta KL(q || p(z)) + tsne_weight D KL(P || Q) [Slides].
+
+    Q is taken over `spread` x mean codes. Shapes, `options` and errors are those of TSNEAE and VAE.
+    """
 
 
 class ConditionalVAE(VAE):
@@ -273,8 +280,8 @@ class ConditionalVAE(VAE):
     Of an image without a label (UNKNOWN, -1) all are 0, and the network is a plain VAE [Ho2022]. In training each label
     is hidden with probability `label_dropout`, so that this is learned even where every image has one.
     Codes made with a class and codes made without are not to be compared.
-    Train it with fit(model, images), or with fit(model, (images, labels)), see partly_labelled; some must have a label.
-    `options` are VAE's; the prior is that of all images.
+    Train it with fit(model, images), or with fit(model, (images, labels)), see partly_labelled; LalibError if none has
+    a label. The prior is that of all images. `options`, shapes and errors are VAE's.
     Differs: with the class beside the features and one more dense layer, as in M2, mnist-mini's test digits cost 130
     nats with their class and 157 without (4,000 labels, 20 epochs, one seed); scaled and shifted, 117 and 131.
     """

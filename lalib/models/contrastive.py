@@ -19,9 +19,10 @@ class ContrastiveEncoder(Trainable):
     """SimCLR [Chen2020] for small images: images (B, C, H, W) in [0, 1], codes (B, L) of length 1.
 
     Two random views of one image are to be more alike than those of two images. Codes are what comes before the
-    projection, an MLP that only the loss uses. There is no decoder.
+    projection, an MLP that only the loss uses. There is no decoder: `decode` raises TypeError.
     views: strengths of RandomViews by name; its defaults suit digits, views.CLOTHES suits clothes. With the wrong views
     codes are worse than pixels. width: kernels of the first convolution; temperature: of the cosine similarities.
+    Raises TypeError for an option of the wrong type, ValueError for a value or a view that is not allowed.
     Differs: codes have length 1, so that Euclidean neighbours are neighbours by angle, as in the loss; Adam rather
     than LARS; the trunk normalises within each image [Wu2018], so that no code depends on the rest of its batch.
     """

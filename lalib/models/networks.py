@@ -39,7 +39,10 @@ class Batch:
 
 
 class Trainable(nn.Module):
-    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order."""
+    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order.
+
+    All constructors raise TypeError for an option of the wrong type, ValueError for a value that is not allowed.
+    """
 
     batch_size = 128
     learning_rate = 1e-3
@@ -156,11 +159,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()  # inference mode would hand out tensors that can be neither changed in place nor trained on
-def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int = 1024) -> Tensor:
-    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU."""
+def in_blocks(model: nn.Module, function: Callable[..., Tensor], x: Tensor | tuple, batch_size: int = 1024) -> Tensor:
+    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU.
+
+    x may be several tensors, which are then the function's arguments. ValueError for a batch_size below 1.
+    """
     batch_size, device = check_int("batch_size", batch_size, low=1), next(model.parameters()).device
+    blocks = zip(*(part.split(batch_size) for part in (x if isinstance(x, tuple) else (x,))), strict=True)
     with eval_mode(model):
-        return torch.cat([function(to_input(part, device)).float().cpu() for part in x.split(batch_size)])
+        return torch.cat([function(*(to_input(part, device) for part in block)).float().cpu() for block in blocks])
 
 
 class Dropout(nn.Dropout):

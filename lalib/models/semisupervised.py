@@ -32,8 +32,7 @@ class PartlyLabelled(Trainable):
     """Mixed into models that learn from labelled and unlabelled images at once.
 
     Train them with fit(model, (images, labels)), labels (N,) as of partly_labelled; LalibError if all are UNKNOWN. A
-    step takes `batch_size` unlabelled and up to `labeled_size` labelled images; an epoch shows every unlabelled image
-    once.
+    step takes `batch_size` unlabelled and up to `labeled_size` labelled images, an epoch every unlabelled one once.
     """
 
     batch_size, labeled_size = 128, 64
@@ -125,7 +124,7 @@ class M2(_Generative):
 
     preset: the layers of q(z|x,y) and p(x|y,z), one of PRESETS ("dense" is the paper's form); classifier: q(y|x), by
     default the small CNN; pixels are Bernoulli. With `views` set, q(y|x) sees random views and the bound the images
-    themselves. `options` are Classifier's.
+    themselves. `options` and errors are Classifier's; LalibError for training without a label.
     Differs: class_weight is 0.1 in the paper. So few nats per image do not hold q(y|x) against the hundreds of the
     bound before the decoder knows the classes.
     """
@@ -171,7 +170,7 @@ class M1M2(_Generative):
     """M2 on codes (B, D), stacked on the autoencoder that made them ("M1+M2" of [Kingma2014b]).
 
     The codes, on one scale as by MLPClassifier, are modelled as Gaussian with a learned mean and variance per
-    coordinate. One layer of `hidden` units in each network. `options` are Classifier's.
+    coordinate. One layer of `hidden` units in each network. `options` are Classifier's, errors M2's.
     Differs: the mean codes of M1 are modelled, the paper draws them from q(z|x) anew in every epoch.
     """
 
@@ -201,7 +200,8 @@ class FixMatch(PartlyLabelled, Classifier):
 
     loss = mean_labelled CE + weight x mean_unlabelled [max q >= threshold] CE(argmax q, view)   (Eqs. 3 and 4), nats:
     what is sure of a gently moved image (by 5 % of a side, and mirrored if the views may be) is asked of one of its
-    `views`, RandomViews' defaults unless set. width: kernels of the first convolution. `options` are Classifier's.
+    `views`, RandomViews' defaults unless set. width: kernels of the first convolution. Images are (B, C, H, W) in
+    [0, 1]; `options` are Classifier's, errors M2's.
     Differs: the network of ContrastiveEncoder and Adam instead of a wide ResNet with SGD and a moving average.
     """
 
@@ -248,7 +248,8 @@ class ClassPriorVAE(PartlyLabelled, VAE):
 
     The loss is the bound of all images and class_weight x -log p(y|z) of the labelled ones, in nats per image, each a
     mean over the batch. The bound is that of a VAE with prior="mixture"; p(y|z) is the share of the class's Gaussian in
-    the mixture at z. Codes are those of q(z|x), which needs no class. `options` are VAE's, without the prior.
+    the mixture at z. Codes are those of q(z|x), which needs no class. `options`, shapes and errors are VAE's, without
+    the prior; LalibError for training without a label.
     Differs from the bound on -log p(x,y) of p(y) p(z|y) p(x|z): -log p(y|z) is taken at the mean code and weighs more,
     to hold the classes apart, and labelled images, `labeled_size` in every batch, count more than once.
     """
