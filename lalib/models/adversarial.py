@@ -1,7 +1,7 @@
 """Models whose discriminator tells labelled from unlabelled images by their latent code: VAAL, TA-VAAL and M2-VAAL.
 
 Differs: the discriminator's step is taken together with the model's, in one backward pass; [Sinha2019] takes two steps
-of the VAE for each of the discriminator's.
+of the VAE for each of the discriminator's. References: see lalib.models.
 """
 
 import torch
@@ -114,16 +114,16 @@ class TAVAAL(VAAL):
     def condition(self, x: Tensor) -> Tensor:
         """r (B, 1) of images (B, C, H, W)."""
         with torch.no_grad(), eval_mode(self.predictor):
-            return self.predictor.head(self.predictor.classifier.activations(x)[0], None)[:, None]
+            return self.predictor.head(self.predictor.classifier.activations(x)[0])[:, None]
 
     def seen(self, x: Tensor) -> Tensor:
         return torch.cat([super().seen(x), self.condition(x)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode(torch.cat([self.encode(x), self.condition(x).sigmoid()], dim=1))
+        return self.decode(self.encode(x), self.condition(x).sigmoid())
 
     def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
-        return super().reconstruction_loss(torch.cat([z, self.condition(x).sigmoid()], dim=1), x)
+        return super().reconstruction_loss(z, x, self.condition(x).sigmoid())
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         terms, known = super().loss(batch, generator=generator), batch.y != UNKNOWN

@@ -1,5 +1,5 @@
 """The four autoencoders of [Slides] (convolutional, variational, t-SNE style, variational t-SNE style), and a
-class-conditional one, which learns from images with a label and from images without one.
+class-conditional one, which learns from images with a label and without. References: see lalib.models.
 """
 
 import math
@@ -63,29 +63,27 @@ class Autoencoder(Trainable):
         """Codes (B, L) of images (B, C, H, W); a variational model's mean codes."""
         return self.activation(self.head(self.trunk(x))[:, : self.latent_dim])
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] of codes (B, L)."""
-        return torch.sigmoid(self.decoder(z))
+    def decode(self, z: Tensor, *given: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of codes (B, L); given (B, K): what the decoder sees beside, if anything."""
+        return torch.sigmoid(self.decoder(torch.cat([z, *given], dim=1)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
-    def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
-        """The reconstruction term of every image, (B,), summed over pixels (nats for "bce")."""
-        return RECONSTRUCTION[self.reconstruction](self.decoder(z).float(), x)
+    def reconstruction_loss(self, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+        """The reconstruction term of every image, (B,), summed over pixels (nats for "bce"); given: as of `decode`."""
+        return RECONSTRUCTION[self.reconstruction](self.decoder(torch.cat([z, *given], dim=1)).float(), x)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Codes (B, L) and the terms of the loss, each a mean over the batch."""
+        """(Mean) codes (B, L) and the terms of the loss, each a mean over the batch."""
         z = self.encode(batch.x).float()
-        return z, {"reconstruction": self.reconstruction_loss(z, batch.x).mean(), **self._saturation(z)}
+        return z, {"reconstruction": self.reconstruction_loss(z, batch.x).mean()}
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        _, terms = self.terms(batch, generator)
+        z, terms = self.terms(batch, generator)
+        if self.representation == "clu":  # the share of outputs at 0 or 1, which pass no gradient
+            terms["saturated"] = ((z <= 0) | (z >= 1)).float().mean()
         return {"loss": sum(self.weights[name] * terms[name] for name in terms if name in self.weights), **terms}
-
-    def _saturation(self, z: Tensor) -> dict[str, Tensor]:
-        """The share of CLU outputs at 0 or 1, which pass no gradient."""
-        return {"saturated": ((z <= 0) | (z >= 1)).float().mean()} if self.representation == "clu" else {}
 
 
 class CAE(Autoencoder):
@@ -140,12 +138,12 @@ class VAE(Autoencoder):
         return self.activation(mean), log_variance
 
     def terms(self, batch: Batch, generator: torch.Generator, *given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean codes and terms; given: what q(z|x) and p(x|z) depend on beside, if anything."""
+        """As Autoencoder's; given (B, K): what q(z|x) and p(x|z) depend on beside, if anything."""
         mean, log_variance = self.posterior(batch.x, *given)
         z = draw_gaussian(mean, log_variance, generator=generator)
         reconstruction = self.reconstruction_loss(z, batch.x, *given).mean()
         kl = self.prior.kl(z, mean, log_variance).mean()
-        return mean, {"reconstruction": reconstruction, "kl": kl, **self._saturation(mean)}
+        return mean, {"reconstruction": reconstruction, "kl": kl}
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
@@ -318,11 +316,7 @@ class ConditionalVAE(VAE):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of codes (B, L) and classes (B,), UNKNOWN or None where there is none."""
-        return super().decode(torch.cat([z, self.given(len(z), y)], dim=1))
-
-    def reconstruction_loss(self, z: Tensor, x: Tensor, given: Tensor) -> Tensor:
-        """-log p(x|y,z) of every image, (B,), summed over pixels; given (B, C): what is known of y."""
-        return super().reconstruction_loss(torch.cat([z, given], dim=1), x)
+        return super().decode(z, self.given(len(z), y))
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         given = self.given(len(batch.x), batch.y)

@@ -1,4 +1,4 @@
-"""Classifiers on pixels, on codes and on an autoencoder's encoder, and a head that predicts an image's loss."""
+"""Classifiers on pixels, codes and an encoder, and a head that predicts losses. References: see lalib.models."""
 
 import copy
 import math

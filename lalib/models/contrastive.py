@@ -1,4 +1,4 @@
-"""A contrastive encoder: codes in which random views of one image lie together and other images apart."""
+"""A contrastive encoder: views of one image lie together, other images apart. References: see lalib.models."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -67,8 +67,7 @@ class ContrastiveEncoder(Trainable):
             "a ContrastiveEncoder has no decoder: its codes cannot be drawn as images, an autoencoder's can"
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
+    forward = decode  # of images it is asked for the same
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """As few batches as hold each image once, of almost equal sizes: in a small one no image is hard to tell."""

@@ -1,6 +1,6 @@
 """Losses as pure functions of tensors: B images in a batch, codes of L numbers, C classes. Unit: nats.
 
-Each docstring says the shapes and whether the loss is summed or averaged.
+Each docstring says the shapes and whether the loss is summed or averaged. References: see lalib.models.
 """
 
 import math

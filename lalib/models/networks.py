@@ -1,6 +1,6 @@
 """What a model is to `fit`, what it may be given, and networks: encoders and decoders by preset, small classifiers.
 
-Keys such as [He2016] stand for the references of lalib.models.
+References: see lalib.models.
 """
 
 import contextlib
@@ -59,14 +59,12 @@ class Trainable(nn.Module):
 
         Each is read from the attribute of its name, or from <name>_name where a part of the model has that name.
         """
-        classes, held = reversed(type(self).__mro__), vars(self)
+        classes, held, simple = reversed(type(self).__mro__), vars(self), int | float | str | list | dict | None
         names = [name for part in classes for name in inspect.signature(part.__init__).parameters if name != "seed"]
         kept = {name: held[key] for name in names for key in (name, f"{name}_name") if key in held}
         kept = {name: asdict(value) if is_dataclass(value) else value for name, value in kept.items()}
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
-        return {
-            name: value for name, value in kept.items() if isinstance(value, int | float | str | list | dict | None)
-        }
+        return {name: value for name, value in kept.items() if isinstance(value, simple)}
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars by name; the entry "loss" is minimised, the others are recorded."""
@@ -204,15 +202,12 @@ def seeded_dropout(model: nn.Module, seed: int, *names: str | int) -> Iterator[N
             layer.generator = None
 
 
-class Crop(nn.Module):
-    """Images (B, C, H, W) without what lies outside of these rows and columns."""
-
-    def __init__(self, rows: slice, columns: slice):
-        super().__init__()
-        self.rows, self.columns = rows, columns
+class Crop(nn.ZeroPad2d):
+    """Cuts off what ZeroPad2d of the same padding adds to images (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[..., self.rows, self.columns]
+        left, right, top, bottom = self.padding
+        return x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
 def frame(image_shape: Shape, multiple: int) -> tuple[nn.Module, nn.Module, int, int]:
@@ -220,9 +215,8 @@ def frame(image_shape: Shape, multiple: int) -> tuple[nn.Module, nn.Module, int,
     _, height, width = image_shape
     h, w = math.ceil(height / multiple), math.ceil(width / multiple)
     rows, columns = h * multiple - height, w * multiple - width
-    top, left = rows // 2, columns // 2
-    pad = nn.ZeroPad2d((left, columns - left, top, rows - top))
-    return pad, Crop(slice(top, top + height), slice(left, left + width)), h, w
+    sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return nn.ZeroPad2d(sides), Crop(sides), h, w
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:

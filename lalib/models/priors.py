@@ -1,6 +1,7 @@
 """Priors p(z) of the codes of a VAE: N(0, I), a mixture of Gaussians with learned parts, and the VampPrior.
 
 All have the methods of NormalPrior. Codes and means are (B, L), densities and divergences (B,), in nats.
+References: see lalib.models.
 """
 
 from collections.abc import Callable

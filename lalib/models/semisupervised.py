@@ -1,4 +1,4 @@
-"""Models for few labels and many images: M2, M2 on codes (M1+M2), FixMatch, and a VAE whose prior knows classes."""
+"""For few labels and many images: M2, M1+M2, FixMatch, a VAE with a prior of classes. References: see lalib.models."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Random views of images: moved, bent, dimmed and covered copies that show the same thing."""
+"""Random views of images: moved, bent, dimmed, covered copies of the same thing. References: see lalib.models."""
 
 import math
 from dataclasses import dataclass, fields
