@@ -120,7 +120,7 @@ class TAVAAL(VAAL):
         return torch.cat([super().seen(x), self.condition(x)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x), self.condition(x).sigmoid())
+        return self.decode(torch.cat([self.encode(x), self.condition(x).sigmoid()], dim=1))
 
     def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
         return super().reconstruction_loss(z, x, self.condition(x).sigmoid())

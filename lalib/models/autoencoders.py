@@ -63,15 +63,15 @@ class Autoencoder(Trainable):
         """Codes (B, L) of images (B, C, H, W); a variational model's mean codes."""
         return self.activation(self.head(self.trunk(x))[:, : self.latent_dim])
 
-    def decode(self, z: Tensor, *given: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] of codes (B, L); given (B, K): what the decoder sees beside, if anything."""
-        return torch.sigmoid(self.decoder(torch.cat([z, *given], dim=1)))
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of codes (B, L)."""
+        return torch.sigmoid(self.decoder(z))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
     def reconstruction_loss(self, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
-        """The reconstruction term of every image, (B,), summed over pixels (nats for "bce"); given: as of `decode`."""
+        """The term of every image, (B,), summed over pixels (nats for "bce"); given (B, K): what joins the codes."""
         return RECONSTRUCTION[self.reconstruction](self.decoder(torch.cat([z, *given], dim=1)).float(), x)
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -316,7 +316,7 @@ class ConditionalVAE(VAE):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of codes (B, L) and classes (B,), UNKNOWN or None where there is none."""
-        return super().decode(z, self.given(len(z), y))
+        return super().decode(torch.cat([z, self.given(len(z), y)], dim=1))
 
     def terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         given = self.given(len(batch.x), batch.y)
