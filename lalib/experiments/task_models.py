@@ -20,8 +20,7 @@ from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed
 from lalib.experiments.tasks import TaskData
 from lalib.models.adversarial import TAVAAL, VAAL
-from lalib.models.classifiers import last_features, mc_dropout_proba, predict_proba
-from lalib.models.loss_prediction import DETACH, LossPredictor
+from lalib.models.classifiers import DETACH, LossPredictor, mc_dropout_proba, predict_proba
 from lalib.models.networks import Trainable, in_blocks
 from lalib.strategies.sources import ADVERSARIAL, LOSS_WEIGHT, PASSES, SOURCES, VAE_EPOCHS, Source
 from lalib.strategies.uncertainty import mutual_information
@@ -132,7 +131,7 @@ class TaskModel:
 
     def features(self) -> Tensor:
         """The last hidden layer (N, F)."""
-        return last_features(self.classifier, self.data.inputs)
+        return in_blocks(self.classifier, self.classifier.features, self.data.inputs)
 
     def latents(self) -> Tensor:
         """The latent codes of a model that has some, else the last hidden layer (N, K)."""

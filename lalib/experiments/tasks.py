@@ -15,8 +15,8 @@ from lalib.data.checks import LalibError, check_choice, check_int, check_known, 
 from lalib.data.door import check_codes, plain
 from lalib.data.imageset import ImageSet
 from lalib.models.adversarial import M2VAAL
+from lalib.models.autoencoders import ConditionalVAE
 from lalib.models.classifiers import Classifier, CNNClassifier, MLPClassifier, ResNetClassifier
-from lalib.models.conditional import ConditionalVAE
 from lalib.models.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, PartlyLabelled, partly_labelled
 from lalib.models.views import RandomViews
 from lalib.strategies.registry import STRATEGIES

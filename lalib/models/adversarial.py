@@ -1,13 +1,7 @@
 """Models whose discriminator tells labelled from unlabelled images by their latent code: VAAL, TA-VAAL and M2-VAAL.
 
-References
-----------
-[Sinha2019] Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
-[Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
-[Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
-
 Differs: the discriminator's step is taken together with the model's, in one backward pass; [Sinha2019] takes two steps
-of the VAE for each of the discriminator's.
+of the VAE for each of the discriminator's. References: see lalib.models.
 """
 
 import torch
@@ -50,7 +44,7 @@ class Discriminator(nn.Module):
 
 
 class _Deceiving(PartlyLabelled):
-    """Mixed into models whose discriminator sees what `seen` says of images (B, C, H, W), (B, K)."""
+    """Mixed into models with a discriminator; `seen` says what it sees, (B, K), of images (B, C, H, W)."""
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         super().prepare(x, y)
@@ -77,7 +71,8 @@ class VAAL(_Deceiving, VAE):
 
     loss = L: mean (reconstruction + beta KL) + U: the same + adversarial x (mean_L -log D + mean_U -log D) + D's own,
     in nats per image, sums over pixels and coordinates. The discriminator sees the mean code; `told_apart` in the
-    history is its balanced accuracy. adversarial: weight of that term, 0 leaves it out. `options` are VAE's.
+    history is its balanced accuracy. adversarial: weight of that term, 0 leaves it out. `options`, shapes and errors
+    are VAE's; LalibError unless there are labelled and unlabelled images, in training and in every batch.
     """
 
     labeled_size = 128  # as many as unlabelled ones
@@ -103,7 +98,7 @@ class TAVAAL(VAAL):
 
     predictor: a LossPredictor, the task model with its head, which is trained here as well, on the labelled images.
     The decoder sees [z, sigmoid(r)], the discriminator [mean of z, r]. r is what the predictor says in eval mode, as it
-    will be when images are picked. `options` are VAAL's.
+    will be when images are picked. `options`, shapes and errors are VAAL's.
     """
 
     conditions = 1
@@ -119,7 +114,7 @@ class TAVAAL(VAAL):
     def condition(self, x: Tensor) -> Tensor:
         """r (B, 1) of images (B, C, H, W)."""
         with torch.no_grad(), eval_mode(self.predictor):
-            return self.predictor.head(self.predictor.classifier.activations(x)[0], None)[:, None]
+            return self.predictor.head(self.predictor.classifier.activations(x)[0])[:, None]
 
     def seen(self, x: Tensor) -> Tensor:
         return torch.cat([super().seen(x), self.condition(x)], dim=1)
@@ -128,7 +123,7 @@ class TAVAAL(VAAL):
         return self.decode(torch.cat([self.encode(x), self.condition(x).sigmoid()], dim=1))
 
     def reconstruction_loss(self, z: Tensor, x: Tensor) -> Tensor:
-        return super().reconstruction_loss(torch.cat([z, self.condition(x).sigmoid()], dim=1), x)
+        return super().reconstruction_loss(z, x, self.condition(x).sigmoid())
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         terms, known = super().loss(batch, generator=generator), batch.y != UNKNOWN
@@ -141,7 +136,7 @@ class M2VAAL(_Deceiving, M2):
 
     sees: "z", the mean code alone; or "zy", code and class probabilities [z, y'], as in the slides: then the
     adversarial term works against the classifier, which "z" keeps it from. adversarial: its weight, 0 leaves it out.
-    `options` are M2's.
+    `options`, shapes and errors are M2's and, for images all with or all without a label, VAAL's.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, adversarial: float = 1.0, sees: str = "z", **options):

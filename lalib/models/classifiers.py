@@ -1,12 +1,4 @@
-"""Classifiers for query sets: on pixels, on codes, and on an autoencoder's encoder.
-
-References
-----------
-[Report]     Killeen, Progress update (transfer from the autoencoder to the classifier), Sec. 4.
-[Howard2018] Howard and Ruder, Universal language model fine-tuning, 2018. Discriminative learning rates.
-[He2016]     He et al., Deep residual learning for image recognition, 2016.
-[Gal2016]    Gal and Ghahramani, Dropout as a Bayesian approximation, 2016.
-"""
+"""Classifiers on pixels, codes and an encoder, and a head that predicts losses. References: see lalib.models."""
 
 import copy
 import math
@@ -17,19 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import seeded
 from lalib.models import networks
 from lalib.models.autoencoders import Autoencoder
-from lalib.models.networks import Batch, Residual, Shape, Trainable, check_inputs, check_shape, in_blocks, mlp
+from lalib.models.losses import pair_loss
+from lalib.models.networks import Batch, Shape, Trainable, check_inputs, check_shape, in_blocks, mlp
 from lalib.models.views import RandomViews
+
+DETACH = 0.6  # of the training, after which the head no longer moves the features [Yoo2019]
 
 
 class Classifier(Trainable):
     """Logits (B, C) from inputs, trained by cross-entropy (nats, mean over the batch).
 
-    Labels are (B,); with multi_label=True (B, C) of 0 and 1, every class has a probability of its own, and the loss is
-    the mean over classes of the binary cross-entropy. seed draws the weights. `views`, if set, are shown in training.
+    Labels are (B,), int64. With multi_label=True they are (B, C) of 0 and 1: every class has a probability of its own,
+    and the loss is the mean over classes of the binary cross-entropy. seed draws the weights. `views`, if set, are
+    shown in training. dropout, in all classifiers: the share of hidden units that are set to 0, from 0 to 1.
+    Raises TypeError and ValueError as every Trainable; LalibError for multi_label where one label per image is needed.
     """
 
     batch_size = 32
@@ -57,9 +55,8 @@ class Classifier(Trainable):
         return blocks or [inputs], x
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last hidden block says of the inputs, (B, F); maps are averaged over their pixels."""
-        last = self.activations(x)[0][-1]
-        return last.mean(dim=(2, 3)) if last.ndim == 4 else last
+        """What the last hidden block says of the inputs, (B, F)."""
+        return _pooled(self.activations(x)[0][-1])
 
     def latents(self, x: Tensor) -> Tensor:
         """Codes (B, K) of the inputs in the model's latent space: the features, if it has no other."""
@@ -93,18 +90,23 @@ class Classifier(Trainable):
         return {"loss": loss, "accuracy": _hits(self.probabilities(logits.detach()), batch.y).float().mean()}
 
 
+def _pooled(block: Tensor) -> Tensor:
+    """Outputs of a hidden block as (B, F): maps (B, F, H, W) are averaged over their pixels."""
+    return block.mean(dim=(2, 3)) if block.ndim == 4 else block
+
+
 def _hits(probs: Tensor, labels: Tensor) -> Tensor:
     """Whether the most probable class is the label, (N,); of labels (N, C), whether each lies on its side of 1/2."""
     return (probs > 0.5) == labels.bool() if labels.ndim == 2 else probs.argmax(1) == labels
 
 
 class CNNClassifier(Classifier):
-    """A CNN on pixels, images (B, C, H, W) in [0, 1]; `options` are Classifier's.
+    """A CNN on pixels, images (B, C, H, W) in [0, 1]; `options` and errors are Classifier's.
 
     network: "small", or "residual", slower and better once there are thousands of labels: see networks.
     """
 
-    block_types = (nn.ReLU, Residual)
+    block_types = (nn.ReLU, networks.Residual)
 
     def __init__(self, image_shape: Shape, n_classes: int, *, network: str = "small", dropout: float = 0.5, **options):
         super().__init__(n_classes, **options)
@@ -116,11 +118,12 @@ class CNNClassifier(Classifier):
 
 
 class ResNetClassifier(Classifier):
-    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1]; `options` are Classifier's.
+    """ResNet-18 [He2016] on images (B, C, H, W) in [0, 1]; `options` and errors are Classifier's.
 
     weights: None (drawn with the seed), "imagenet" (torchvision's, downloaded once) or the path of a .pth file with a
-    state dict of torchvision's resnet18; its last layer is always drawn anew. `origin` says which it was.
-    Images keep their size; they get the mean and spread per channel that ImageNet's weights expect, grey ones thrice.
+    state dict of torchvision's resnet18; the last layer is always drawn anew. `origin` says which it was. LalibError
+    for weights that cannot be had, and for training on batches of one image. Images keep their size. Each channel is
+    shifted and scaled as ImageNet's weights expect; grey images become three channels.
     """
 
     block_types = (nn.Sequential,)  # the four stages
@@ -143,10 +146,10 @@ class ResNetClassifier(Classifier):
 
 
 class MLPClassifier(Classifier):
-    """Dense layers of `hidden` units on codes (B, L), centred and divided by one scale; `options` are Classifier's.
+    """Dense layers of `hidden` units on codes (B, L); `options` and errors are Classifier's.
 
-    The scale is the root mean square of the centred codes that `fit` is given.
-    Differs from the usual scale per coordinate, which blows up those in which codes hardly vary.
+    Codes are centred and divided by one scale, the root mean square of the centred codes that `fit` is given.
+    Differs from the usual scale per coordinate, which blows up coordinates that hardly vary.
     """
 
     def __init__(
@@ -175,10 +178,10 @@ class MLPClassifier(Classifier):
 
 
 class EncoderClassifier(Classifier):
-    """A copy of an encoder's trunk with a new MLP head: transfer from the autoencoder [Report].
+    """A copy of an encoder's trunk with a new MLP head, on images (B, C, H, W) in [0, 1]: Sec. 4 of [Report].
 
-    mode="frozen": the trunk keeps its weights; "fine-tuned": it learns at `trunk_rate` times the head's learning rate
-    [Howard2018]; "scratch": new weights. hidden: units of the head's layer. `options` are Classifier's.
+    mode="frozen": the trunk keeps its weights. "fine-tuned": it learns at `trunk_rate` times the head's learning rate
+    [Howard2018]. "scratch": new weights. hidden: units of the head's layer. `options` and errors are Classifier's.
     """
 
     def __init__(
@@ -212,29 +215,95 @@ class EncoderClassifier(Classifier):
         return [{"params": list(part.parameters()), "lr": rate} for part, rate in rates.items()]
 
 
+class LossPredictor(Trainable):
+    """A classifier with a head that learns which of two images has the larger loss [Yoo2019].
+
+    The head maps every hidden block (maps are averaged over their pixels) to `width` numbers, and these and the codes
+    (M, L) of the training images, if given, to one. The loss is the task's plus `weight` times the pair loss, which no
+    longer reaches the classifier after `detach_after` batches. example (1, ...): an input, for the sizes.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        example: Tensor,
+        *,
+        codes: Tensor | None = None,
+        weight: float = 1.0,
+        width: int = 128,
+        detach_after: int,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.classifier, self.weight = classifier, check_number("weight", weight, low=0)
+        self.width, self.detach_after = check_int("width", width, low=1), check_int("detach_after", detach_after, low=0)
+        for name in ("image_shape", "code_dim", "n_classes", "multi_label", "class_names"):
+            setattr(self, name, getattr(classifier, name))
+        self.register_buffer("codes", None if codes is None else check_codes(codes).float())
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+        example = networks.to_input(check_inputs(classifier, example), next(classifier.parameters()).device)
+        with torch.no_grad(), networks.eval_mode(classifier):
+            sizes = [block.shape[1] for block in classifier.activations(example)[0]]
+        with seeded(seed, "loss head"):
+            self.blocks = nn.ModuleList(nn.Linear(size, self.width) for size in sizes)
+            self.last = nn.Linear(self.width * len(sizes) + (0 if codes is None else self.codes.shape[1]), 1)
+
+    def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.classifier.prepare(x, y)
+
+    def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+        return self.classifier.batches(n, size, generator=generator)
+
+    def head(self, blocks: list[Tensor], codes: Tensor | None = None) -> Tensor:
+        """Predicted losses (B,) of the hidden blocks of B inputs and their codes."""
+        parts = [torch.relu(layer(_pooled(block))) for layer, block in zip(self.blocks, blocks, strict=True)]
+        return self.last(torch.cat(parts if codes is None else [*parts, codes.to(parts[0])], dim=1)).squeeze(1).float()
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        blocks, logits = self.classifier.activations(self.classifier.augmented(batch.x, generator))
+        losses = self.classifier.losses(logits.float(), batch.y)
+        if self.batches_seen >= self.detach_after:
+            blocks = [block.detach() for block in blocks]
+        self.batches_seen += self.training
+        codes = None if self.codes is None else self.codes[batch.index.to(self.codes.device)]
+        pairs = pair_loss(self.head(blocks, codes), losses.detach())
+        return {"loss": losses.mean() + self.weight * pairs, "task": losses.mean(), "pairs": pairs}
+
+    def predict(self, inputs: Tensor, codes: Tensor | None = None, block: int = 1024) -> Tensor:
+        """Predicted losses (N,) of inputs (N, ...) with their codes (N, L), float32 on the CPU.
+
+        Raises LalibError for codes that the head was not trained with, or none if it was, else as check_inputs does.
+        """
+        if (codes is None) != (self.codes is None):
+            raise LalibError("give codes to predict if, and only if, the predictor was trained with codes")
+        parts = (check_inputs(self, inputs), *([] if codes is None else [check_codes(codes).float()]))
+        return in_blocks(self, lambda x, *z: self.head(self.classifier.activations(x)[0], *z), parts, block)
+
+
 def predict_proba(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
-    """Class probabilities (N, C), float32 on the CPU, of images or codes (N, L); rows sum to 1 if not multi_label."""
+    """Class probabilities (N, C), float32 on the CPU, of images (N, C, H, W) or codes (N, L).
+
+    Rows sum to 1 if not multi_label. Raises ValueError for another shape than the model's, codes that are not finite
+    and a batch_size below 1; TypeError for other things.
+    """
     inputs = check_inputs(classifier, inputs)
     return in_blocks(classifier, lambda x: classifier.probabilities(classifier(x).float()), inputs, batch_size)
-
-
-def last_features(classifier: Classifier, inputs: ImageSet | Tensor, batch_size: int = 1024) -> Tensor:
-    """What the last hidden block says of images or codes, (N, F) float32 on the CPU."""
-    return in_blocks(classifier, classifier.features, check_inputs(classifier, inputs), batch_size)
 
 
 def mc_dropout_proba(
     classifier: Classifier, inputs: ImageSet | Tensor, passes: int = 10, *, seed: int = 0, batch_size: int = 1024
 ) -> Tensor:
-    """Class probabilities (T, N, C) of `passes` passes with dropout on [Gal2016]; LalibError without dropout."""
+    """Class probabilities (T, N, C) of T = `passes` passes with dropout on, float32 on the CPU [Gal2016].
+
+    inputs as of predict_proba, which raises the same. LalibError for a classifier without dropout.
+    """
     inputs, passes = check_inputs(classifier, inputs), check_int("passes", passes, low=1)
-    dropouts = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    dropouts = nn.ModuleList(m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0)
     if not dropouts:
         raise LalibError(f"MC-dropout needs a classifier with dropout, got a {type(classifier).__name__} without any")
 
-    def stochastic(x):
-        for module in dropouts:
-            module.train()
+    def stochastic(x: Tensor) -> Tensor:
+        dropouts.train()  # in_blocks has set eval mode
         return classifier.probabilities(classifier(x).float())
 
     with networks.seeded_dropout(classifier, seed, "mc-dropout"):

@@ -1,10 +1,4 @@
-"""A contrastive encoder: codes in which random views of one image lie together and other images apart.
-
-References
-----------
-[Chen2020] Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020. SimCLR.
-[Wu2018]   Wu and He, Group normalization, ECCV 2018.
-"""
+"""A contrastive encoder: views of one image lie together, other images apart. References: see lalib.models."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,8 +9,7 @@ from torch.nn import functional as F
 
 from lalib.data.checks import check_int, check_number, check_options
 from lalib.data.seeds import seeded
-from lalib.models.autoencoders import MODELS
-from lalib.models.conditional import ConditionalVAE
+from lalib.models.autoencoders import MODELS, ConditionalVAE
 from lalib.models.losses import nt_xent
 from lalib.models.networks import Batch, Shape, Trainable, check_shape, frame, normed_conv
 from lalib.models.views import RandomViews
@@ -26,9 +19,10 @@ class ContrastiveEncoder(Trainable):
     """SimCLR [Chen2020] for small images: images (B, C, H, W) in [0, 1], codes (B, L) of length 1.
 
     Two random views of one image are to be more alike than those of two images. Codes are what comes before the
-    projection, an MLP that only the loss uses. There is no decoder.
+    projection, an MLP that only the loss uses. There is no decoder: `decode` raises TypeError.
     views: strengths of RandomViews by name; its defaults suit digits, views.CLOTHES suits clothes. With the wrong views
     codes are worse than pixels. width: kernels of the first convolution; temperature: of the cosine similarities.
+    Raises TypeError for an option of the wrong type, ValueError for a value or a view that is not allowed.
     Differs: codes have length 1, so that Euclidean neighbours are neighbours by angle, as in the loss; Adam rather
     than LARS; the trunk normalises within each image [Wu2018], so that no code depends on the rest of its batch.
     """
@@ -73,8 +67,7 @@ class ContrastiveEncoder(Trainable):
             "a ContrastiveEncoder has no decoder: its codes cannot be drawn as images, an autoencoder's can"
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
+    forward = decode  # of images it is asked for the same
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """As few batches as hold each image once, of almost equal sizes: in a small one no image is hard to tell."""

@@ -1,14 +1,6 @@
-"""Losses as pure functions; each says its unit and reduction.
+"""Losses as pure functions of tensors: B images in a batch, codes of L numbers, C classes. Unit: nats.
 
-References
-----------
-[Kingma2014] Kingma and Welling, Auto-encoding variational Bayes, 2014. Appendix B gives the Gaussian KL.
-[Maaten2008] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
-[Maaten2009] van der Maaten, Learning a parametric embedding by preserving local structure, AISTATS 2009.
-[Chen2020]   Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
-[Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
-[Sinha2019]  Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
-[Yoo2019]    Yoo and Kweon, Learning loss for active learning, CVPR 2019.
+Each docstring says the shapes and whether the loss is summed or averaged. References: see lalib.models.
 """
 
 import math
@@ -21,12 +13,18 @@ from torch.nn import functional as F
 
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
-    """Binary cross-entropy of pixels in [0, 1], in nats per image, summed over pixels: (B, ...) to (B,)."""
+    """Binary cross-entropy of sigmoid(logits) and pixels x in [0, 1], summed over the pixels of each image.
+
+    logits, x (B, ...); returns (B,).
+    """
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
 def pixel_error(error: Callable, logits: Tensor, x: Tensor) -> Tensor:
-    """An error of sigmoid(logits), such as F.mse_loss, summed over pixels: (B, ...) to (B,)."""
+    """`error`, such as F.mse_loss, of sigmoid(logits) and x, both (B, ...), summed over the pixels of each image: (B,).
+
+    It has no unit: pixels lie in [0, 1].
+    """
     return error(torch.sigmoid(logits), x, reduction="none").flatten(1).sum(1)
 
 
@@ -34,17 +32,18 @@ RECONSTRUCTION = {"bce": bernoulli_nll, "mse": partial(pixel_error, F.mse_loss),
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats per image, summed over L: (B, L) to (B,) [Kingma2014, B]."""
+    """KL(N(mean, exp(log_variance)) || N(0, I)), summed over L: (B, L) each to (B,). Appendix B of [Kingma2014]."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
 @torch.no_grad()
 def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
-    """p_j|i proportional to exp(-beta_i d2_ij), beta_i such that row i has entropy log(perplexity) [Maaten2008, Eq. 1].
+    """t-SNE's p_j|i, proportional to exp(-beta_i d2_ij): Eq. 1 of [Maaten2008].
 
-    sq_distances (N, K): squared distances from N points to K others each; infinity leaves an entry out.
-    Returns (N, K) of the same dtype; rows sum to 1. beta_i is found by bisection in log beta. A row with more than
-    `perplexity` equal smallest distances (duplicates) cannot reach it and gets the sharpest distribution tried.
+    beta_i is such that row i has the entropy log(perplexity); bisection in log beta finds it. sq_distances (N, K):
+    squared distances from N points to K others each; infinity leaves an entry out. Returns (N, K) of the same dtype;
+    each row sums to 1. A row with more than `perplexity` equal smallest distances (duplicates) cannot reach that
+    entropy; it gets the largest beta. Raises ValueError unless 1 <= perplexity < the number of others.
     """
     others = int(torch.isfinite(sq_distances).sum(1).min())
     if not 1 <= perplexity < others:
@@ -62,21 +61,24 @@ def perplexity_rows(sq_distances: Tensor, perplexity: float) -> Tensor:
 
 
 def symmetric(conditional: Tensor) -> Tensor:
-    """P = (p_j|i + p_i|j), scaled to sum to 1: (B, B) to (B, B)."""
+    """P, proportional to p_j|i + p_i|j, scaled to sum to 1: (B, B) to (B, B)."""
     joint = conditional + conditional.T
     return joint / joint.sum().clamp_min(torch.finfo(joint.dtype).tiny)
 
 
 @torch.no_grad()
 def batch_affinities(x: Tensor, perplexity: float) -> Tensor:
-    """t-SNE's P within a batch: x (B, ...) to a symmetric (B, B) with zero diagonal and sum 1 [Maaten2009, Sec. 2]."""
+    """t-SNE's P within a batch x (B, ...): (B, B), symmetric, zero diagonal, sum 1. Sec. 2 of [Maaten2009].
+
+    Raises ValueError as perplexity_rows does.
+    """
     flat = x.flatten(1).double()
     sq_distances = torch.cdist(flat, flat).square().fill_diagonal_(float("inf"))
     return symmetric(perplexity_rows(sq_distances, perplexity)).to(x.dtype)
 
 
 def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
-    """KL(P || Q) in nats, a scalar: codes (B, L), joint P (B, B) with zero diagonal. Eq. 4 and 5 of [Maaten2009].
+    """KL(P || Q), a scalar, of codes z (B, L) and joint P (B, B) with zero diagonal. Eqs. 4 and 5 of [Maaten2009].
 
     q_ij is proportional to (1 + |z_i - z_j|^2 / a)^(-(a + 1) / 2) over all i != j, with a = max(1, L - 1).
     """
@@ -89,24 +91,24 @@ def tsne_kl(codes: Tensor, joint: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
-    """-log N(x; mean, exp(log_variance)) in nats per point, summed over coordinates: (..., D) to (...)."""
+    """-log N(x; mean, exp(log_variance)), summed over the D coordinates: (..., D) each to (...)."""
     return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean).square() / log_variance.exp()).sum(-1)
 
 
 def m2_unlabelled(bounds: Tensor, logits: Tensor) -> Tensor:
-    """U(x) = sum_y q(y|x) L(x, y) - H(q(y|x)) in nats, (B,): Eq. 7 of [Kingma2014b].
+    """U(x) = sum_y q(y|x) L(x, y) - H(q(y|x)), (B,): Eq. 7 of [Kingma2014b].
 
-    bounds (B, C): L(x, y), the negative evidence lower bound of the image with each class; logits (B, C): of q(y|x).
+    bounds (B, C): L(x, y), the negative evidence lower bound of each image with each class. logits (B, C): of q(y|x).
     """
     log_q = torch.log_softmax(logits, dim=1)
     return (log_q.exp() * (bounds + log_q)).sum(1)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross-entropy in nats, a scalar: the mean over all 2B views. Eq. 1 of [Chen2020].
+    """Cross-entropy of finding the other view of an image, a scalar, the mean over all 2B views. Eq. 1 of [Chen2020].
 
-    first, second (B, E): two views of each of B images. Each view has to find the other view of its image among the
-    2B - 1 others by cosine similarity over `temperature`. It is log(2B - 1) where all are alike, 0 for B = 1.
+    first, second (B, E): two views of each of B images. Each view has 2B - 1 others to choose from; their logits are
+    the cosine similarities divided by `temperature`. If all views are alike the loss is log(2B - 1), for B = 1 it is 0.
     """
     n = len(first)
     views = F.normalize(torch.cat([first, second]), dim=1)
@@ -117,22 +119,22 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def pair_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
-    """Mean over pairs of max(0, -s (r1 - r2) + margin), s = 1 if the first of a pair has the larger loss, else -1.
+    """Mean over pairs of max(0, margin - s (r1 - r2)), a scalar without a unit: Eq. 2 of [Yoo2019].
 
-    predicted, losses (B,): the first half is paired with the second; an odd last one is left out; 0 without a pair.
-    Eq. 2 of [Yoo2019].
+    predicted (B,): r; losses (B,). s is 1 if the first of a pair has the larger loss, else -1. The first half of the
+    batch is paired with the second; an odd last one is left out. Without a pair the loss is 0.
     """
     half = len(predicted) // 2
     if not half:
         return predicted.sum() * 0
-    difference = predicted[:half] - predicted[half : 2 * half]
     sign = torch.where(losses[:half] > losses[half : 2 * half], 1.0, -1.0)
-    return (margin - sign * difference).clamp_min(0).mean()
+    return F.margin_ranking_loss(predicted[:half], predicted[half : 2 * half], sign, margin)
 
 
 def discriminator_loss(logits: Tensor, known: Tensor) -> Tensor:
-    """-mean_L log D - mean_U log (1 - D) in nats, of logits (B,) of D, L where `known` (B,): Eq. 4 of [Sinha2019].
+    """-mean_L log D - mean_U log (1 - D), a scalar: Eq. 4 of [Sinha2019].
 
-    2 log 2 for one that cannot tell.
+    logits (B,): of D, the probability that an image has a label. known (B,) bool: True for L, which have one, False
+    for U. The loss is 2 log 2 if D is always 1/2.
     """
     return F.softplus(-logits[known]).mean() + F.softplus(logits[~known]).mean()

@@ -1,14 +1,6 @@
-"""Network builders: encoder trunks and decoders by preset, and small classifiers.
+"""What a model is to `fit`, what it may be given, and networks: encoders and decoders by preset, small classifiers.
 
-References
-----------
-[Report]  Killeen, Progress update: query selection based on latent space sampling.
-[Slides]  Killeen, Query selection based on latent space sampling (slides).
-[Godwin2022] Godwin et al., Incorporating task-agnostic information in task-based active learning using a variational
-          autoencoder.
-[Kingma2014b] Kingma et al., Semi-supervised learning with deep generative models, 2014.
-[He2016]  He et al., Deep residual learning for image recognition, 2016.
-[Wu2018]  Wu and He, Group normalization, 2018.
+References: see lalib.models.
 """
 
 import contextlib
@@ -47,7 +39,10 @@ class Batch:
 
 
 class Trainable(nn.Module):
-    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order."""
+    """What `fit` needs of a model: a loss and, where the defaults do not serve, a preparation and an order.
+
+    All constructors raise TypeError for an option of the wrong type, ValueError for a value that is not allowed.
+    """
 
     batch_size = 128
     learning_rate = 1e-3
@@ -64,21 +59,24 @@ class Trainable(nn.Module):
 
         Each is read from the attribute of its name, or from <name>_name where a part of the model has that name.
         """
-        classes, held = reversed(type(self).__mro__), vars(self)
+        classes, held, simple = reversed(type(self).__mro__), vars(self), int | float | str | list | dict | None
         names = [name for part in classes for name in inspect.signature(part.__init__).parameters if name != "seed"]
         kept = {name: held[key] for name in names for key in (name, f"{name}_name") if key in held}
         kept = {name: asdict(value) if is_dataclass(value) else value for name, value in kept.items()}
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
-        return {
-            name: value for name, value in kept.items() if isinstance(value, int | float | str | list | dict | None)
-        }
+        return {name: value for name, value in kept.items() if isinstance(value, simple)}
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars by name; the entry "loss" is minimised, the others are recorded."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Called once before training, on x's device, with all inputs as stored (uint8 images or codes) and labels."""
+        """Called once before training, on x's device, with all inputs as stored (uint8 images or codes) and labels.
+
+        Raises LalibError for a partly labelled model without a label.
+        """
+        if self.partly_labelled and (y is None or not (y != UNKNOWN).any()):
+            raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
         """Index tensors that together visit each of n inputs once: slices of a random permutation."""
@@ -159,11 +157,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()  # inference mode would hand out tensors that can be neither changed in place nor trained on
-def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int = 1024) -> Tensor:
-    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU."""
+def in_blocks(model: nn.Module, function: Callable[..., Tensor], x: Tensor | tuple, batch_size: int = 1024) -> Tensor:
+    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU.
+
+    x may be several tensors, which are then the function's arguments. ValueError for a batch_size below 1.
+    """
     batch_size, device = check_int("batch_size", batch_size, low=1), next(model.parameters()).device
+    blocks = zip(*(part.split(batch_size) for part in (x if isinstance(x, tuple) else (x,))), strict=True)
     with eval_mode(model):
-        return torch.cat([function(to_input(part, device)).float().cpu() for part in x.split(batch_size)])
+        return torch.cat([function(*(to_input(part, device) for part in block)).float().cpu() for block in blocks])
 
 
 class Dropout(nn.Dropout):
@@ -200,22 +202,12 @@ def seeded_dropout(model: nn.Module, seed: int, *names: str | int) -> Iterator[N
             layer.generator = None
 
 
-class ClippedLinear(nn.Module):
-    """CLU(x) = min(1, max(0, x)) [Report]: codes in the unit cube, no gradient outside it."""
+class Crop(nn.ZeroPad2d):
+    """Cuts off what ZeroPad2d of the same padding adds to images (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1)
-
-
-class Crop(nn.Module):
-    """Images (B, C, H, W) without what lies outside of these rows and columns."""
-
-    def __init__(self, rows: slice, columns: slice):
-        super().__init__()
-        self.rows, self.columns = rows, columns
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[..., self.rows, self.columns]
+        left, right, top, bottom = self.padding
+        return x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
 def frame(image_shape: Shape, multiple: int) -> tuple[nn.Module, nn.Module, int, int]:
@@ -223,9 +215,8 @@ def frame(image_shape: Shape, multiple: int) -> tuple[nn.Module, nn.Module, int,
     _, height, width = image_shape
     h, w = math.ceil(height / multiple), math.ceil(width / multiple)
     rows, columns = h * multiple - height, w * multiple - width
-    top, left = rows // 2, columns // 2
-    pad = nn.ZeroPad2d((left, columns - left, top, rows - top))
-    return pad, Crop(slice(top, top + height), slice(left, left + width)), h, w
+    sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return nn.ZeroPad2d(sides), Crop(sides), h, w
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -309,11 +300,7 @@ PRESETS: dict[str, Callable[[Shape, int], tuple[nn.Module, int, nn.Module]]] = {
     "task-agnostic": task_agnostic,
     "dense": dense,
 }
-
-
-def preset_rate(preset: str) -> float:
-    """Adam's learning rate that suits a preset: the small networks take larger steps."""
-    return 3e-3 if preset in ("light", "medium") else 1e-3
+RATES = dict.fromkeys(PRESETS, 1e-3) | {"light": 3e-3, "medium": 3e-3}  # Adam's: small networks take large steps
 
 
 def mlp(inputs: int, outputs: int, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0) -> nn.Module:

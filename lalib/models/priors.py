@@ -1,11 +1,7 @@
-"""Priors p(z) over the codes of a VAE: N(0, I), a mixture of Gaussians with learned parts, and the VampPrior.
+"""Priors p(z) of the codes of a VAE: N(0, I), a mixture of Gaussians with learned parts, and the VampPrior.
 
-The KL divergence of q(z|x) from N(0, I) has a closed form, from a mixture it is estimated at one draw. All in nats.
-
-References
-----------
-[Kingma2014]  Kingma and Welling, Auto-encoding variational Bayes, 2014.
-[Tomczak2018] Tomczak and Welling, VAE with a VampPrior, AISTATS 2018.
+All have the methods of NormalPrior. Codes and means are (B, L), densities and divergences (B,), in nats.
+References: see lalib.models.
 """
 
 from collections.abc import Callable
@@ -20,36 +16,42 @@ from lalib.models.networks import Shape, to_input
 
 
 def draw_gaussian(mean: Tensor, log_variance: Tensor, *, generator: torch.Generator) -> Tensor:
-    """mean + sd x noise, all (B, L): a draw from N(mean, exp(log_variance)) that passes gradients to both."""
+    """A draw from N(mean, exp(log_variance)), all (B, L). Gradients pass to the mean and the log-variance."""
     noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
     return mean + (log_variance / 2).exp() * noise
 
 
 class NormalPrior(nn.Module):
-    """N(0, I) in `latent_dim` dimensions: log_prob(z), nats, (B, L) to (B,); sample(n, generator=), (n, L)."""
+    """N(0, I) in L = `latent_dim` dimensions."""
 
     def __init__(self, latent_dim: int):
         super().__init__()
         self.latent_dim = latent_dim
 
     def prepare(self, x: Tensor) -> None:
-        """Called before training with all images as they are stored."""
+        """Called before training with all images (N, C, H, W) as they are stored."""
 
     def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) of codes (B, L), nats, (B,)."""
         return -gaussian_nll(torch.zeros_like(z), torch.zeros_like(z), z)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """n codes drawn from p(z), (n, L), on the generator's device."""
         return torch.randn(n, self.latent_dim, generator=generator, device=generator.device)
 
     def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """KL(q || N(0, I)) of q(z|x) = N(mean, exp(log_variance)), nats, (B,): Eq. 7 of [Kingma2014]; z is not used."""
+        """KL(q || p) of q(z|x) = N(mean, exp(log_variance)), nats, (B,). z (B, L): a draw from q, for the other priors.
+
+        Here it has a closed form: Eq. 7 of [Kingma2014].
+        """
         return gaussian_kl(mean, log_variance)
 
 
 class _Mixture(nn.Module):
-    """p(z) = sum_k weight_k N(z; mean_k, exp(log_variance_k)) over K = `components`, with NormalPrior's methods.
+    """p(z) = sum_k weight_k N(z; mean_k, exp(log_variance_k)), k = 1 to K = `components`.
 
-    parts(): log-weights (K,), means (K, L) and log-variances (K, L).
+    parts(): log-weights (K,), means (K, L) and log-variances (K, L). `prepare` raises ValueError for more components
+    than images.
     """
 
     def __init__(self, components: int):
@@ -61,7 +63,7 @@ class _Mixture(nn.Module):
             raise ValueError(f"components must be at most one per image, got {self.components} for {len(x)} images")
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """log of weight_k N(z; mean_k, exp(log_variance_k)) of codes (B, L), (B, K); softmax makes it p(k|z)."""
+        """log of weight_k N(z; mean_k, exp(log_variance_k)) of codes (B, L): (B, K). Its softmax over k is p(k|z)."""
         log_weights, means, log_variances = self.parts()
         return log_weights - gaussian_nll(means, log_variances, z[:, None])
 
@@ -69,7 +71,7 @@ class _Mixture(nn.Module):
         return torch.logsumexp(self.log_joint(z), dim=1)
 
     def kl(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """log q(z|x) - log p(z), (B,), of a draw z (B, L) from q(z|x): on average KL(q || p), Eq. 6 of [Kingma2014]."""
+        """log q(z|x) - log p(z) at the draw z: on average this is KL(q || p), Eq. 6 of [Kingma2014]."""
         return -gaussian_nll(mean, log_variance, z) - self.log_prob(z)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
@@ -79,7 +81,10 @@ class _Mixture(nn.Module):
 
 
 class MixturePrior(_Mixture):
-    """K Gaussians with learned weights, means and variances; the means start as draws from N(0, I), all else alike."""
+    """K Gaussians with learned weights, means and variances.
+
+    At the start the means are drawn from N(0, I) with `seed`, all weights are equal, and all variances are 1.
+    """
 
     def __init__(self, components: int, latent_dim: int, *, seed: int):
         super().__init__(components)
@@ -93,11 +98,11 @@ class MixturePrior(_Mixture):
 
 
 class VampPrior(_Mixture):
-    """p(z) = 1/K sum_k q(z|u_k), with K learned pseudo-inputs u_k, images themselves [Tomczak2018].
+    """p(z) = 1/K sum_k q(z|u_k), with K learned images u_k, the pseudo-inputs [Tomczak2018].
 
-    posterior: images (B, C, H, W) to mean and log-variance of q(z|x), (B, L) each. The pseudo-inputs start as noise;
-    the first training puts training images in their place, drawn with `seed`, and later ones go on from what it left.
-    Differs: a sigmoid keeps their pixels in (0, 1); clipped to [0, 1], black and white ones would learn nothing.
+    posterior: images (B, C, H, W) to mean and log-variance of q(z|x), (B, L) each. The pseudo-inputs start as noise.
+    The first training replaces them by training images, drawn with `seed`; a later training goes on with what is there.
+    Differs: a sigmoid keeps their pixels in (0, 1). If they were clipped, black and white pixels would learn nothing.
     """
 
     def __init__(self, components: int, image_shape: Shape, posterior: Callable[[Tensor], tuple], *, seed: int):

@@ -1,11 +1,4 @@
-"""Models that learn from few labels and many images without one: M2, M2 on top of codes (M1+M2), FixMatch, and a VAE
-whose prior knows classes.
-
-References
-----------
-[Kingma2014b] Kingma, Rezende, Mohamed and Welling, Semi-supervised learning with deep generative models, NeurIPS 2014.
-[Sohn2020]   Sohn et al., FixMatch: simplifying semi-supervised learning with consistency and confidence, NeurIPS 2020.
-"""
+"""For few labels and many images: M2, M1+M2, FixMatch, a VAE with a prior of classes. References: see lalib.models."""
 
 import math
 from collections.abc import Iterator
@@ -21,7 +14,7 @@ from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.losses import bernoulli_nll, gaussian_kl, gaussian_nll, m2_unlabelled
-from lalib.models.networks import PRESETS, UNKNOWN, Batch, Shape, Trainable, check_shape, eval_mode, mlp, preset_rate
+from lalib.models.networks import PRESETS, RATES, UNKNOWN, Batch, Shape, Trainable, check_shape, eval_mode, mlp
 from lalib.models.views import LIMITS, RandomViews
 
 
@@ -39,8 +32,7 @@ class PartlyLabelled(Trainable):
     """Mixed into models that learn from labelled and unlabelled images at once.
 
     Train them with fit(model, (images, labels)), labels (N,) as of partly_labelled; LalibError if all are UNKNOWN. A
-    step takes `batch_size` unlabelled and up to `labeled_size` labelled images; an epoch shows every unlabelled image
-    once.
+    step takes `batch_size` unlabelled and up to `labeled_size` labelled images, an epoch every unlabelled one once.
     """
 
     batch_size, labeled_size = 128, 64
@@ -50,10 +42,8 @@ class PartlyLabelled(Trainable):
     def prepare(self, x: Tensor, y: Tensor | None = None) -> None:
         if y is not None and y.ndim > 1:
             raise LalibError(f"{type(self).__name__} needs one label per image; these images may have several")
-        known = torch.zeros(len(x), dtype=torch.bool) if y is None else (y != UNKNOWN).cpu()
-        if not known.any():
-            raise LalibError(f"{type(self).__name__} needs labelled images, got {len(x)} without a label")
         super().prepare(x, y)
+        known = (y != UNKNOWN).cpu()
         self.labeled, self.unlabeled = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
 
     def batches(self, n: int, size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
@@ -134,7 +124,7 @@ class M2(_Generative):
 
     preset: the layers of q(z|x,y) and p(x|y,z), one of PRESETS ("dense" is the paper's form); classifier: q(y|x), by
     default the small CNN; pixels are Bernoulli. With `views` set, q(y|x) sees random views and the bound the images
-    themselves. `options` are Classifier's.
+    themselves. `options` and errors are Classifier's; LalibError for training without a label.
     Differs: class_weight is 0.1 in the paper. So few nats per image do not hold q(y|x) against the hundreds of the
     bound before the decoder knows the classes.
     """
@@ -151,7 +141,7 @@ class M2(_Generative):
     ):
         super().__init__(n_classes, latent_dim=latent_dim, **options)
         self.image_shape = check_shape(image_shape)
-        self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), preset_rate(preset)
+        self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), RATES[preset]
         self.classifier = classifier or CNNClassifier(self.image_shape, self.n_classes, seed=self.seed)
         if self.classifier.n_classes != self.n_classes:
             raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
@@ -180,7 +170,7 @@ class M1M2(_Generative):
     """M2 on codes (B, D), stacked on the autoencoder that made them ("M1+M2" of [Kingma2014b]).
 
     The codes, on one scale as by MLPClassifier, are modelled as Gaussian with a learned mean and variance per
-    coordinate. One layer of `hidden` units in each network. `options` are Classifier's.
+    coordinate. One layer of `hidden` units in each network. `options` are Classifier's, errors M2's.
     Differs: the mean codes of M1 are modelled, the paper draws them from q(z|x) anew in every epoch.
     """
 
@@ -210,7 +200,8 @@ class FixMatch(PartlyLabelled, Classifier):
 
     loss = mean_labelled CE + weight x mean_unlabelled [max q >= threshold] CE(argmax q, view)   (Eqs. 3 and 4), nats:
     what is sure of a gently moved image (by 5 % of a side, and mirrored if the views may be) is asked of one of its
-    `views`, RandomViews' defaults unless set. width: kernels of the first convolution. `options` are Classifier's.
+    `views`, RandomViews' defaults unless set. width: kernels of the first convolution. Images are (B, C, H, W) in
+    [0, 1]; `options` are Classifier's, errors M2's.
     Differs: the network of ContrastiveEncoder and Adam instead of a wide ResNet with SGD and a moving average.
     """
 
@@ -257,7 +248,8 @@ class ClassPriorVAE(PartlyLabelled, VAE):
 
     The loss is the bound of all images and class_weight x -log p(y|z) of the labelled ones, in nats per image, each a
     mean over the batch. The bound is that of a VAE with prior="mixture"; p(y|z) is the share of the class's Gaussian in
-    the mixture at z. Codes are those of q(z|x), which needs no class. `options` are VAE's, without the prior.
+    the mixture at z. Codes are those of q(z|x), which needs no class. `options`, shapes and errors are VAE's, without
+    the prior; LalibError for training without a label.
     Differs from the bound on -log p(x,y) of p(y) p(z|y) p(x|z): -log p(y|z) is taken at the mean code and weighs more,
     to hold the classes apart, and labelled images, `labeled_size` in every batch, count more than once.
     """

@@ -1,11 +1,4 @@
-"""Random views of images: moved, bent, dimmed and covered copies that show the same thing.
-
-References
-----------
-[Simard2003] Simard, Steinkraus and Platt, Best practices for convolutional neural networks applied to visual document
-             analysis, 2003. Elastic distortions.
-[DeVries2017] DeVries and Taylor, Improved regularization of convolutional neural networks with cutout, 2017.
-"""
+"""Random views of images: moved, bent, dimmed, covered copies of the same thing. References: see lalib.models."""
 
 import math
 from dataclasses import dataclass, fields
@@ -23,13 +16,14 @@ from lalib.data.warping import affine, warp
 class RandomViews:
     """A random view of every image of a batch: (B, C, H, W) in [0, 1] to the same, on the device of its input.
 
-    Each strength is the largest change and 0 is none; every image draws its own, uniformly. shift: share of a side;
-    rotation: degrees; scale, stretch: share of the size, of both sides alike and of their ratio; shear: columns per
-    row; crop: share of a side that may be cut away before the rest is enlarged; elastic: share of a side by which a
-    smooth random field bends the image [Simard2003]; contrast, brightness: factor on the difference from the image's
-    mean, and what is added; colour: share by which colours fade towards grey or away from it; blur: share of a 3 x 3
-    mean that is mixed in; erase: side of a square that is covered with the image's mean, as a share of a side
-    [DeVries2017]; flip: mirror half of the images, wrong for digits and letters. LIMITS has the largest of each.
+    Each strength says how large a change may be; 0 is no change. Every image draws its own change, uniformly.
+    shift: share of a side. rotation: degrees. scale: share of the size. stretch: share of the ratio of the sides.
+    shear: columns per row. crop: share of a side that may be cut away; the rest is enlarged. elastic: share of a side
+    by which a smooth random field bends the image [Simard2003]. contrast: share of each pixel's difference from the
+    image's mean. brightness: what is added to all pixels. colour: share by which colours fade or grow stronger.
+    blur: share of the mean of 3 x 3 pixels that is mixed in. erase: side of a square that the image's mean covers, as a
+    share of a side [DeVries2017]. flip: True mirrors half of the images; wrong for digits and letters.
+    Raises ValueError for a strength below 0 or above its value in LIMITS, TypeError for what is no number or no bool.
     """
 
     shift: float = 0.1
@@ -55,10 +49,10 @@ class RandomViews:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
-        """One view of each image; what is drawn for one strength does not depend on the others."""
+        """One view of each image. What is drawn for one strength does not depend on the other strengths."""
         n, size = len(images), images.shape[2:]
         draw = _uniform((16, n), generator, images.device)
-        arrows = _uniform((n, 2, 5, 5), generator, images.device)  # five along a side, between which all bends smoothly
+        arrows = _uniform((n, 2, 5, 5), generator, images.device)  # of a 5 x 5 grid; between them all bends smoothly
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the points that are sampled
             bend = None
             if self.elastic:
@@ -99,11 +93,11 @@ class RandomViews:
         return torch.where(rows[:, None, :, None] & columns[:, None, None], views.mean((2, 3), keepdim=True), views)
 
 
-# Shapes matter and are hardly bent, parts are covered; found on training images of fashion-mnist-mini.
+# For clothes: shapes matter and are hardly bent, parts are covered. Found on training images of fashion-mnist-mini.
 CLOTHES = {"flip": True, "shift": 0.05, "rotation": 5.0, "stretch": 0.0, "shear": 0.05, "scale": 0.1}
 CLOTHES |= {"elastic": 0.03, "contrast": 0.4, "erase": 0.5}
 
-# Strengths and the largest that make sense.
+# The largest value of each strength that makes sense.
 LIMITS = {field.name: 1 for field in fields(RandomViews) if field.name != "flip"}
 LIMITS |= {"rotation": 180, "scale": 0.9, "stretch": 0.9, "shear": 2, "crop": 0.9}
 

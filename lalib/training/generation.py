@@ -18,7 +18,7 @@ from lalib.data.checks import check_choice, check_int, check_number
 from lalib.data.door import check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed, generator
-from lalib.models.conditional import ConditionalVAE
+from lalib.models.autoencoders import ConditionalVAE
 from lalib.models.networks import PRESETS, eval_mode, to_input
 from lalib.models.semisupervised import PartlyLabelled, partly_labelled
 from lalib.training.fitting import fit_fully

@@ -12,8 +12,7 @@ from lalib.experiments import task_models, tasks
 from lalib.experiments.loop import Pool
 from lalib.experiments.task_models import evaluate, train
 from lalib.experiments.tasks import RoundEncoder, Task, TaskData
-from lalib.models.classifiers import MLPClassifier
-from lalib.models.loss_prediction import LossPredictor
+from lalib.models.classifiers import LossPredictor, MLPClassifier
 from lalib.models.losses import pair_loss
 from lalib.models.networks import Batch
 

@@ -5,7 +5,7 @@ import torch
 
 import lalib as la
 from lalib.models.adversarial import M2VAAL, TAVAAL, VAAL, Discriminator
-from lalib.models.loss_prediction import LossPredictor
+from lalib.models.classifiers import LossPredictor
 from lalib.models.losses import bernoulli_nll, discriminator_loss, gaussian_kl
 from lalib.models.networks import UNKNOWN, Batch
 from lalib.models.semisupervised import partly_labelled

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import lalib as la
 from lalib.data.files import tensor_digest
-from lalib.models.loss_prediction import LossPredictor
+from lalib.models.classifiers import LossPredictor
 from lalib.models.networks import UNKNOWN
 from lalib.training import checkpoints
 from lalib.training.generation import GenerativeAugmentation

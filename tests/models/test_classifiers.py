@@ -7,7 +7,7 @@ import torch
 
 import lalib as la
 from lalib.data.seeds import generator
-from lalib.models.networks import Batch
+from lalib.models.networks import Batch, check_inputs, in_blocks
 
 SHAPE = (1, 8, 8)
 
@@ -240,7 +240,8 @@ def test_features_are_the_inputs_of_the_last_layer(digits):
     few = digits.subset(range(20))
     for name, (classifier, _, size) in _classifiers(few).items():
         inputs = _codes(few) if name in ("mlp", "linear") else few
-        features, probs = la.models.classifiers.last_features(classifier, inputs), la.predict_proba(classifier, inputs)
+        features = in_blocks(classifier, classifier.features, check_inputs(classifier, inputs))
+        probs = la.predict_proba(classifier, inputs)
         assert features.shape == (20, size), name
         last = [m for m in classifier.modules() if isinstance(m, torch.nn.Linear)][-1]
         assert torch.allclose(torch.softmax(last(features), dim=1), probs, atol=1e-5), name

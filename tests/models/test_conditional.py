@@ -170,7 +170,7 @@ def test_fit_takes_partial_labels_and_refuses_none(digits):
     assert not torch.equal(model.head.weight, other.head.weight)
     nothing = torch.full((300,), UNKNOWN)
     for data in (la.from_arrays(digits.images), (digits, nothing)):
-        with pytest.raises(la.LalibError, match="a ConditionalVAE needs labelled images, got 300 without a label"):
+        with pytest.raises(la.LalibError, match="ConditionalVAE needs labelled images, got 300 without a label"):
             _fit(model, data)
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from lalib.models.autoencoders import REPRESENTATIONS
 from lalib.models.networks import (
     CNNS,
     PRESETS,
     Batch,
-    ClippedLinear,
     Trainable,
     eval_mode,
     frame,
@@ -125,7 +125,7 @@ def test_crop_undoes_pad(height, width, multiple):
 
 def test_clipped_linear_by_hand():
     x = torch.tensor([-1.0, 0.25, 1.0, 3.0], requires_grad=True)
-    y = ClippedLinear()(x)
+    y = REPRESENTATIONS["clu"]()(x)
     y.sum().backward()
     assert y.tolist() == [0, 0.25, 1, 1]
     assert (x.grad[0], x.grad[1], x.grad[3]) == (0, 1, 0)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import lalib as la
-from lalib.models.classifiers import last_features
-from lalib.models.loss_prediction import LossPredictor
+from lalib.models.classifiers import LossPredictor
 from lalib.models.networks import UNKNOWN
 from lalib.models.views import RandomViews
 from lalib.training.generation import GenerativeAugmentation
@@ -72,7 +71,6 @@ def test_codes_of_every_kind(kind, name):
     assert _same(*(_fitted(make, CODES, labels, validation=(x, LABELS)) for x in (codes, CODES)))
     assert _same(_fitted(make, codes, labels), model)
     assert torch.equal(la.predict_proba(model, codes), la.predict_proba(model, CODES))
-    assert torch.equal(last_features(model, codes), last_features(model, CODES))
     assert la.accuracy(model, codes, LABELS) == la.accuracy(model, CODES, LABELS)
     if name == "mlp":
         both = [la.models.mc_dropout_proba(model, x, np.int64(2), seed=np.int64(1)) for x in (codes, CODES)]
@@ -153,7 +151,6 @@ WRONG_LABELS = {
 def test_wrong_codes(codes, error, message, name):
     make, labels = MODELS[name]
     calls = [lambda: _fitted(make, codes, labels), lambda: la.predict_proba(make(), codes)]
-    calls += [lambda: last_features(make(), codes)]
     if name == "mlp":
         calls += [lambda: _together(codes), lambda: la.models.mc_dropout_proba(make(), codes)]
     for call in calls:
