@@ -100,16 +100,6 @@ def test_another_configuration_is_another_run(digits, held_out, tmp_path):
     assert len(list(tmp_path.iterdir())) == before + 2
 
 
-def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes have
-    try:
-        one, two = (_compare(digits, held_out, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
-    finally:
-        torch.set_num_threads(threads)
-    assert one.equals(two)
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
