@@ -10,7 +10,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["lalib.experiments.comparison", "sklearn.decomposition", "distributed"])
+# The last is what an optimizer of torch imports at its first step.
+FORKS.set_forkserver_preload(
+    ["lalib.experiments.comparison", "sklearn.datasets", "sklearn.decomposition", "distributed", "torch._dynamo"]
+)
 
 
 def run_code(code: str, **names) -> BaseProcess:

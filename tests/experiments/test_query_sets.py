@@ -34,7 +34,7 @@ def _compare(digits, held_out, out, **options):
         "sizes": [20],
         "ratios": [1],
         "seeds": 2,
-        "steps": 20,
+        "steps": 4,
     }
     return compare_query_sets(digits, held_out, out=out, progress=False, **{**defaults, **options})
 
@@ -66,7 +66,7 @@ def test_a_comparison_is_repeatable_and_paired(digits, held_out, tmp_path):
 
 def test_what_a_run_does_by_hand(digits, held_out, tmp_path):
     """Encode, select, train on the picks alone, test."""
-    row = _compare(digits, held_out, tmp_path, seeds=[3], strategies=["random"]).iloc[0]
+    row = _compare(digits, held_out, tmp_path, seeds=[3], strategies=["random"], steps=20).iloc[0]
     model = la.VAE(digits.image_shape, 2, seed=3)
     la.fit(model, digits, epochs=2, seed=3, progress=False)
     query = la.select("random", la.encode(model, digits), 20, seed=child_seed(3, "select"))
