@@ -123,7 +123,7 @@ def test_on_codes_unlabelled_ones_help(digits):
     codes = digits.images.flatten(1).float()
     y = labelled_digits(digits, 30)
     both, alone = M1M2(64, 10, seed=0), la.MLPClassifier(64, 10, hidden=(256,), seed=0)
-    la.fit(both, (codes, y), epochs=30, seed=0, device="cpu", progress=False)
+    la.fit(both, (codes, y), epochs=15, seed=0, device="cpu", progress=False)
     la.fit(alone, (codes[:30], y[:30]), epochs=100, seed=0, device="cpu", progress=False)
     assert la.accuracy(both, codes, digits.labels) > la.accuracy(alone, codes, digits.labels) + 0.02
 
