@@ -17,7 +17,7 @@ import lalib as la
 from lalib import LalibError
 from lalib.experiments import run_files as runs
 from lalib.experiments.run_files import run_all
-from lalib.strategies import Selection, Source, Strategy
+from lalib.strategies import Selection, Setting, Source, Strategy
 
 
 class _Square:
@@ -325,8 +325,8 @@ def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
     assert one.equals(two)
 
 
-def coolness(model):
-    return 1 - model.probs().amax(dim=1)
+def coolness(model, power):
+    return (1 - model.probs().amax(dim=1)) ** power
 
 
 def coolest(view, n, *, generator):
@@ -334,7 +334,8 @@ def coolest(view, n, *, generator):
 
 
 def test_a_strategy_with_a_source_of_its_own_travels_to_processes(digits, held_out, tmp_path):
-    strategy = Strategy("coolest", coolest, needs=(Source("cool", "(N,)", "cool=values, one per image", coolness),))
+    cool = Source("cool", "(N,)", "cool=values, one per image", coolness, {"power": Setting(1.0)})
+    strategy = Strategy("coolest", coolest, needs=(cool,), several=False)
     table = la.compare(digits, held_out, strategies=[strategy], rounds=1, seeds=2, out=tmp_path, jobs=2, **QUICK)
     assert table["strategy"].unique().tolist() == ["coolest"]
 
