@@ -69,9 +69,13 @@ def test_installed_lalib_is_this_one():
 
 def test_import_is_cheap():
     """What takes seconds to import waits until it is used, and nothing touches the GPU."""
-    code = "import lalib, sys, torch; print(torch.cuda.is_initialized(), *sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    code = "import lalib, sys, torch; print(torch.cuda.is_initialized(), *sys.modules)\n"
+    code += "import lalib.experiments.comparison, lalib.strategies.peers; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown, shown_of_comparisons = (line.split() for line in shown.splitlines())
     assert shown[0] == "False"
+    assert "lalib.strategies.peers" in shown_of_comparisons
+    assert "skactiveml" not in shown_of_comparisons
     assert (
         set(shown)
         & {"torchvision", "umap", "plotly", "ipywidgets", "anywidget", "pandas", "sklearn", "distributed", "skactiveml"}

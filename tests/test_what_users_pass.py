@@ -5,6 +5,7 @@ numbers. A thing that is legal gives what the float32 tensor gives; a thing that
 LalibError in lalib's code, never in that of torch, numpy, pandas or json.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -224,11 +225,22 @@ def _refused_in_our_words(call):
     assert LALIB in Path(caught.traceback[-1].path).parents, f"raw error: {caught.value!r}"
 
 
+@pytest.fixture(scope="module")
+def expected(given):
+    """What a function gives for plain tensors and numbers, computed once."""
+
+    @functools.cache
+    def compute(name, function, argument):
+        return function(torch.from_numpy(given[argument]) if argument else int, given)
+
+    return lambda table, name, argument=None: compute(name, table[name], argument)
+
+
 @pytest.mark.parametrize("kind", FLOATS)
 @pytest.mark.parametrize("function", OF_CODES)
-def test_codes(function, kind, given):
-    expected = OF_CODES[function](torch.from_numpy(given["codes"]), given)
-    assert _same(OF_CODES[function](FLOATS[kind](given["codes"]), given), expected)
+def test_codes(function, kind, given, expected):
+    found = OF_CODES[function](FLOATS[kind](given["codes"]), given)
+    assert _same(found, expected(OF_CODES, function, "codes"))
 
 
 @pytest.mark.parametrize("function", OF_CODES)
@@ -240,22 +252,22 @@ def test_half_precision_codes(function, given):
 
 @pytest.mark.parametrize("kind", INTEGERS)
 @pytest.mark.parametrize("function", OF_LABELS)
-def test_labels(function, kind, given):
-    expected = OF_LABELS[function](torch.from_numpy(given["labels"]), given)
-    assert _same(OF_LABELS[function](INTEGERS[kind](given["labels"]), given), expected)
+def test_labels(function, kind, given, expected):
+    found = OF_LABELS[function](INTEGERS[kind](given["labels"]), given)
+    assert _same(found, expected(OF_LABELS, function, "labels"))
 
 
 @pytest.mark.parametrize("kind", INTEGERS)
 @pytest.mark.parametrize("function", OF_INDICES)
-def test_indices(function, kind, given):
-    expected = OF_INDICES[function](torch.from_numpy(given["index"]), given)
-    assert _same(OF_INDICES[function](INTEGERS[kind](given["index"]), given), expected)
+def test_indices(function, kind, given, expected):
+    found = OF_INDICES[function](INTEGERS[kind](given["index"]), given)
+    assert _same(found, expected(OF_INDICES, function, "index"))
 
 
 @pytest.mark.parametrize("kind", WHOLE)
 @pytest.mark.parametrize("function", OF_NUMBERS)
-def test_numbers(function, kind, given):
-    assert _same(OF_NUMBERS[function](WHOLE[kind], given), OF_NUMBERS[function](int, given))
+def test_numbers(function, kind, given, expected):
+    assert _same(OF_NUMBERS[function](WHOLE[kind], given), expected(OF_NUMBERS, function))
 
 
 @pytest.mark.parametrize("kind", NO_ARRAY)

@@ -93,6 +93,10 @@ def test_bad_files_may_be_left_out(photos, tmp_path, monkeypatch):
 
 
 def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
+    def few_epochs(model, images, *, epochs, seed):
+        return la.fit(model, images, epochs=3, seed=seed)
+
+    monkeypatch.setitem(prepare.__globals__, "fit", few_epochs)
     prepare(settings, tmp_path / "vae.safetensors")
     Settings(settings.images, CLASSES, settings.labels, "me", SIZE, str(tmp_path / "vae.safetensors")).tell(os.environ)
     bench = page()

@@ -1,10 +1,6 @@
 """compare: strategies are paired, runs are told apart by all they depend on, and one run by hand."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -295,82 +291,6 @@ def test_a_group_that_lacks_a_run_ends_with_the_same_table(digits, held_out, tmp
     assert {key for key in after if after[key] != before[key]} == {("margin", 1)}
     assert [(rows[0]["strategy"], rows[0]["seed"]) for rows in seen][-1] == ("margin", 1)
     assert len(seen) == 6
-
-
-KILLED = """
-import sys
-import lalib as la
-images, test = la.load("digits").subset(range(250)), la.load("digits", "test").subset(range(100))
-la.compare(images, test, strategies=["random", "margin"], task=la.Task(steps=100), initial=10, step=5,
-           rounds=2, seeds=7, out=sys.argv[1], device="cpu", progress=False)
-"""
-
-
-def test_killed_and_started_again_it_ends_with_the_same_table(digits, held_out, tmp_path):
-    """The first time within the files of a group, the second time in a later group."""
-    out, kept = tmp_path / "out", {}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # it rounds
-    for files in (1, 6):
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=environment)
-        try:
-            end = time.monotonic() + 100
-            while len(list(out.glob("[!.]*.json"))) < files:
-                assert time.monotonic() < end, "waited in vain"
-                time.sleep(0.005)
-        finally:
-            child.kill()
-            child.wait()
-        now = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*.json")}
-        assert now.items() >= kept.items()
-        kept = now
-    assert files <= len(kept) < 14
-    task = Task(steps=100)
-    table, unbroken = (_compare(digits, held_out, folder, task=task, seeds=7) for folder in (out, tmp_path / "here"))
-    assert _timeless(table).equals(_timeless(unbroken))
-    assert len(list(out.glob("[!.]*.json"))) == 14
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-
-SCRIPT = """
-import sys
-import lalib as la
-images, test = la.load("digits").subset(range(250)), la.load("digits", "test").subset(range(100))
-def lowest(view, n, *, generator):
-    return la.strategies.Selection(view.unlabeled[:n])
-la.compare(images, test, strategies=["random", lowest], task=la.Task(steps=5), initial=10, step=5, rounds=1, seeds=2,
-           out=sys.argv[1], device="cpu", progress=False, jobs=int(sys.argv[2]), cluster=sys.argv[3] or None)
-"""
-
-
-@pytest.mark.parametrize("where", ["processes", "cluster"])
-def test_processes_and_a_cluster_give_the_same_table(where, digits, held_out, tmp_path):
-    """A strategy defined in a script travels to other processes, too; two scripts in one folder do no harm."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-
-    def run(jobs, address=""):
-        command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out"), jobs, address]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-    def wait(*children):
-        for child in children:
-            _, said = child.communicate(timeout=300)
-            assert child.returncode == 0, said
-
-    if where == "cluster":
-        from distributed import LocalCluster
-
-        with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-            wait(run("1", cluster.scheduler_address))
-    else:
-        wait(run("2"), run("1"))
-    records = [la.experiments.run_files.read_record(path) for path in (tmp_path / "out").iterdir()]
-    assert len(records) == 4
-    seen = {(row["strategy"], row["seed"], row["round"]): row for record in records for row in record["rows"]}
-    expected = _compare(digits, held_out, tmp_path / "here", strategies=["random", lowest], rounds=1)
-    for row in expected.itertuples():
-        there = seen[row.strategy, row.seed, row.round]
-        assert there["picked"] == row.picked
-        assert there["accuracy"] == pytest.approx(row.accuracy, abs=0.03)  # the number of threads rounds
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def _compare(digits, held_out, out, **options):
         "sizes": [20],
         "ratios": [1],
         "seeds": 2,
-        "steps": 20,
+        "steps": 4,
     }
     return compare_query_sets(digits, held_out, out=out, progress=False, **{**defaults, **options})
 
@@ -66,7 +66,7 @@ def test_a_comparison_is_repeatable_and_paired(digits, held_out, tmp_path):
 
 def test_what_a_run_does_by_hand(digits, held_out, tmp_path):
     """Encode, select, train on the picks alone, test."""
-    row = _compare(digits, held_out, tmp_path, seeds=[3], strategies=["random"]).iloc[0]
+    row = _compare(digits, held_out, tmp_path, seeds=[3], strategies=["random"], steps=20).iloc[0]
     model = la.VAE(digits.image_shape, 2, seed=3)
     la.fit(model, digits, epochs=2, seed=3, progress=False)
     query = la.select("random", la.encode(model, digits), 20, seed=child_seed(3, "select"))
@@ -98,16 +98,6 @@ def test_another_configuration_is_another_run(digits, held_out, tmp_path):
         assert len(list(tmp_path.iterdir())) == before + 1
     _compare(digits.subset(range(249)), held_out, tmp_path, seeds=1)
     assert len(list(tmp_path.iterdir())) == before + 2
-
-
-def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes have
-    try:
-        one, two = (_compare(digits, held_out, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
-    finally:
-        torch.set_num_threads(threads)
-    assert one.equals(two)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
+from forks import FORKS, run_code, run_script
 
+import lalib as la
 from lalib import LalibError
 from lalib.experiments import run_files as runs
 from lalib.experiments.run_files import run_all
+from lalib.strategies import Selection, Setting, Source, Strategy
 
 
 class _Square:
@@ -102,22 +106,6 @@ def test_nothing_half_written_remains(square, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         _run_all(square, _runs(1), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_processes_give_the_same_table(square, tmp_path):
-    runs = _runs(*range(4))
-    assert _run_all(square, runs, tmp_path / "two", jobs=2).equals(_run_all(square, runs, tmp_path / "one"))
-
-
-def test_processes_are_other_processes_and_keep_what_is_finished(tmp_path):
-    out, broken = tmp_path / "out", _Square(tmp_path / "log", break_on=3, error=ZeroDivisionError)
-    with pytest.raises(ZeroDivisionError):
-        _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)
-    kept = {path.name for path in out.iterdir()}
-    assert runs._file_name({"x": 3}) not in kept
-    assert {runs._file_name({"x": 0}), runs._file_name({"x": 1})} <= kept
-    broken.break_on = None
-    assert _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)["x"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_no_runs(square, tmp_path):
@@ -218,18 +206,6 @@ def test_the_seconds_of_a_group_are_shared(tmp_path):
     assert seconds == pytest.approx([0.1] * 3, abs=0.09)
 
 
-SLOW = """
-import sys, time
-from lalib.experiments.run_files import run_all
-
-def slow(run):
-    time.sleep(0.2)
-    return [{"x": run["x"]}]
-
-run_all(slow, [{"x": x} for x in range(40)], sys.argv[1], progress=False)
-"""
-
-
 def _wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -237,19 +213,142 @@ def _wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
+SLOW = """
+import time
+from lalib.experiments.run_files import run_all
+
+def slow(run):
+    time.sleep(0.2)
+    return [{"x": run["x"]}]
+
+run_all(slow, [{"x": x} for x in range(40)], out, progress=False)
+"""
+
+
 def test_killed_and_started_again_it_goes_on(tmp_path):
     out = tmp_path / "out"
-    child = subprocess.Popen([sys.executable, "-c", SLOW, str(out)])
+    child = run_code(SLOW, out=out)
     try:
         _wait_for(lambda: len(list(out.glob("*.json"))) >= 3)
     finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        child.kill()
+        child.join()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
     assert 3 <= len(kept) < 40
     frame = _run_all(lambda run: [{"x": run["x"]}], _runs(*range(40)), out)
     assert frame["x"].tolist() == list(range(40))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return la.load("digits").subset(range(250))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return la.load("digits", "test").subset(range(100))
+
+
+QUICK = {"task": la.Task(steps=5), "initial": 10, "step": 5, "device": "cpu", "progress": False}
+KILLED = """
+import os, time
+import torch
+import lalib as la
+
+def replace(source, target, plain=os.replace):
+    if len(list(out.glob("[!.]*.json"))) == files:
+        time.sleep(1000)  # until it is killed
+    plain(source, target)
+
+os.replace = replace
+torch.set_num_threads(threads)  # it rounds
+images, test = la.load("digits").subset(range(250)), la.load("digits", "test").subset(range(100))
+la.compare(images, test, strategies=["random", "margin"], rounds=2, seeds=7, out=out, **quick)
+"""
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(digits, held_out, tmp_path):
+    """The first time within the files of a group, the second time in a later group."""
+    out, kept = tmp_path / "out", {}
+    for files in (1, 6):
+        child = run_code(KILLED, out=out, files=files, threads=torch.get_num_threads(), quick=QUICK)
+        try:
+            _wait_for(lambda files=files: len(list(out.glob("[!.]*.json"))) >= files, seconds=100)
+        finally:
+            child.kill()
+            child.join()
+        now = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*.json")}
+        assert now.items() >= kept.items()
+        kept = now
+    assert files <= len(kept) < 14
+    table, unbroken = (
+        la.compare(digits, held_out, strategies=["random", "margin"], rounds=2, seeds=7, out=folder, **QUICK)
+        for folder in (out, tmp_path / "here")
+    )
+    seconds = ["train_seconds", "select_seconds"]
+    assert table.drop(columns=seconds).equals(unbroken.drop(columns=seconds))
+    assert len(list(out.glob("[!.]*.json"))) == 14
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+# In processes
+
+
+def test_processes_give_the_same_table(square, tmp_path):
+    runs = _runs(*range(4))
+    assert _run_all(square, runs, tmp_path / "two", jobs=2).equals(_run_all(square, runs, tmp_path / "one"))
+
+
+def test_processes_give_the_same_comparison(digits, held_out, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes have
+    try:
+        one, two = (
+            la.experiments.compare_query_sets(
+                digits,
+                held_out,
+                encoder={"model": "VAE", "latent_dim": 2, "epochs": 2},
+                strategies=["random", "cluster"],
+                sizes=[20],
+                ratios=[1],
+                seeds=2,
+                steps=20,
+                out=tmp_path / str(jobs),
+                jobs=jobs,
+                progress=False,
+            )
+            for jobs in (1, 2)
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert one.equals(two)
+
+
+def coolness(model, power):
+    return (1 - model.probs().amax(dim=1)) ** power
+
+
+def coolest(view, n, *, generator):
+    return Selection(view.unlabeled[view.cool[view.unlabeled].argsort(descending=True, stable=True)[:n]])
+
+
+def test_a_strategy_with_a_source_of_its_own_travels_to_processes(digits, held_out, tmp_path):
+    cool = Source("cool", "(N,)", "cool=values, one per image", coolness, {"power": Setting(1.0)})
+    strategy = Strategy("coolest", coolest, needs=(cool,), several=False)
+    table = la.compare(digits, held_out, strategies=[strategy], rounds=1, seeds=2, out=tmp_path, jobs=2, **QUICK)
+    assert table["strategy"].unique().tolist() == ["coolest"]
+
+
+def test_processes_are_other_processes_and_keep_what_is_finished(tmp_path):
+    out, broken = tmp_path / "out", _Square(tmp_path / "log", break_on=3, error=ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)
+    kept = {path.name for path in out.iterdir()}
+    assert runs._file_name({"x": 3}) not in kept
+    assert {runs._file_name({"x": 0}), runs._file_name({"x": 1})} <= kept
+    broken.break_on = None
+    assert _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)["x"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 class _Dies:
@@ -286,9 +385,14 @@ def test_a_process_that_dies_every_time_is_reported_and_the_others_are_kept(tmp_
 
 @pytest.fixture(scope="module")
 def cluster():
+    import dask
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+    forkserver.ensure_running()  # before Dask says what it shall have imported
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": FORKS.get_start_method()}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+    ):
         yield cluster
 
 
@@ -359,6 +463,52 @@ def test_a_run_that_fails_on_the_cluster_says_why_and_keeps_the_others(cluster, 
     assert 1 <= kept <= 5
     function.fails_at = None
     assert _run_all(function, _runs(*range(6)), out, cluster=cluster.scheduler_address)["x"].tolist() == list(range(6))
+
+
+SCRIPT = """
+import sys
+import lalib as la
+images, test = la.load("digits").subset(range(250)), la.load("digits", "test").subset(range(100))
+def lowest(view, n, *, generator):
+    return la.strategies.Selection(view.unlabeled[:n])
+la.compare(images, test, strategies=["random", lowest], task=la.Task(steps=5), initial=10, step=5, rounds=1, seeds=2,
+           out=sys.argv[1], device="cpu", progress=False, jobs=int(sys.argv[2]), cluster=sys.argv[3] or None)
+"""
+
+
+def lowest(view, n, *, generator):
+    return Selection(view.unlabeled[:n])
+
+
+@pytest.fixture(scope="module")
+def here(digits, held_out, tmp_path_factory):
+    """The table of SCRIPT, of this process."""
+    out = tmp_path_factory.mktemp("here")
+    return la.compare(digits, held_out, strategies=["random", lowest], rounds=1, seeds=2, out=out, **QUICK)
+
+
+@pytest.mark.parametrize("where", ["processes", "cluster"])
+def test_processes_and_a_cluster_give_the_same_table(where, here, request, tmp_path):
+    """A strategy defined in a script travels to other processes, too; two scripts in one folder do no harm."""
+    script, out = tmp_path / "script.py", tmp_path / "out"
+    script.write_text(SCRIPT)
+    if where == "cluster":
+        child = run_script(script, str(out), "1", request.getfixturevalue("cluster").scheduler_address)
+    else:
+        command = [sys.executable, str(script), str(out), "2", ""]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+            child = run_script(script, str(out), "1", "")
+            _, said = first.communicate(timeout=300)
+        assert first.returncode == 0, said
+    child.join(300)
+    assert child.exitcode == 0
+    records = [runs.read_record(path) for path in out.iterdir()]
+    assert len(records) == 4
+    seen = {(row["strategy"], row["seed"], row["round"]): row for record in records for row in record["rows"]}
+    for row in here.itertuples():
+        there = seen[row.strategy, row.seed, row.round]
+        assert there["picked"] == row.picked
+        assert there["accuracy"] == pytest.approx(row.accuracy, abs=0.03)  # the number of threads rounds
 
 
 def test_processes_or_a_cluster(square, tmp_path):

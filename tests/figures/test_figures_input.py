@@ -1,6 +1,7 @@
 """What figures take: the same numbers in every form give the same figure, and wrong things a message of lalib's own."""
 
 import base64
+import functools
 import traceback
 from pathlib import Path
 
@@ -65,9 +66,14 @@ CALLS = {
 def test_the_same_numbers_in_every_form_give_the_same_figure(call, form):
     if call == "confusion_matrix" and form == "pandas, filtered":
         form = "strides"  # a frame would give its columns' names
+    assert plain_of(CALLS[call](FORMS[form]).to_plotly_json()) == plain_figure(call)
+
+
+@functools.cache
+def plain_figure(call):
     plain = CALLS[call](lambda values: values)
     assert len(plain.data)
-    assert plain_of(CALLS[call](FORMS[form]).to_plotly_json()) == plain_of(plain.to_plotly_json())
+    return plain_of(plain.to_plotly_json())
 
 
 def plain_of(part):

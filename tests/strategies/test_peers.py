@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -372,10 +371,3 @@ def test_without_the_package(monkeypatch, select):
     monkeypatch.setitem(sys.modules, "skactiveml.base", None)
     with pytest.raises(la.LalibError, match=r'needs scikit-activeml: pip install "lalib\[peers\]"'):
         select(pool.Badge())
-
-
-def test_lalib_does_not_import_it():
-    code = (
-        "import sys, lalib, lalib.experiments.comparison, lalib.strategies.peers; sys.exit('skactiveml' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
