@@ -35,18 +35,18 @@ def seeding(near: Nearest, k: int, generator: torch.Generator, first: int | None
 
     near: has no centre yet; the rows join it. first: the first row, if it is not to be drawn.
     """
-    free, picked, scores = torch.ones(len(near.square), dtype=torch.float64), [], []
+    free, picked, scores = np.ones(len(near.square)), [], []
     for chance in torch.rand(k, generator=generator, dtype=torch.float64):
         if picked:
             near.add(picked[-1])
         if picked or first is None:
-            total = near.square.cpu().cumsum(0) if picked else free.cumsum(0)  # on the CPU, where sums have an order
-            total = total if total[-1] > 0 else free.cumsum(0)
-            below = torch.nextafter(total[-1], torch.zeros_like(total[-1]))  # never an index of weight 0
-            row = torch.searchsorted(total, torch.minimum(chance * total[-1], below)[None], right=True)
+            total = near.square.cpu().numpy().cumsum() if picked else free.cumsum()  # there sums have an order
+            total = total if total[-1] > 0 else free.cumsum()
+            below = np.nextafter(total[-1], 0)  # never an index of weight 0
+            row = torch.tensor([np.searchsorted(total, min(float(chance) * total[-1], below), side="right")])
         else:
             row = torch.tensor([first])
-        free[row] = 0
+        free[int(row)] = 0
         picked.append(row.to(near.square.device))
         scores.append(near.square[picked[-1]])
     return torch.cat(picked), torch.cat(scores)

@@ -6,6 +6,7 @@ Of a pandas table positions count, never its index. Every message says what is a
 
 import contextlib
 import decimal
+import math
 import numbers
 import unicodedata
 import warnings
@@ -103,6 +104,12 @@ def _of_objects(array, name) -> np.ndarray:
     return found.reshape(array.shape)
 
 
+def within(values: Tensor, bound: float) -> bool:
+    """Whether all values are finite and none is beyond the bound in size; without a copy of them."""
+    extremes = [float(extreme) for extreme in (values.amin(), values.amax())] if values.numel() else []
+    return all(math.isfinite(value) and abs(value) <= bound for value in extremes)
+
+
 def check_codes(codes, name: str = "codes") -> Tensor:
     """`codes` as a finite tensor (N, L) of float32 or float64 on its own device, N >= 1 and L >= 1.
 
@@ -114,9 +121,9 @@ def check_codes(codes, name: str = "codes") -> Tensor:
         raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
     if codes.dtype not in (torch.float32, torch.float64):
         codes = codes.float() if codes.is_floating_point() else codes.double()
-    if not -LARGEST <= codes.amin() <= codes.amax() <= LARGEST:  # NaN is in no range
+    if not within(codes, LARGEST):
         bad = int((~(codes.abs() <= LARGEST)).any(dim=1).sum())
-        what = f"numbers beyond {LARGEST:g}" if codes.isfinite().all() else "NaN or infinity"
+        what = f"numbers beyond {LARGEST:g}" if within(codes, torch.inf) else "NaN or infinity"
         said = f"{bad} of {len(codes)} rows hold {what}"
         raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")
     return codes

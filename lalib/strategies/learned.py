@@ -155,8 +155,8 @@ def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     distances are 0. Several labels per image: (p - round(p)) x h. The score is the squared distance.
     """
     p = class_probs(view)
-    guess = p.round() if view.multi_label else torch.nn.functional.one_hot(p.argmax(dim=1), p.shape[1])
-    gradients = Gradients(p - guess, view.features[view.unlabeled.to(view.features.device)].to(p.device))
+    guess = p.round() if view.multi_label else torch.zeros_like(p).scatter_(1, p.argmax(dim=1, keepdim=True), 1)
+    gradients = Gradients(p.sub_(guess), view.features[view.unlabeled.to(view.features.device)].to(p.device))
     rows, square = seeding(gradients, n, generator, first=int(gradients.length.argmax()))
     square[0] = gradients.length.max()
     return pick(view, rows, square)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lalib.data.checks import LalibError, check_int, check_known, check_number
-from lalib.data.door import as_tensor, check_codes
+from lalib.data.door import as_tensor, check_codes, within
 
 PASSES, VAE_EPOCHS, ADVERSARIAL, LOSS_WEIGHT = 5, 20, 1.0, 1.0  # defaults of the settings below
 
@@ -86,7 +86,7 @@ class Source:
         value = check_codes(value) if self.name == "codes" else value
         if value.ndim != len(self.axes) or value.shape[self.axes.index("N")] != size:
             raise ValueError(f"{self.name} must have shape {self.shape} with N = {size}, got {tuple(value.shape)}")
-        if not torch.isfinite(value).all():
+        if not within(value, torch.inf):
             raise ValueError(f"{self.name} must be finite, got NaN or infinity")
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 

@@ -29,7 +29,7 @@ from lalib.data.files import tensor_digest
 from lalib.strategies.picking import check_candidates, greedily, largest, pick, ranks
 from lalib.strategies.view import PoolView, Selection, Strategy
 
-BLOCK = 2**21  # probabilities worked on at once by batchbald: 16 MB
+BLOCK = 2**17  # probabilities worked on at once by bald and batchbald: 1 MB stays in the cache
 FEW = 1000  # of largest uncertainty, looked at first
 TIE = 1e-9  # more than the rounding of a score
 SUM = 0.02  # how far a row of probabilities may sum from 1: half-precision softmax
@@ -124,7 +124,7 @@ def bald(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
 
     passes: how many the task model makes, default 5. Several labels per image: the sum of that of each label.
     """
-    return largest(view, mutual_information(_passes(view)).sum(dim=-1), n)
+    return largest(view, _disagreement(view), n)
 
 
 def mutual_information(passes_T_M_C: torch.Tensor) -> torch.Tensor:
@@ -150,12 +150,10 @@ def batchbald(
             "batchbald needs one label per image: with several, the 2^C answers of one image are a joint of their own; "
             "use 'bald', which adds up the information of each label"
         )
-    passes_T_M_C = _passes(view).squeeze(2)
-    single = mutual_information(passes_T_M_C)
     most = max(500, 2 * n) if candidates is None else check_candidates(candidates, n)
-    best = single.argsort(descending=True, stable=True)[:most].sort().values
+    best = _disagreement(view).argsort(descending=True, stable=True)[:most].sort().values
     configurations = check_int("configurations", configurations, low=1)
-    passes_T_M_C = passes_T_M_C[:, best]
+    passes_T_M_C = _passes(view, view.unlabeled[best.cpu()]).squeeze(2)
     own, which, picked = _entropy(passes_T_M_C).mean(dim=0), None, []
     log_T_K = passes_T_M_C.new_zeros(len(passes_T_M_C), 1)  # log p(configuration | pass)
 
@@ -197,15 +195,21 @@ def _expected_entropy(passes_T_M_C, log_T_K, enumerated):
 
 def class_probs(view: PoolView) -> torch.Tensor:
     """view.probs of the unlabelled images (M, C) in float64, checked to be probabilities."""
-    return _check_probs("probs", view.probs, view)
+    return _check_probs("probs", view.probs, view, view.unlabeled)
 
 
-def _passes(view):
-    """view.mc_probs of the unlabelled images in float64, (T, M, 1, C), or (T, M, C, 2) for several labels."""
-    p = _check_probs("mc_probs", view.mc_probs, view)
+def _passes(view, index):
+    """view.mc_probs of the images at index (M,) in float64, (T, M, 1, C), or (T, M, C, 2) for several labels."""
+    p = _check_probs("mc_probs", view.mc_probs, view, index)
     if len(p) < 2:
         raise ValueError("mc_probs must hold at least 2 passes, which can disagree; got 1")
     return _questions(p, view)
+
+
+def _disagreement(view):
+    """The mutual information of each unlabelled image and the model, summed over its labels, (M,)."""
+    rows = max(1, BLOCK // view.mc_probs[:, 0].numel())
+    return torch.cat([mutual_information(_passes(view, part)).sum(dim=-1) for part in view.unlabeled.split(rows)])
 
 
 def _questions(p, view):
@@ -213,8 +217,8 @@ def _questions(p, view):
     return torch.stack([1 - p, p], dim=-1) if view.multi_label else p.unsqueeze(-2)
 
 
-def _check_probs(name, p, view):
-    p = p[..., view.unlabeled.to(p.device), :].double()
+def _check_probs(name, p, view, index):
+    p = p[..., index.to(p.device), :].double()
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"{name} must lie in 0 .. 1, got {p.min():g} to {p.max():g}")
     if view.multi_label:
