@@ -1,5 +1,6 @@
 """Nearest neighbours among codes, exact, in float64: by a tree on a CPU up to 15 dimensions, else block by block."""
 
+import contextlib
 from math import ceil, inf
 
 import numpy as np
@@ -7,12 +8,13 @@ import scipy
 import torch
 from torch import Tensor
 
-from lalib.codes.pairwise import BLOCK, Rough, blocks, distances, full_precision
+from lalib.codes.pairwise import BLOCK, CACHED, Rough, blocks, distances, full_precision
 from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 
 PACK = 64  # columns searched as one at first
 SPARE = 12  # bounds looked at beyond k
+EXACT = 50_000  # codes: searching more exactly is slower than pynndescent, see the benchmarks
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf
 # The p of the norm:
 METRICS = {"euclidean": 2, "l2": 2, "manhattan": 1, "cityblock": 1, "l1": 1, "chebyshev": inf, "infinity": inf}
@@ -139,19 +141,54 @@ def _smallest(values, k):
     return value, column.gather(1, place)
 
 
-def knn(codes: Tensor, k: int, queries: Tensor | None = None, metric: str = "euclidean"):
+def knn(
+    codes: Tensor, k: int, queries: Tensor | None = None, metric: str = "euclidean", *, exact: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Distances (M, k) and indices (M, k) of the k nearest codes (N, L) of each query (M, L), nearest first.
 
-    Without queries: of each code, not counting itself (but counting its duplicates); then k <= N - 1.
+    Without queries: of each code, not counting itself (but counting its duplicates); then k <= N - 1. Of more than
+    `exact` codes nearly the nearest are found, by pynndescent, where an exact search would take O(N^2): without
+    queries, by Euclidean distance, beyond TREE_DIMENSIONS, on a CPU. None (default): exact at any size.
     """
     search = Neighbours(codes, metric)
     if queries is not None:
         return search.nearest(queries, k)
     k = check_int("k", k, low=1, high=len(search) - 1)
-    distance, index = search.nearest(search.codes, k + 1)
+    quadratic = search.p == 2 and search.tree is None and search.codes.device.type == "cpu"
+    nearly = exact is not None and len(search) > exact and quadratic
+    distance, index = _nearly(search, k + 1) if nearly else search.nearest(search.codes, k + 1)
     own = index == torch.arange(len(search), device=index.device)[:, None]
     own[:, -1] |= ~own.any(dim=1)  # more than k duplicates can push a code out of its own list
     return distance[~own].view(-1, k), index[~own].view(-1, k)
+
+
+def _nearly(search, k):
+    """Distances and indices (N, k) of nearly the nearest of each code, on one thread: the same every time."""
+    with threads_kept():
+        from pynndescent import NNDescent
+
+        flat = search.rough.right[:, :-2].numpy()
+        index = torch.from_numpy(NNDescent(flat, n_neighbors=k, random_state=0, n_jobs=1).neighbor_graph[0]).long()
+    parts = zip(search.codes.double().split(CACHED), index.split(CACHED), strict=True)
+    distance = torch.cat([distances(part[:, None], search.codes[found].double()).squeeze(1) for part, found in parts])
+    distance, order = distance.sort(dim=1)
+    index = index.gather(1, order)
+    short = (index < 0).any(dim=1)  # too few were found
+    distance[short], index[short] = search.lookup(search.codes[short].double(), k)
+    return distance, index
+
+
+@contextlib.contextmanager
+def threads_kept():
+    """Numba's and torch's numbers of threads are put back afterwards: numba's start changes torch's."""
+    import numba
+
+    threads = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads[0])
+        numba.set_num_threads(threads[1])
 
 
 def median_nn_distance(codes: Tensor, metric: str = "euclidean", sample: int = 1024) -> float:

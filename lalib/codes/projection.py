@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lalib.codes.neighbours import threads_kept
 from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 from lalib.data.seeds import child_seed
@@ -37,21 +38,15 @@ def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0
 
 
 def _umap(points, dims, seed):
-    import numba
     import umap
 
     if len(points) == 2:  # too few for UMAP; two points have but one view
         return _pca(points, dims, seed)
     settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
     settings["init"] = "random" if len(points) <= dims + 1 else "spectral"
-    threads = torch.get_num_threads(), numba.get_num_threads()  # UMAP changes numba's, whose start changes torch's
-    try:
-        with warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
-            warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
-            return umap.UMAP(**settings).fit_transform(points)
-    finally:
-        torch.set_num_threads(threads[0])
-        numba.set_num_threads(threads[1])
+    with threads_kept(), warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
+        warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
+        return umap.UMAP(**settings).fit_transform(points)
 
 
 def _tsne(points, dims, seed):
