@@ -23,7 +23,7 @@ from lalib.data.files import digest, written_whole
 
 Rows, Group = list[dict], list[dict]
 TRIES = 3  # of processes that die before any run is finished
-_COUNTING, _INSIDE, _BEFORE = threading.Lock(), [], []  # of _one_thread
+_COUNTING, _BEFORE = threading.Lock(), []  # of _one_thread: the number of threads, once for each block
 
 
 def run_all(
@@ -121,11 +121,19 @@ def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -
 
 
 def _records(function, group: Group, single_thread: bool) -> list[dict]:
-    """What the files of a group's runs will hold; each run is given its share of the seconds."""
+    """What the files of a group's runs will hold: each its rows, its share of the seconds, and where they come from."""
+    import numpy
+    import sklearn
+
     with _one_thread() if single_thread else contextlib.nullcontext():
         started = time.perf_counter()
         rows = list(function(group))
-        shared = {"seconds": round((time.perf_counter() - started) / len(group), 2), **provenance()}
+        seconds, threads = round((time.perf_counter() - started) / len(group), 2), torch.get_num_threads()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {threads} thread(s)"
+    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
+    versions["python"], commit = platform.python_version(), _commit(Path(__file__).parents[2])
+    shared = {"seconds": seconds, "device": device, "versions": versions, "commit": commit}
+    shared["finished"] = int(time.time())
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
 
 
@@ -133,16 +141,13 @@ def _records(function, group: Group, single_thread: bool) -> list[dict]:
 def _one_thread() -> Iterator[None]:
     """One thread for torch in the block, and after it as many as before the first of several that overlap."""
     with _COUNTING:
-        if not _INSIDE:
-            _BEFORE[:] = [torch.get_num_threads()]
-        _INSIDE.append(1)
+        _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
         torch.set_num_threads(1)
     try:
         yield
     finally:
         with _COUNTING:
-            _INSIDE.pop()
-            torch.set_num_threads(_BEFORE[0])  # each of Python's threads has a number of its own
+            torch.set_num_threads(_BEFORE.pop())  # each of Python's threads has a number of its own
 
 
 def _write(records: list[dict], out: Path) -> dict[str, Rows]:
@@ -164,32 +169,16 @@ def _file_name(run: dict) -> str:
         raise TypeError(f"a run must be described by numbers, text, lists and dicts of them; {error}") from None
 
 
-def read_record(path: Path) -> dict:
-    """What a run's file holds: run (its configuration), rows, seconds, and the provenance."""
-    return json.loads(path.read_text())
-
-
 def read_rows(out: Path, run: dict) -> list[dict] | None:
     """The rows of a finished run, None if there is no file or it is damaged (then with a warning)."""
     path = out / _file_name(run)
     if not path.exists():
         return None
     try:
-        return read_record(path)["rows"]
+        return json.loads(path.read_text())["rows"]
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
         return None
-
-
-def provenance() -> dict:
-    """Versions, device, platform and git commit of this run."""
-    import numpy
-    import sklearn
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
-    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
-    versions["python"], commit = platform.python_version(), _commit(Path(__file__).parents[2])
-    return {"device": device, "versions": versions, "commit": commit, "finished": int(time.time())}
 
 
 def _commit(root: Path) -> str:

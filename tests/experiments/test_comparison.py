@@ -1,6 +1,7 @@
 """compare: strategies are paired, runs are told apart by all they depend on, and one run by hand."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -257,7 +258,7 @@ def test_rows_arrive_while_it_runs(digits, held_out, tmp_path):
 
 def _files(out):
     """Modification times of the run files by strategy and seed."""
-    runs = {path: la.experiments.run_files.read_record(path)["run"] for path in out.iterdir()}
+    runs = {path: json.loads(path.read_text())["run"] for path in out.iterdir()}
     return {(run["label"], run["seed"]): (path, path.stat().st_mtime_ns) for path, run in runs.items()}
 
 
@@ -363,7 +364,7 @@ def test_processes_and_a_cluster_give_the_same_table(where, digits, held_out, tm
             wait(run("1", cluster.scheduler_address))
     else:
         wait(run("2"), run("1"))
-    records = [la.experiments.run_files.read_record(path) for path in (tmp_path / "out").iterdir()]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()]
     assert len(records) == 4
     seen = {(row["strategy"], row["seed"], row["round"]): row for record in records for row in record["rows"]}
     expected = _compare(digits, held_out, tmp_path / "here", strategies=["random", lowest], rounds=1)
