@@ -68,8 +68,8 @@ def compare(
     on where it was. jobs, cluster, on_run: see run_files.run_all. device: of the training.
 
     With the task "mlp" up to five seeds of a strategy train together, which is faster (see training.together); fewer
-    do where jobs would be idle. If one file of such a group is missing, the whole group is computed again, so that the
-    same call always gives the same table. Other seeds or jobs may form other groups, whose results differ by rounding.
+    do where jobs would be idle. The same call always gives the same table. Other seeds or jobs may form other groups,
+    whose results differ by rounding.
 
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
     (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the
@@ -213,9 +213,8 @@ def compare_query_sets(
     start from the same weights, so strategies are paired within a run. With random's picks they form a table.
 
     encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
-    strategies: as in compare, of those that need no label, which are the default. seeds: how many, or which. task:
-    "cnn" on pixels or "mlp" on codes, trained for `steps` minibatches of 32 whatever the number of labels.
-    out: folder of the run files. jobs: processes, one thread each. device: of the training.
+    strategies: as in compare, of those that need no label, which are the default. task: "cnn" on pixels or "mlp" on
+    codes, trained for `steps` minibatches of 32 whatever the number of labels. Other arguments as in compare.
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
     balance (normalised entropy of the classes picked), classes (how many were met).
     """
@@ -276,7 +275,7 @@ def compare_maps(
     """How good the codes of several autoencoders are, over seeds: held-out 1-NN error, trustworthiness, MAE.
 
     models: {label: {"model": a name in MODELS, "epochs": 40, and options of the model}}. Other arguments as in
-    compare_query_sets. Returns a DataFrame, a row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
+    compare. Returns a DataFrame, a row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
     images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
     """
     test = matched(images, test)
