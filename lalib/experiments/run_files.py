@@ -23,7 +23,7 @@ from lalib.data.files import digest, written_whole
 
 Rows, Group = list[dict], list[dict]
 TRIES = 3  # of processes that die before any run is finished
-_COUNTING, _BEFORE = threading.Lock(), []  # of _one_thread: the number of threads, once for each block
+_COUNTING, _INSIDE, _BEFORE = threading.Lock(), [], []  # of _one_thread
 
 
 def run_all(
@@ -141,13 +141,16 @@ def _records(function, group: Group, single_thread: bool) -> list[dict]:
 def _one_thread() -> Iterator[None]:
     """One thread for torch in the block, and after it as many as before the first of several that overlap."""
     with _COUNTING:
-        _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
+        if not _INSIDE:
+            _BEFORE[:] = [torch.get_num_threads()]
+        _INSIDE.append(1)
         torch.set_num_threads(1)
     try:
         yield
     finally:
         with _COUNTING:
-            torch.set_num_threads(_BEFORE.pop())  # each of Python's threads has a number of its own
+            _INSIDE.pop()
+            torch.set_num_threads(_BEFORE[0])  # each of Python's threads has a number of its own
 
 
 def _write(records: list[dict], out: Path) -> dict[str, Rows]:
