@@ -121,19 +121,11 @@ def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -
 
 
 def _records(function, group: Group, single_thread: bool) -> list[dict]:
-    """What the files of a group's runs will hold: each its rows, its share of the seconds, and where they come from."""
-    import numpy
-    import sklearn
-
+    """What the files of a group's runs will hold; each run is given its share of the seconds."""
     with _one_thread() if single_thread else contextlib.nullcontext():
         started = time.perf_counter()
         rows = list(function(group))
-        seconds, threads = round((time.perf_counter() - started) / len(group), 2), torch.get_num_threads()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {threads} thread(s)"
-    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
-    versions["python"], commit = platform.python_version(), _commit(Path(__file__).parents[2])
-    shared = {"seconds": seconds, "device": device, "versions": versions, "commit": commit}
-    shared["finished"] = int(time.time())
+        shared = {"seconds": round((time.perf_counter() - started) / len(group), 2), **provenance()}
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
 
 
@@ -182,6 +174,17 @@ def read_rows(out: Path, run: dict) -> list[dict] | None:
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
         return None
+
+
+def provenance() -> dict:
+    """Versions, device, platform and git commit of this run."""
+    import numpy
+    import sklearn
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
+    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
+    versions["python"], commit = platform.python_version(), _commit(Path(__file__).parents[2])
+    return {"device": device, "versions": versions, "commit": commit, "finished": int(time.time())}
 
 
 def _commit(root: Path) -> str:
