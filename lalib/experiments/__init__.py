@@ -1,8 +1,7 @@
 """Experiments: the pool that hides labels, the task, the loop, comparisons over paired seeds, and what they show."""
 
-from lalib.experiments.comparison import compare
+from lalib.experiments.comparison import compare, compare_maps, compare_query_sets
 from lalib.experiments.loop import Pool, Round, active_learning, cold_start
-from lalib.experiments.query_sets import compare_maps, compare_query_sets
 from lalib.experiments.task_models import TaskModel, evaluate, train
 from lalib.experiments.tasks import RoundEncoder, Task, TaskData
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -60,46 +61,23 @@ def entrants(strategies: Sequence | Mapping) -> dict[str, tuple[str | Strategy, 
     if isinstance(strategies, str) or not isinstance(strategies, Iterable):
         came = "the string " * isinstance(strategies, str) + repr(strategies)
         raise TypeError(f"strategies must be a list of strategies or a dict, got {came}")
-    if not isinstance(strategies, Mapping):
-        given = list(strategies)
-        labels = [_label(one[0] if isinstance(one, tuple | list) and one else one) for one in given]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"strategies must have labels of their own, got {labels}: give a dict of labels")
-        strategies = dict(zip(labels, given, strict=True))
-    if not strategies:
-        raise ValueError("strategies must be at least one, got none")
-    entered = {}
-    for label, given in strategies.items():
+    named = isinstance(strategies, Mapping)
+    pairs = list(strategies.items() if named else ((None, one) for one in strategies))
+    labels, entered = [], []
+    for label, given in pairs:
         strategy, options = given if isinstance(given, tuple | list) and len(given) == 2 else (given, {})
-        if not isinstance(label, str) or not isinstance(options, Mapping):
+        if isinstance(label, str) is not named or not isinstance(options, Mapping):
             allowed = "{label: strategy, or a pair of it and its options}"
             raise TypeError(f"strategies must be {allowed}, got {label!r}: {given!r}")
         declared, options = as_strategy(strategy, options)
-        entered[label] = (declared.name if STRATEGIES.get(declared.name) is declared else declared), options
-    return entered
-
-
-def _label(strategy) -> str:
-    own = isinstance(strategy, str | Strategy)
-    return getattr(strategy, "name", strategy) if own else getattr(strategy, "__name__", peer_label(strategy))
-
-
-def identity(strategy: str | Strategy) -> str | dict:
-    """What identifies a strategy in a run's configuration: its name, a function's source, a peer's parameters.
-
-    A peer's seeds are left out: the run's own takes their place. ValueError or TypeError if it cannot be identified.
-    """
-    if isinstance(strategy, str):
-        return strategy
-    if isinstance(strategy.function, Peer):
-        import skactiveml
-
-        peer = strategy.function
-        found = {"strategy": describe(peer.strategy), "scikit-activeml": skactiveml.__version__}
-        return found | ({"given": describe(peer.given)} if peer.given else {})
-    own = {source.name: source_code(source.model) for source in strategy.own if callable(source.model)}
-    code = source_code(strategy.function)
-    return {"function": code, "sources": own} if own else code
+        own = peer_label(strategy) if hasattr(strategy, "query") else declared.name
+        labels.append(label if named else own)
+        entered.append((declared.name if STRATEGIES.get(declared.name) is declared else declared, options))
+    if not labels:
+        raise ValueError("strategies must be at least one, got none")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"strategies must have labels of their own, got {labels}: give a dict of labels")
+    return dict(zip(labels, entered, strict=True))
 
 
 def source_code(value: Callable, alone: bool = True) -> str:
@@ -115,7 +93,11 @@ def source_code(value: Callable, alone: bool = True) -> str:
 
 
 def describe(value):
-    """A value as JSON can hold it: estimators by class and parameters, functions and classes by name and source."""
+    """A value as JSON can hold it, which tells runs apart: names as they are, a strategy of another's by its source, of
+    scikit-activeml's and other estimators class and parameters, functions and classes by name and digest of the source.
+
+    Seeds of estimators are left out: the run's own takes their place. ValueError or TypeError if this cannot be done.
+    """
     value = plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -125,6 +107,13 @@ def describe(value):
         return value.tolist()
     if isinstance(value, list | tuple | range):
         return [describe(item) for item in value]
+    if isinstance(value, Strategy) and isinstance(peer := value.function, Peer):
+        found = {"strategy": describe(peer.strategy), "scikit-activeml": version("scikit-activeml")}
+        return found | ({"given": describe(peer.given)} if peer.given else {})
+    if isinstance(value, Strategy):
+        own = {source.name: source_code(source.model) for source in value.own if callable(source.model)}
+        code = source_code(value.function)
+        return {"function": code, "sources": own} if own else code
     if hasattr(value, "get_params") and not isinstance(value, type):
         kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
         return {"class": describe(type(value)), "parameters": describe(kept)}

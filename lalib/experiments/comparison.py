@@ -1,4 +1,4 @@
-"""compare(): active learning, strategy against strategy over paired seeds."""
+"""Comparisons over paired seeds: of strategies in active learning, of query sets chosen at once, and of maps."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,18 +9,23 @@ from pathlib import Path
 import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
-from lalib.data.checks import LalibError, check_choice, check_int, keyword_defaults, resolve_device
+from lalib.codes.measures import class_balance, one_nn_error, trustworthiness
+from lalib.data.checks import LalibError, check_choice, check_int, check_number, keyword_defaults, resolve_device
 from lalib.data.door import check_codes, plain
 from lalib.data.files import file_digest, tensor_digest
 from lalib.data.imageset import ImageSet
-from lalib.experiments.arguments import describe, entrants, identity, matched, seeds_of
+from lalib.data.seeds import child_seed
+from lalib.data.splits import unbalance
+from lalib.experiments.arguments import describe, entrants, matched, seeds_of, several
 from lalib.experiments.loop import Pool, Round, cold_start, in_lockstep
 from lalib.experiments.run_files import run_all
 from lalib.experiments.task_models import evaluate
 from lalib.experiments.tasks import Task, TaskData
-from lalib.models.autoencoders import Autoencoder
+from lalib.models.autoencoders import MODELS, Autoencoder
+from lalib.models.classifiers import CNNClassifier, MLPClassifier, accuracy
 from lalib.models.views import RandomViews
-from lalib.strategies.registry import LABEL_FREE, AnyStrategy, as_strategy
+from lalib.strategies.registry import LABEL_FREE, AnyStrategy, as_strategy, select
+from lalib.training.fitting import fit_fully
 
 PCA_DIMENSIONS = 32
 TOGETHER = 5  # runs in a group: more gain little, are harder to share among processes, and are lost together
@@ -63,8 +68,8 @@ def compare(
     on where it was. jobs, cluster, on_run: see run_files.run_all. device: of the training.
 
     With the task "mlp" up to five seeds of a strategy train together, which is faster (see training.together); fewer
-    do where jobs would be idle. If one file of such a group is missing, the whole group is computed again, so that the
-    same call always gives the same table. Other seeds or jobs may form other groups, whose results differ by rounding.
+    do where jobs would be idle. The same call always gives the same table. Other seeds or jobs may form other groups,
+    whose results differ by rounding.
 
     Returns a DataFrame, one row per strategy, seed and round: strategy, seed, round, labels, accuracy in [0, 1], auc
     (several labels per image only), train_seconds (of a group by the number of its runs), select_seconds, picked (the
@@ -86,15 +91,13 @@ def compare(
         raise ValueError(f"the comparison buys {total} labels, {most}: fewer rounds or step")
     own = []
     for label, (strategy, options) in entered.items():
-        known = describe(keyword_defaults(as_strategy(strategy)[0]) | options)
-        last = more if strategy == "random" else rounds
-        own.append({"label": label, "strategy": identity(strategy), "options": known, "rounds": last})
+        known, last = keyword_defaults(as_strategy(strategy)[0]) | options, more if strategy == "random" else rounds
+        own.append(describe({"label": label, "strategy": strategy, "options": known, "rounds": last}))
     seeds, jobs = seeds_of(seeds), check_int("jobs", jobs, low=1)
     codes, test_codes, errors, shared["encoder"] = _codes(encoder, images, test)
     shared |= {"images": images.fingerprint(), "test": test.fingerprint()}
     runs = [shared | each | {"seed": seed} for seed in seeds for each in own]
     data, held_out = TaskData(codes, images, task), (test.images if task.on_pixels else test_codes, test.labels)
-    start = begin["start"] if isinstance(start, Mapping) else start
     function = partial(_learn, data, images.labels, held_out, errors, entered, start, device)
     size = min(TOGETHER, math.ceil(len(runs) / jobs)) if task.together else 1
     count = len(entered)  # runs of one strategy are so far apart; all strategies come before the next seeds
@@ -136,7 +139,7 @@ def _start(start, initial: int, images: ImageSet) -> dict:
     if isinstance(start, str):
         check_choice("start", start, LABEL_FREE)
     ((strategy, _),) = entrants([start]).values()
-    return {"initial": check_int("initial", initial, low=1), "start": identity(strategy)}
+    return {"initial": check_int("initial", initial, low=1), "start": describe(strategy)}
 
 
 def _check_given(entered: dict, start, encoder, images: ImageSet, task: Task) -> None:
@@ -167,9 +170,13 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     """Codes of the pool and of the test images, reconstruction errors of the pool or None, and what identifies them."""
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
-        pool, held_out = (part.images.flatten(1).float() / 255 for part in (images, test))
-        pixels = (pool, held_out, None, encoder)
-        return pixels if encoder == "pixels" else (*_pca(pool, held_out), None, {"pca": PCA_DIMENSIONS})
+        pixels = [part.images.flatten(1).float() / 255 for part in (images, test)]
+        if encoder == "pixels":
+            return *pixels, None, encoder
+        from sklearn.decomposition import PCA
+
+        pca = PCA(min(PCA_DIMENSIONS, *pixels[0].shape), svd_solver="covariance_eigh").fit(pixels[0].numpy())
+        return *(torch.from_numpy(pca.transform(part.numpy())) for part in pixels), None, {"pca": PCA_DIMENSIONS}
     if isinstance(encoder, tuple | list) and len(encoder) == 2:
         pool, held_out = (check_codes(codes, "codes").float().cpu() for codes in encoder)
         if len(pool) != len(images) or len(held_out) != len(test):
@@ -183,8 +190,125 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     return encode(encoder, images), encode(encoder, test), errors, known
 
 
-def _pca(pool: torch.Tensor, held_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    from sklearn.decomposition import PCA
+def compare_query_sets(
+    images: ImageSet,
+    test: ImageSet,
+    *,
+    encoder: Mapping,
+    strategies: Sequence | Mapping = LABEL_FREE,
+    sizes: Iterable[int] = (100, 1000),
+    ratios: Iterable[float] = (1, 7 / 3, 10),
+    seeds: int | Iterable[int] = 10,
+    task: str = "cnn",
+    steps: int = 200,
+    out: str | Path,
+    jobs: int = 1,
+    device: str = "auto",
+    progress: bool = True,
+):
+    """What a query set is worth: select from scratch, label, train a classifier on those labels alone, test it.
 
-    pca = PCA(min(PCA_DIMENSIONS, *pool.shape), svd_solver="covariance_eigh").fit(pool.numpy())
-    return torch.from_numpy(pca.transform(pool.numpy())), torch.from_numpy(pca.transform(held_out.numpy()))
+    Each run is one pool and one seed. Its pool is `images` unbalanced by `ratio` (1 leaves it as it is), its encoder is
+    trained on that pool without labels, and every strategy picks `sizes` images from the same codes; the classifiers
+    start from the same weights, so strategies are paired within a run. With random's picks they form a table.
+
+    encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
+    strategies: as in compare, of those that need no label, which are the default. task: "cnn" on pixels or "mlp" on
+    codes, trained for `steps` minibatches of 32 whatever the number of labels. Other arguments as in compare.
+    Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
+    balance (normalised entropy of the classes picked), classes (how many were met).
+    """
+    test = matched(images, test)
+    check_choice("task", task, ("cnn", "mlp"))
+    if images.multi_label:
+        raise LalibError("query sets are compared by one label per image; these images may have several")
+    entered = entrants(strategies)
+    for label, (strategy, _) in entered.items():
+        if as_strategy(strategy)[0].label_free is False:
+            raise LalibError(f"{label} needs labels; query sets are chosen without: one of {', '.join(LABEL_FREE)}")
+    shared = _seen(images, test, device) | {"encoder": _configured(encoder, images), "strategies": describe(entered)}
+    shared |= {"task": task, "steps": check_int("steps", steps, low=1)}
+    shared["sizes"] = several("size", sizes, low=1, high=len(images))
+    ratios = several("ratio", ratios, check_number, low=1)
+    runs = [shared | {"ratio": ratio, "seed": seed} for seed in seeds_of(seeds) for ratio in ratios]
+    return run_all(partial(_query_sets, images, test, device, entered), runs, out, jobs=jobs, progress=progress)
+
+
+def _seen(images: ImageSet, test: ImageSet, device: str) -> dict:
+    """What runs see, and on what: the device is named where it is not a CPU, so that old files of runs stay valid."""
+    kind = resolve_device(device).type
+    return {"images": images.fingerprint(), "test": test.fingerprint()} | ({} if kind == "cpu" else {"device": kind})
+
+
+def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, run: dict) -> list[dict]:
+    seed, ratio = run["seed"], run["ratio"]
+    pool = images if ratio == 1 else unbalance(images, ratio, seed=seed)
+    model = _train(run["encoder"], pool, seed, device)
+    given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
+    on_codes, rows = run["task"] == "mlp", []
+    size, kind = (given["codes"].shape[1], MLPClassifier) if on_codes else (pool.image_shape, CNNClassifier)
+    x_test = encode(model, test) if on_codes else test.images
+    for label, (strategy, options) in entered.items():
+        for n in run["sizes"]:
+            query = select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)
+            classifier, labels = kind(size, pool.n_classes, seed=seed), pool.labels[query]
+            epochs = max(1, round(run["steps"] * 32 / n))
+            data = (given["codes"][query], labels) if on_codes else pool.subset(query)
+            fit_fully(classifier, data, epochs=epochs, seed=seed, device=device)
+            row = {"strategy": label, "labels": n, "ratio": ratio, "seed": seed}
+            row |= {"accuracy": accuracy(classifier, x_test, test.labels)}
+            rows.append(row | {"balance": class_balance(labels, pool.n_classes), "classes": len(labels.unique())})
+    return rows
+
+
+def compare_maps(
+    images: ImageSet,
+    test: ImageSet,
+    *,
+    models: Mapping[str, Mapping],
+    seeds: int | Iterable[int] = 5,
+    out: str | Path,
+    jobs: int = 1,
+    device: str = "auto",
+    progress: bool = True,
+):
+    """How good the codes of several autoencoders are, over seeds: held-out 1-NN error, trustworthiness, MAE.
+
+    models: {label: {"model": a name in MODELS, "epochs": 40, and options of the model}}. Other arguments as in
+    compare. Returns a DataFrame, a row per model and seed: model, seed, one_nn_error in [0, 1] (of the test
+    images among the training codes), trustworthiness (T(12) of the test images), mae (of the test images).
+    """
+    test = matched(images, test)
+    if not isinstance(models, Mapping) or not models:
+        raise TypeError(f"models must be {{label: encoder}}, at least one, got {models!r}")
+    shared = _seen(images, test, device)
+    described = [{"label": label, "encoder": _configured(encoder, images)} for label, encoder in models.items()]
+    runs = [shared | one | {"seed": seed} for seed in seeds_of(seeds) for one in described]
+    return run_all(partial(_map, images, test, device), runs, out, jobs=jobs, progress=progress)
+
+
+def _map(images: ImageSet, test: ImageSet, device: str, run: dict) -> list[dict]:
+    model = _train(run["encoder"], images, run["seed"], device)
+    codes, test_codes = encode(model, images), encode(model, test)
+    row = {"model": run["label"], "seed": run["seed"]}
+    row["one_nn_error"] = one_nn_error(codes, images.labels, test_codes, test.labels)
+    row["trustworthiness"] = trustworthiness(test, test_codes)
+    return [row | {"mae": float(reconstruction_errors(model, test).mean())}]
+
+
+def _configured(encoder: Mapping, images: ImageSet) -> dict:
+    """The whole configuration of an encoder, defaults included: a new default must not meet an old result."""
+    if not isinstance(encoder, Mapping):
+        raise TypeError(f"an encoder must be a dict with its model's name, got {type(encoder).__name__}")
+    options = {"epochs": 40, **encoder}
+    name = check_choice("encoder's model", options.pop("model", None), MODELS)
+    epochs = check_int("epochs", options.pop("epochs"), low=1)
+    return plain({"model": name, "epochs": epochs, **MODELS[name](images.image_shape, **options).config})
+
+
+def _train(encoder: Mapping, images: ImageSet, seed: int, device: str) -> Autoencoder:
+    """The autoencoder that `_configured` tells of, trained on `images`."""
+    options = {name: value for name, value in encoder.items() if name not in ("model", "epochs")}
+    model = MODELS[encoder["model"]](seed=seed, **options)
+    fit_fully(model, images, epochs=encoder["epochs"], seed=seed, device=device)
+    return model

@@ -134,8 +134,7 @@ def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=
     given = {} if errors is None else {"errors": errors}
     data.task.check_serves(strategy, data.multi_label, given=given)
     initial = [check_index(bought, len(data.codes), distinct=True) for bought in initial]
-    runs = []
-    for pool, bought, seed in zip(pools, initial, seeds, strict=True):
+    for pool, bought in zip(pools, initial, strict=True):
         if pool.size != len(data.codes):
             raise ValueError(f"pool and data must be of the same images, got {pool.size} and {len(data.codes)}")
         n, left = len(bought), pool.size - len(pool.labeled)
@@ -145,32 +144,26 @@ def in_lockstep(pools, data, strategy, *, initial, seeds, step, rounds, options=
         if wanted == left and data.task.model == "m2-vaal":
             needs = "'m2-vaal' needs unlabelled images in every round"
             raise LalibError(f"{needs}: buy fewer than all {left} that are left")
-        runs.append(_run(pool, strategy, bought, step, rounds, seed, options, given))
-    return _together(runs, data, seeds, device)
+    return _rounds(pools, data, strategy, initial, seeds, step, rounds, options, given, device)
 
 
-def _run(pool, strategy: Strategy, bought, step, rounds, seed, options, given):
-    """The rounds of a run, each in two steps: yields what there is to train on, is sent the model and its seconds."""
-    selecting, record = 0.0, {}
+def _rounds(pools, data, strategy: Strategy, initial, seeds, step, rounds, options, given, device):
+    models, chosen = [None] * len(pools), [(bought, 0.0, {}) for bought in initial]  # seconds and record of each
     for round in range(rounds + 1):
-        pool.buy(bought)
-        model, training = yield pool.labeled, pool.labels
-        yield Round(round, bought, model, selecting, training, record)
-        if round < rounds:
-            started = time.perf_counter()
-            view = pool.view(model.codes, strategy.own, **model.sources(strategy.own), **given)
-            selection = run_strategy(strategy, view, step, generator=generator(seed, "select", round), **options)
-            bought, record = selection.index, selection.record
-            selecting = time.perf_counter() - started
-
-
-def _together(runs, data, seeds, device):
-    models = [None] * len(runs)
-    for round, bought in enumerate(zip(*runs, strict=True)):
-        started = time.perf_counter()
+        for i, (pool, model, seed) in enumerate(zip(pools, models, seeds, strict=True)):
+            if round:
+                started, draws = time.perf_counter(), generator(seed, "select", round - 1)
+                view = pool.view(model.codes, strategy.own, **model.sources(strategy.own), **given)
+                selection = run_strategy(strategy, view, step, generator=draws, **options)
+                chosen[i] = selection.index, time.perf_counter() - started, selection.record
+            pool.buy(chosen[i][0])
+        started, bought = time.perf_counter(), [(pool.labeled, pool.labels) for pool in pools]
         models = train_together(data, bought, seeds=seeds, round=round, last=models, device=device)
-        share = (time.perf_counter() - started) / len(runs)
-        yield [run.send((model, share)) for run, model in zip(runs, models, strict=True)]
+        share = (time.perf_counter() - started) / len(pools)
+        yield [
+            Round(round, index, model, selecting, share, record)
+            for model, (index, selecting, record) in zip(models, chosen, strict=True)
+        ]
 
 
 def cold_start(

@@ -1,12 +1,14 @@
 """What a comparison shows: curves, areas under them, label saving, paired tests and ranks, all from one tidy table.
 
-The table is what `compare` returns. Every function checks it and raises what tables.check_table raises. Strategies are
-paired by seed. Only numbers of labels that every strategy and seed has count, so that a random run may go on alone. The
-references are listed in statistics.
+The table is what `compare` returns. Every function raises what statistics.check_table raises, where the references are
+listed, too. Strategies are paired by seed. Only numbers of labels that every strategy and seed has count, so that a
+random run may go on alone.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,21 +16,11 @@ import scipy
 from pandas import DataFrame
 
 from lalib.data.checks import check_choice, check_int, check_number
-from lalib.data.door import as_tensor, plain
+from lalib.data.door import as_tensor, check_class_names
+from lalib.data.files import written_whole
 from lalib.data.seeds import generator
 from lalib.experiments import statistics
-from lalib.experiments.statistics import interval as interval
-from lalib.experiments.tables import (
-    aulc,
-    by_labels,
-    check_table,
-    common,
-    load as load,
-    name_classes,
-    paired,
-    paired_sets,
-    save as save,
-)
+from lalib.experiments.statistics import NESTED, interval as interval
 
 SUMMARY = ["strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"]
 SUMMARY += ["saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"]
@@ -40,7 +32,7 @@ def curve_data(table: DataFrame, value: str = "accuracy", confidence: float = 0.
     A row per strategy and number of labels, strategies in the order of the table. Runs may be unfinished: each row
     tells its seeds; with one seed low and high are NaN.
     """
-    frame = by_labels(table, value)
+    frame = statistics.by_labels(table, value)
     freedom = (frame["seeds"] - 1).where(frame["seeds"] > 1)
     half = scipy.stats.t.ppf(statistics.upper(confidence), freedom) * frame["spread"] / np.sqrt(frame["seeds"])
     frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
@@ -57,8 +49,8 @@ def summary(table: DataFrame, value: str = "accuracy", baseline: str = "random",
     over the strategies); wins, ties, losses (seeds in which AULC is above, equal, below). The baseline's own row has
     no p and no saving. Raises ValueError for fewer than two seeds or strategies that are not paired.
     """
-    wide = common(paired(table, value, baseline))
-    areas, labels = aulc(wide), int(wide.columns[-1])
+    wide = statistics.common(statistics.paired(table, value, baseline))
+    areas, labels = statistics.aulc(wide), int(wide.columns[-1])
     frame = _versus(areas, baseline, confidence).rename(columns={"mean": "aulc"})
     frame = frame.assign(labels=labels, final=[wide.loc[strategy, labels].mean() for strategy in areas.columns])
     saved = label_saving(table, value, baseline, labels=labels, confidence=confidence)
@@ -104,10 +96,10 @@ def label_saving(
     censored is True, needed is where its run ended and high is infinite: run it longer. If it starts above, bound is
     "at most", needed is its first number of labels and low is 0. Otherwise bound is "".
     """
-    wide = paired(table, value, baseline)
-    random = common(wide.loc[baseline])
+    wide = statistics.paired(table, value, baseline)
+    random = statistics.common(wide.loc[baseline])
     others = [s for s in wide.index.unique("strategy") if s != baseline]
-    points = {s: _points(s, common(wide.loc[s]), labels) for s in others}
+    points = {s: _points(s, statistics.common(wide.loc[s]), labels) for s in others}
     if not points:
         raise ValueError(f"label saving needs a strategy other than {baseline!r}, got no other")
     reached = pd.concat(points, axis=1)  # (seeds, rows of the result)
@@ -147,7 +139,7 @@ def against_random(
     """
     check_choice("test", test, ("wilcoxon", "t"))
     by = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
-    check_table(table, value, keys=("strategy", "seed", *by))
+    statistics.check_table(table, value, keys=("strategy", "seed", *by))
     cells = []
     for cell, part in table.groupby(by, sort=True) if by else [((), table)]:
         wide = part.pivot(index="seed", columns="strategy", values=value)
@@ -166,7 +158,7 @@ def penalty_matrix(table: DataFrame, value: str = "accuracy") -> DataFrame:
     As in [Ash2020]: at each of L numbers of labels a paired t-test over seeds at the two-sided 5 % level adds 1/L where
     the row is significantly better. A column `data` in the table separates data sets, each of which adds at most 1.
     """
-    parts = paired_sets(table, value).values()
+    parts = statistics.paired_sets(table, value).values()
     names = table["strategy"].unique().tolist()
     matrix = DataFrame(0.0, index=pd.Index(names, name="strategy"), columns=names)
     for curves in ([wide.loc[name].to_numpy() for name in names] for wide in parts):
@@ -193,7 +185,8 @@ def ranks(table: DataFrame, value: str = "accuracy") -> DataFrame:
 
     A block is a seed, or a seed and a data set if the table has a column `data`. Columns stand in order of mean rank.
     """
-    areas = pd.concat({data: aulc(wide) for data, wide in paired_sets(table, value).items()}, names=["data"])
+    sets = statistics.paired_sets(table, value).items()
+    areas = pd.concat({data: statistics.aulc(wide) for data, wide in sets}, names=["data"])
     frame = areas.round(12).rank(axis=1, ascending=False)  # equal but for rounding is a tie
     frame = frame if "data" in table else frame.droplevel("data")
     return frame[frame.mean().sort_values(kind="stable").index].rename_axis(columns="strategy")
@@ -220,7 +213,7 @@ def fluctuation(table: DataFrame, value: str = "accuracy", confidence: float = 0
 
     The interval takes the values over seeds as normal. Raises ValueError where a row would rest on one seed.
     """
-    frame = by_labels(table, value)
+    frame = statistics.by_labels(table, value)
     for lonely in frame[frame["seeds"] < 2].itertuples():
         raise ValueError(f"a spread needs at least 2 seeds, got 1 of {lonely.strategy!r} at {lonely.labels} labels")
     frame["low"], frame["high"] = statistics.spread_interval(frame["spread"], frame["seeds"], confidence)
@@ -241,7 +234,7 @@ def fluctuation_ratio(
     Of standard deviations, root mean square over the numbers of labels that all have. The interval comes from draws of
     whole seeds, as in label_saving; it needs at least five.
     """
-    wide = common(paired(table, value, baseline))
+    wide = statistics.common(statistics.paired(table, value, baseline))
     curves = {s: wide.loc[s].to_numpy() for s in wide.index.unique("strategy")}  # (seeds, numbers of labels)
     n = len(curves[baseline])
     if n < 5:
@@ -261,9 +254,9 @@ def batch_classes(table: DataFrame, class_names: Sequence[str] | None = None) ->
 
     class_names: C names, default the numbers. Round 0 is the initial batch. Multi-label: how often each is set.
     """
-    check_table(table, "round", "counts")
+    statistics.check_table(table, "round", "counts")
     counts = as_tensor(table["counts"].tolist(), "counts").double().numpy()
-    names = name_classes(class_names, counts.shape[1])
+    names = _named(class_names, counts.shape[1])
     keys = [table["strategy"], table["round"], table["labels"]]
     means = DataFrame(counts, index=table.index).groupby(keys, sort=False).mean()
     frame = means.index.to_frame(index=False).loc[np.repeat(np.arange(len(means)), len(names))]
@@ -277,7 +270,7 @@ def confusion(table: DataFrame, strategy: str, round: int = -1, class_names: Seq
 
     round: 0 after the initial labels, -1 the last. Raises ValueError for a table without confusion (multi-label).
     """
-    check_table(table, "round", "confusion")
+    statistics.check_table(table, "round", "confusion")
     round = check_int("round", round)
     part = table[table["strategy"] == check_choice("strategy", strategy, table["strategy"].unique().tolist())]
     rounds = sorted(part["round"].unique().tolist())
@@ -285,18 +278,60 @@ def confusion(table: DataFrame, strategy: str, round: int = -1, class_names: Seq
     if wanted not in rounds:
         raise ValueError(f"round must be one of {rounds[0]} to {rounds[-1]}, or from the end, got {round}")
     total = as_tensor(part.loc[part["round"] == wanted, "confusion"].tolist(), "confusion").sum(dim=0).numpy()
-    names = name_classes(class_names, len(total))
+    names = _named(class_names, len(total))
     return DataFrame(total, pd.Index(names, name="true"), pd.Index(names, name="predicted"))
 
 
 def _points(strategy, curves, labels):
     """The columns of `curves` (seeds, numbers of labels) that `labels` asks for, as label_saving says."""
-    labels = plain(labels)
     if labels is None:
         return curves.iloc[:, -1:]
-    if isinstance(labels, str):
-        check_choice("labels", labels, ["all"])
+    if isinstance(labels, str) and check_choice("labels", labels, ["all"]):
         return curves
-    if check_int("labels", labels) not in curves:
+    if (labels := check_int("labels", labels)) not in curves:
         raise ValueError(f"labels must be one of {curves.columns.tolist()} for {strategy!r}, got {labels}")
     return curves[[labels]]
+
+
+def _named(class_names: Sequence[str] | None, n: int) -> list[str]:
+    """`class_names` if they are n, the numbers if None; ValueError otherwise."""
+    return [str(c) for c in range(n)] if class_names is None else list(check_class_names(class_names, n))
+
+
+def _table_path(path) -> Path:
+    path = Path(path)
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"path must end in .parquet or .csv, got {path.name!r}")
+    return path
+
+
+def save(table: DataFrame, path: str | Path) -> Path:
+    """Write the table as .parquet or .csv (lists as JSON text), whole or not at all; load reads it back."""
+    path = _table_path(path)
+    if not isinstance(table, DataFrame):
+        raise TypeError(f"table must be a pandas DataFrame, got {type(table).__name__}")
+    with written_whole(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            text = {c: table[c].map(json.dumps) for c in NESTED if c in table}
+            table.assign(**text).to_csv(temporary, index=False)
+    return path
+
+
+def load(path: str | Path) -> DataFrame:
+    """The table that `save` wrote, with the same columns, types and lists. Raises ValueError for another file."""
+    import pyarrow.parquet
+
+    path = _table_path(path)
+    try:
+        if path.suffix == ".parquet":
+            arrow = pyarrow.parquet.read_table(path)
+            return arrow.to_pandas().assign(**{c: arrow[c].to_pylist() for c in NESTED if c in arrow.column_names})
+        # The Python engine reads every float as it was written; and only numbers may be missing, not a strategy "NA".
+        text = {"strategy": str, "data": str}
+        missing = {column: "" for column in pd.read_csv(path, nrows=0) if column not in text}
+        table = pd.read_csv(path, engine="python", dtype=text, keep_default_na=False, na_values=missing)
+        return table.assign(**{c: table[c].map(json.loads) for c in NESTED if c in table})
+    except (ValueError, LookupError, TypeError, AssertionError) as error:  # what pyarrow, json and pandas raise
+        raise ValueError(f"{path} is not a table that save wrote: {error}") from error

@@ -164,18 +164,13 @@ def _file_name(run: dict) -> str:
         raise TypeError(f"a run must be described by numbers, text, lists and dicts of them; {error}") from None
 
 
-def read_record(path: Path) -> dict:
-    """What a run's file holds: run (its configuration), rows, seconds, and the provenance."""
-    return json.loads(path.read_text())
-
-
 def read_rows(out: Path, run: dict) -> list[dict] | None:
     """The rows of a finished run, None if there is no file or it is damaged (then with a warning)."""
     path = out / _file_name(run)
     if not path.exists():
         return None
     try:
-        return read_record(path)["rows"]
+        return json.loads(path.read_text())["rows"]
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
         return None

@@ -9,6 +9,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import InitVar, dataclass
 
 import torch
 from torch import Tensor
@@ -22,11 +23,14 @@ from lalib.experiments.tasks import TaskData
 from lalib.models.adversarial import TAVAAL, VAAL
 from lalib.models.classifiers import DETACH, LossPredictor, mc_dropout_proba, predict_proba
 from lalib.models.networks import Trainable, in_blocks
+from lalib.models.semisupervised import partly_labelled
 from lalib.strategies.sources import ADVERSARIAL, LOSS_WEIGHT, PASSES, SOURCES, VAE_EPOCHS, Source
 from lalib.strategies.uncertainty import mutual_information
 from lalib.training.fitting import fit_fully
-from lalib.training.generation import Generated
+from lalib.training.generation import Generated, GenerativeAugmentation
 from lalib.training.together import fit_together
+
+TRAINING = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")  # settings of a task for fit
 
 
 def train(
@@ -47,58 +51,60 @@ def train_together(data: TaskData, bought, *, seeds, last, round: int = 0, devic
 
     What comes out is that of `train` up to rounding, which depends on how many train together.
     """
-    warm, classifiers, examples = data.task.warm_start, [], []
-    for part, seed, before in zip(bought, seeds, last, strict=True):
-        classifiers.append(copy.deepcopy(before.classifier) if warm and before is not None else data.classifier(seed))
-        examples.append((*part, _generated(data, *part, seed, round, before, device)))
-    _fit(classifiers, data, examples, seeds, round, device)
-    runs = zip(examples, seeds, classifiers, strict=True)
-    return [TaskModel(data, *part, seed, round, device, classifier) for part, seed, classifier in runs]
+    runs = zip(bought, seeds, last, strict=True)
+    models = [TaskModel(data, *part, seed, round, device, before) for part, seed, before in runs]
+    _fit([model.classifier for model in models], models, seeds)
+    return models
 
 
-def _generated(data, index, labels, seed, round, before, device) -> Generated | None:
-    if data.task.generated is None:
-        return None
-    settings = {"seed": seed, "round": round, "device": device}
-    if before is not None:
-        settings["last"] = before.generated.model
-        if data.task.generated.share < 1:
-            settings["information"] = mutual_information(before.passes(data.inputs[index], data.task.generated.passes))
-    return data.task.generated.generate(data.images, index, labels, **settings)
-
-
-def _fit(models: Sequence[Trainable], data: TaskData, examples: Sequence[tuple], seeds, round, device) -> None:
-    """Train each model on its (index, labels, generated images or None) with its seed."""
-    task, points = data.task, data.epoch_size(len(_origin(*examples[0])))
-    names = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")
-    settings = {"epochs": task.n_epochs(points, round), "device": device} | {
-        name: getattr(task, name) for name in names
-    }
-    parts = [data.labelled(*part) for part in examples]
-    if len(models) > 1 and task.together:
-        fit_together(models, parts, seeds=seeds, **settings)
+def _fit(networks: Sequence[Trainable], models: Sequence["TaskModel"], seeds: Sequence[int]) -> None:
+    """Train each network with its seed as a task model is trained, on the examples of that one."""
+    first, data, task = models[0], models[0].data, models[0].data.task
+    points = (len(data.images) - len(first.origin)) * task.partly_labelled or len(first.origin)  # of an epoch
+    settings = {"epochs": task.n_epochs(points, first.round), "device": first.device}
+    settings |= {name: getattr(task, name) for name in TRAINING}
+    parts = [data.labelled(model.index, model.labels, model.generated) for model in models]
+    if len(networks) > 1 and task.together:
+        fit_together(networks, parts, seeds=seeds, **settings)
     else:
-        for model, part, seed in zip(models, parts, seeds, strict=True):
-            fit_fully(model, part, seed=seed, **settings)
+        for network, part, seed in zip(networks, parts, seeds, strict=True):
+            fit_fully(network, part, seed=seed, **settings)
 
 
-def _origin(index: Tensor, labels: Tensor, generated: Generated | None) -> Tensor:
-    """The images of the pool (K,) that training examples are or were generated from."""
-    return index if generated is None else torch.cat([index, generated.index])
-
-
+@dataclass(eq=False, repr=False)
 class TaskModel:
-    """A trained classifier, and what a strategy may ask of it about every image of the pool."""
+    """A classifier of the data's images, trained on those at `index` (M,), and what a strategy may ask of it.
 
-    def __init__(self, data, index, labels, generated, seed, round, device, classifier):
-        self.data, self.index, self.labels, self.generated = data, index, labels, generated
-        self.seed, self.round, self.device = seed, round, device
-        self.classifier, self._members = classifier, []
-        self._codes = data.codes if data.task.encoder is None else None
+    last: the one of the round before, or None. generated: the images that were drawn to train on, too, or None.
+    """
 
-    def _fit(self, models: Sequence[Trainable], seeds: Sequence[int]) -> None:
-        examples = [(self.index, self.labels, self.generated)] * len(models)
-        _fit(models, self.data, examples, seeds, self.round, self.device)
+    data: TaskData
+    index: Tensor
+    labels: Tensor
+    seed: int
+    round: int
+    device: str
+    last: InitVar["TaskModel | None"]
+
+    def __post_init__(self, last):
+        task, self._members = self.data.task, []
+        self._codes = self.data.codes if task.encoder is None else None
+        warm = task.warm_start and last is not None
+        self.classifier = copy.deepcopy(last.classifier) if warm else self.data.classifier(self.seed)
+        self.generated = None if task.generated is None else self._generate(task.generated, last)
+
+    def _generate(self, wish: GenerativeAugmentation, last: "TaskModel | None") -> Generated:
+        settings = {"seed": self.seed, "round": self.round, "device": self.device}
+        if last is not None:
+            settings["last"] = last.generated.model
+            if wish.share < 1:
+                settings["information"] = mutual_information(last.mc_probs(wish.passes, self.data.inputs[self.index]))
+        return wish.generate(self.data.images, self.index, self.labels, **settings)
+
+    @property
+    def origin(self) -> Tensor:
+        """The images of the pool (K,) that its training examples are or were generated from."""
+        return self.index if self.generated is None else torch.cat([self.index, self.generated.index])
 
     def sources(self, own: Iterable[Source] = ()) -> dict[str, Callable[..., Tensor]]:
         """What PoolView and select take beside the codes, computed when a strategy asks; own: sources of a strategy."""
@@ -119,8 +125,8 @@ class TaskModel:
             wish, images = self.data.task.encoder, self.data.images
             encoder = wish.build(images.image_shape, images.n_classes, self.seed)
             settings = {name: getattr(wish, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
-            partial = self.data.partial(self.index, self.labels)
-            fit_fully(encoder, (images, partial), seed=self.seed, device=self.device, **settings)
+            known = partly_labelled(len(images), self.index, self.labels)
+            fit_fully(encoder, (images, known), seed=self.seed, device=self.device, **settings)
             codes = encode(encoder, images)
             self._codes = codes / (2 * codes.var(dim=0, correction=0).sum()).sqrt()
         return self._codes
@@ -137,17 +143,17 @@ class TaskModel:
         """The latent codes of a model that has some, else the last hidden layer (N, K)."""
         return in_blocks(self.classifier, self.classifier.latents, self.data.inputs)
 
-    def mc_probs(self, passes: int = PASSES) -> Tensor:
-        """Class probabilities (T, N, C): of the task model and T - 1 like it from other seeds, or of dropout."""
-        return self.passes(self.data.inputs, passes)
+    def mc_probs(self, passes: int = PASSES, inputs: Tensor | None = None) -> Tensor:
+        """Class probabilities (T, n, C) of inputs (n, ...), default the pool's: of T models or passes of dropout.
 
-    def passes(self, inputs: Tensor, passes: int = PASSES) -> Tensor:
-        """mc_probs (T, n, C) of any inputs (n, ...)."""
+        The models are the task model and T - 1 like it from other seeds.
+        """
+        inputs = self.data.inputs if inputs is None else inputs
         if self.data.task.mc == "dropout":
             return mc_dropout_proba(self.classifier, inputs, passes, seed=self.seed)
         seeds = [child_seed(self.seed, "member", m) for m in range(len(self._members) + 1, passes)]
         if members := [self.data.classifier(seed) for seed in seeds]:
-            self._fit(members, seeds)
+            _fit(members, [self] * len(members), seeds)
             self._members += members
         return torch.stack([predict_proba(each, inputs) for each in (self.classifier, *self._members[: passes - 1])])
 
@@ -156,10 +162,10 @@ class TaskModel:
 
         loss_weight: of the head's pair loss beside the task's. codes (N, L): what the head sees beside hidden blocks.
         """
-        task, origin = self.data.task, _origin(self.index, self.labels, self.generated)
-        batches = task.n_batches(len(origin)) * task.n_epochs(len(origin), self.round)
-        predictor = self._predictor(batches, loss_weight, None if codes is None else codes[origin])
-        self._fit([predictor], [self.seed])
+        task, n = self.data.task, len(self.origin)
+        batches = task.n_batches(n) * task.n_epochs(n, self.round)
+        predictor = self._predictor(batches, loss_weight, None if codes is None else codes[self.origin])
+        _fit([predictor], [self], [self.seed])
         return predictor.predict(self.data.inputs, codes)
 
     def predicted_losses_with_codes(self, loss_weight: float = LOSS_WEIGHT) -> Tensor:
@@ -185,9 +191,10 @@ class TaskModel:
         return self._told(TAVAAL(predictor, adversarial=adversarial, seed=self.seed), vae_epochs)
 
     def _told(self, model: VAAL, epochs: int) -> Tensor:
-        known = self.data.partial(self.index, self.labels if self.labels.ndim == 1 else torch.zeros_like(self.index))
-        fit_fully(model, (self.data.images, known), epochs=epochs, seed=self.seed, device=self.device)
-        return in_blocks(model, model.labelled_logits, self.data.images.images)
+        images, labels = self.data.images, self.labels if self.labels.ndim == 1 else torch.zeros_like(self.index)
+        known = partly_labelled(len(images), self.index, labels)
+        fit_fully(model, (images, known), epochs=epochs, seed=self.seed, device=self.device)
+        return in_blocks(model, model.labelled_logits, images.images)
 
     def m2_vaal(self) -> Tensor:
         """The same of the task model's own discriminator."""

@@ -221,19 +221,11 @@ class TaskData:
             classifier.views = RandomViews(**self.task.views)
         return classifier
 
-    def epoch_size(self, labelled: int) -> int:
-        """Inputs whose number decides how many minibatches an epoch has: see PartlyLabelled.batches."""
-        unlabelled = len(self.images) - labelled
-        return unlabelled if self.task.partly_labelled and unlabelled else labelled
-
-    def partial(self, index: Tensor, labels: Tensor) -> Tensor:
-        """Labels (N,) of all images of the pool, UNKNOWN but at `index`."""
-        return partly_labelled(len(self.images), index, labels)
-
     def labelled(self, index: Tensor, labels: Tensor, generated: Generated | None = None) -> ImageSet | tuple:
         """What `fit` trains on: inputs at `index`, then generated ones; and unlabelled ones if the task takes them."""
         if self.task.partly_labelled:
-            return self.images if self.task.on_pixels else self.codes, self.partial(index, labels)
+            everything = self.images if self.task.on_pixels else self.codes
+            return everything, partly_labelled(len(self.images), index, labels)
         if not self.task.on_pixels:
             return self.codes[index], labels
         images = self.images.images[index]

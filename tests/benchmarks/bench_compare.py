@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 
 import lalib as la
 from lalib.experiments import loop
-from lalib.experiments.comparison import _pca
+from lalib.experiments.comparison import _codes
 from lalib.experiments.tasks import Task
 from lalib.strategies.sources import PASSES
 
@@ -177,8 +177,7 @@ def machine():
 
 def measure(given):
     images, test = la.load("fashion-mnist-mini"), la.load("fashion-mnist-mini", "test")
-    codes = _pca(*(part.images.flatten(1).float() / 255 for part in (images, test)))
-    data = images, test, codes
+    data = images, test, _codes("pca", images, test)[:2]
     warm_up = argparse.Namespace(seeds=2, their_seeds=1, rounds=1, step=2)
     for name in ("random", "badge"):  # imports, first kernels
         pair(name, pairs()[name], data, warm_up)

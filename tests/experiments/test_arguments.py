@@ -12,9 +12,9 @@ import torch
 import lalib as la
 from lalib.data.door import as_tensor
 from lalib.experiments import arguments, run_files
+from lalib.experiments.comparison import compare_maps, compare_query_sets
 from lalib.experiments.loop import Pool, active_learning, cold_start
-from lalib.experiments.query_sets import compare_maps, compare_query_sets
-from lalib.experiments.run_files import read_record, run_all
+from lalib.experiments.run_files import run_all
 from lalib.experiments.task_models import evaluate, train
 from lalib.experiments.tasks import RoundEncoder, Task, TaskData
 from lalib.labelling.answers import now
@@ -32,7 +32,7 @@ def _compare(out, images=POOL, test=TEST, **options):
 
 
 def _runs(out):
-    return [read_record(path)["run"] for path in out.glob("*.json")]
+    return [json.loads(path.read_text())["run"] for path in out.glob("*.json")]
 
 
 # A strategy of one's own, with a need of its own, declared in one place
@@ -380,9 +380,9 @@ def test_a_test_set_that_lacks_a_class_or_has_one_more(tmp_path):
 
 def test_the_device_is_named_where_it_is_not_a_cpu(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("lalib.experiments.query_sets.run_all", lambda function, runs, *a, **kw: asked.extend(runs))
+    monkeypatch.setattr("lalib.experiments.comparison.run_all", lambda function, runs, *a, **kw: asked.extend(runs))
     compare_maps(POOL, TEST, models={"a": ENCODER}, seeds=1, out=tmp_path, device="cpu")
-    monkeypatch.setattr("lalib.experiments.query_sets.resolve_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr("lalib.experiments.comparison.resolve_device", lambda device: torch.device("cuda"))
     compare_maps(POOL, TEST, models={"a": ENCODER}, seeds=1, out=tmp_path)
     compare_query_sets(POOL, TEST, out=tmp_path, strategies=["random"], **SETS)
     assert [run.get("device") for run in asked] == [None, "cuda", "cuda"]

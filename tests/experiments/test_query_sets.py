@@ -7,7 +7,7 @@ import torch
 
 import lalib as la
 from lalib.data.seeds import child_seed
-from lalib.experiments.query_sets import compare_maps, compare_query_sets
+from lalib.experiments.comparison import compare_maps, compare_query_sets
 from lalib.models.autoencoders import MODELS
 from lalib.strategies.registry import LABEL_FREE
 

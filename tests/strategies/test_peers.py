@@ -12,7 +12,7 @@ import torch
 
 import lalib as la
 from lalib.data.seeds import generator
-from lalib.experiments.arguments import identity
+from lalib.experiments.arguments import describe
 from lalib.experiments.task_models import train
 from lalib.experiments.tasks import Task, TaskData
 from lalib.strategies.peers import Peer, peer_label
@@ -261,7 +261,7 @@ def plain_distance(x, y=None):
 
 
 def who(strategy, given=None):
-    return identity(as_strategy(strategy, given)[0])
+    return describe(as_strategy(strategy, given)[0])
 
 
 def test_identity():
