@@ -158,12 +158,25 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def block_size(model: nn.Module, x: Tensor, most: int = 1024) -> int:
+    """How many of the inputs x (N, ...) `model` takes at once outside training, from 1 to `most`.
+
+    Inputs, or the images that it makes of codes, fill at most 16 MiB in float32: 1,024 of 64 x 64 grey pixels, 27 of
+    3 x 224 x 224. What the layers hold of them grows with the same number.
+    """
+    pixels = math.prod(getattr(model, "image_shape", None) or ())
+    return max(1, min(most, 2**22 // max(1, pixels, x.shape[1:].numel())))
+
+
 @torch.no_grad()  # inference mode would hand out tensors that can be neither changed in place nor trained on
 def in_blocks(model: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int = 1024) -> Tensor:
-    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU."""
-    batch_size, device = check_int("batch_size", batch_size, low=1), next(model.parameters()).device
+    """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU.
+
+    A block holds batch_size inputs, of large images fewer: see block_size.
+    """
+    size, device = block_size(model, x, check_int("batch_size", batch_size, low=1)), next(model.parameters()).device
     with eval_mode(model):
-        return torch.cat([function(to_input(part, device)).float().cpu() for part in x.split(batch_size)])
+        return torch.cat([function(to_input(part, device)).float().cpu() for part in x.split(size)])
 
 
 class Dropout(nn.Dropout):

@@ -19,7 +19,7 @@ from lalib.data.door import check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed, generator
 from lalib.models.conditional import ConditionalVAE
-from lalib.models.networks import PRESETS, eval_mode, to_input
+from lalib.models.networks import PRESETS, block_size, eval_mode, to_input
 from lalib.models.semisupervised import PartlyLabelled, partly_labelled
 from lalib.training.fitting import fit_fully
 
@@ -39,7 +39,8 @@ class ImageGenerator(PartlyLabelled, ConditionalVAE):
         device, draws = self.head.weight.device, generator(seed, "variations")
         parts = []
         with eval_mode(self):
-            for x, y in zip(images.split(1024), labels.split(1024), strict=True):
+            size = block_size(self, images)
+            for x, y in zip(images.split(size), labels.split(size), strict=True):
                 mean, log_variance = self.posterior(to_input(x, device), self.given(len(x), y))
                 step = torch.randn(mean.shape, generator=draws).to(device)
                 made = self.decode(mean + noise * (log_variance / 2).exp() * step, y)
