@@ -138,13 +138,17 @@ class _All:
 MATCHES = {"nearest": _Nearest, "all": _All}
 
 
-def default_threshold(codes: torch.Tensor, match: str, threshold: float | None, metric: str) -> float | None:
-    """The threshold given; else none for "nearest" and 3 median nearest-neighbour distances for "all".
+def matching(
+    codes: torch.Tensor, *, match: str = "nearest", threshold: float | None = None, metric: str = "euclidean"
+) -> dict:
+    """These options, checked, for match_draws; the default threshold of "all" is 3 median nearest-neighbour distances.
 
     Raises ValueError or TypeError for an unknown form or metric, and for a threshold that is not a number >= 0 or None.
     """
     check_choice("match", match, MATCHES)
     check_choice("metric", metric, METRICS)
-    if threshold is None:
-        return 3 * median_nn_distance(codes, metric) if match == "all" else None
-    return check_number("threshold", threshold, low=0)
+    if threshold is not None:
+        threshold = check_number("threshold", threshold, low=0)
+    elif match == "all":
+        threshold = 3 * median_nn_distance(codes, metric)
+    return {"match": match, "threshold": threshold, "metric": metric}
