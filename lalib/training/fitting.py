@@ -126,7 +126,7 @@ def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settin
 class Course:
     """How a model is trained: the settings of `fit`, checked, and from `start` on the optimiser."""
 
-    def __init__(self, model: Trainable, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule):
+    def __init__(self, model, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule="constant"):
         rate = model.learning_rate if learning_rate is None else learning_rate
         self.epochs = check_int("epochs", epochs, low=1)
         self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)

@@ -114,8 +114,8 @@ def machine():
 
 def measure(given):
     torch.set_num_threads(1)
-    images, models = la.load("fashion-mnist-mini"), (la.CAE, la.VAE)
-    rows = [in_turns(m, rival, images, "cpu", given.epochs, 128, given.repeats) for m in models for rival in RIVALS]
+    images, cases = la.load("fashion-mnist-mini"), [(la.CAE, "bare"), (la.VAE, "bare"), (la.CAE, "loader")]
+    rows = [in_turns(*case, images, "cpu", given.epochs, 128, given.repeats) for case in cases]
     if torch.cuda.is_available():
         epochs = 20 * given.epochs  # a GPU is through with one in less than it takes to start
         rows += [in_turns(la.CAE, "loader", images, "cuda", epochs, size, given.repeats) for size in (128, 512)]
