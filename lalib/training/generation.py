@@ -115,12 +115,11 @@ class GenerativeAugmentation:
         last: the generator of the round before, which is not changed. The seed draws weights, batches and noise.
         """
         index = check_index(index, len(images))
-        labels, model = check_labels(labels, len(index), images.n_classes).cpu(), copy.deepcopy(last)
-        if model is None:
-            options = {"preset": self.preset, "seed": child_seed(seed, "generator")}
-            model = ImageGenerator(images.image_shape, images.n_classes, self.latent_dim, **options)
-        settings = {"epochs": self.epochs if last is None else self.later_epochs, "device": device}
-        settings |= {"learning_rate": self.learning_rate, "seed": child_seed(seed, "generator", round)}
+        labels = check_labels(labels, len(index), images.n_classes).cpu()
+        shape, weights = (images.image_shape, images.n_classes, self.latent_dim), child_seed(seed, "generator")
+        model = copy.deepcopy(last) or ImageGenerator(*shape, preset=self.preset, seed=weights)
+        settings = {"epochs": self.later_epochs if last else self.epochs, "learning_rate": self.learning_rate}
+        settings |= {"seed": child_seed(seed, "generator", round), "device": device}
         fit_fully(model, (images, partly_labelled(len(images), index, labels)), **settings)
         rows, seed = self.sources(information, len(index)), child_seed(seed, "variations", round)
         told = renumbered(labels[rows], images.class_names, model.class_names)  # as an earlier set named the classes
