@@ -1,5 +1,7 @@
 """What a latent space holds: codes of images, images of codes, grids and traversals.
 
+batch_size: how many go through the network at once, of large images fewer (see networks.block_size).
+
 [Report]  Killeen, Progress update: query selection based on latent space sampling. Figure 2 is a traversal.
 """
 

@@ -23,23 +23,22 @@ class LalibError(RuntimeError):
 
 def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int in [low, high]; TypeError for anything but a whole number, ValueError outside the range."""
-    value = plain(value)
-    if isinstance(value, bool | np.generic) or not isinstance(value, numbers.Integral):  # np: a span of time
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    return _in_range(name, int(value), low, high)
+    return _number(int, "a whole number", name, value, low, high)
 
 
 def check_number(name: str, value: float, low: float | None = None, high: float | None = None) -> float:
     """`value` as a finite float in [low, high]; TypeError for anything but a number, ValueError outside the range."""
+    return _number(float, "a number", name, value, low, high)
+
+
+def _number(kind, allowed, name, value, low, high):
     value = plain(value)
-    if isinstance(value, bool | np.generic) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not -sys.float_info.max <= value <= sys.float_info.max:
+    wanted = numbers.Integral if kind is int else numbers.Real
+    if isinstance(value, bool | np.generic) or not isinstance(value, wanted):  # np: a span of time
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if kind is float and not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be finite, got {value!r:.60}")
-    return _in_range(name, float(value), low, high)
-
-
-def _in_range(name, value, low, high):
+    value = kind(value)
     if low is not None and value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
     if high is not None and value > high:

@@ -1,13 +1,15 @@
-"""Strategies that ask for the images which a discriminator is surest have no label yet: see lalib.models.adversarial.
+"""Strategies that rank images by what a network trained beside the task model says: an autoencoder's errors, or how
+sure a discriminator is that an image has no label yet (see lalib.models.adversarial).
 
 [Sinha2019] Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
 [Kim2021]   Kim, Park, Kim and Chun, Task-aware variational adversarial active learning, CVPR 2021.
 [Losalka]   Losalka, Singhanian and Sun, Active learning using deep generative models (slides). M2-VAAL.
 
-All three return the n images of lowest D, the probability that an image has a label, equal ones in order of index;
-nothing is drawn. The score is -logit D. The record says how well D tells the images of the pool apart:
-discriminator_loss, -mean_L log D - mean_U log (1 - D) in nats, 2 log 2 for one that cannot tell, and told_apart, its
-balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by. Options: see sources.
+Nothing is drawn, and equal images stand in order of index. vaal, ta-vaal and m2-vaal return the n images of lowest D,
+the probability that an image has a label. The score is -logit D. The record says how well D tells the images of the
+pool apart: discriminator_loss, -mean_L log D - mean_U log (1 - D) in nats, 2 log 2 for one that cannot tell, and
+told_apart, its balanced accuracy. Near 1/2 the picks are as good as random: `cannot_tell` is the rule to stop by.
+Options: see sources.
 """
 
 import torch
@@ -17,6 +19,11 @@ from lalib.data.checks import LalibError, check_number
 from lalib.models.losses import discriminator_loss
 from lalib.strategies.picking import largest
 from lalib.strategies.view import PoolView, Selection, Strategy
+
+
+def reconstruction_error(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
+    """The n unlabelled images of largest reconstruction error, which is the score."""
+    return largest(view, view.errors.cpu()[view.unlabeled], n)
 
 
 def vaal(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
@@ -53,5 +60,9 @@ def _surest_unlabelled(view: PoolView, logits: Tensor, n: int) -> Selection:
     return Selection(found.index, found.score, record)
 
 
-_NAMES = {"vaal": vaal, "ta-vaal": ta_vaal, "m2-vaal": m2_vaal}
-DECLARED = tuple(Strategy(name, function, needs=(function.__name__,)) for name, function in _NAMES.items())
+DECLARED = (
+    Strategy("reconstruction-error", reconstruction_error, needs=("errors",)),
+    Strategy("vaal", vaal, needs=("vaal",)),
+    Strategy("ta-vaal", ta_vaal, needs=("ta_vaal",)),
+    Strategy("m2-vaal", m2_vaal, needs=("m2_vaal",)),
+)

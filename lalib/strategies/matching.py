@@ -60,34 +60,31 @@ class _Nearest:
         self.places, home = distinct(codes[candidates.to(codes.device)])
         home = home.cpu()
         self.members = candidates[home.argsort(stable=True)].numpy()  # by place, then by index
-        self.end = home.bincount(minlength=len(self.places)).cumsum(0).numpy()
-        self.next = np.concatenate(([0], self.end[:-1]))  # where in `members` the first free one of each place stands
-        self.open = np.ones(len(self.places), dtype=bool)  # holds a free one
+        self.left = home.bincount(minlength=len(self.places)).numpy()  # how many of each place are free
+        self.end = self.left.cumsum()  # where in `members` each place ends
         self._build()
 
     def __call__(self, stream):
         for draws in stream:
-            draws = draws.to(self.places.device)
-            for query, row in zip(draws, self._search(draws, self._start(len(draws))), strict=True):
+            draws, k = draws.to(self.places.device), START
+            if self.search.tree is None:  # blocks cost the same for any k: with so many nothing has to be asked again
+                self._build()
+                k = len(draws) + 1
+            for query, row in zip(draws, self._search(draws, k), strict=True):
                 place = self._closest(query, row)
-                yield [] if place is None else [self._take(place)]
+                added = [] if place is None else [int(self._first(place))]
+                if added:
+                    self.left[place] -= 1
+                yield added
 
-    def _take(self, place):
-        index = self.members[self.next[place]]
-        self.next[place] += 1
-        self.open[place] = self.next[place] < self.end[place]
-        return int(index)
+    def _first(self, place):
+        """The lowest free index of a place, or of each of several."""
+        return self.members[self.end[place] - self.left[place]]
 
     def _build(self):
-        self.alive = np.flatnonzero(self.open)
+        self.alive = np.flatnonzero(self.left)
         self.search = Neighbours(self.places[torch.from_numpy(self.alive).to(self.places.device)], self.metric)
         self.looked = 0
-
-    def _start(self, draws):
-        if self.search.tree is not None:
-            return START
-        self._build()
-        return draws + 1  # blocks cost the same for any k: look at so many that nothing has to be asked again
 
     def _search(self, draws, k):
         """For each draw: distances and places of its nearest k, and beyond which distance there may be others."""
@@ -103,7 +100,7 @@ class _Nearest:
         """The nearest free place within the limit, or None. Looks at twice as many until that is certain."""
         while True:
             distance, place, horizon = row
-            free = self.open[place]
+            free = self.left[place] > 0
             first = free.argmax()
             near = distance[first] if free[first] else math.inf
             if near < horizon or horizon > self.limit or horizon == math.inf:
@@ -114,7 +111,7 @@ class _Nearest:
         if first + 1 == len(distance) or distance[first + 1] != near:
             return place[first]
         tied = place[free & (distance == near)]
-        return tied[self.members[self.next[tied]].argmin()]
+        return tied[self._first(tied).argmin()]
 
 
 class _All:
@@ -138,13 +135,17 @@ class _All:
 MATCHES = {"nearest": _Nearest, "all": _All}
 
 
-def default_threshold(codes: torch.Tensor, match: str, threshold: float | None, metric: str) -> float | None:
-    """The threshold given; else none for "nearest" and 3 median nearest-neighbour distances for "all".
+def matching(
+    codes: torch.Tensor, *, match: str = "nearest", threshold: float | None = None, metric: str = "euclidean"
+) -> dict:
+    """These options, checked, for match_draws; the default threshold of "all" is 3 median nearest-neighbour distances.
 
     Raises ValueError or TypeError for an unknown form or metric, and for a threshold that is not a number >= 0 or None.
     """
     check_choice("match", match, MATCHES)
     check_choice("metric", metric, METRICS)
-    if threshold is None:
-        return 3 * median_nn_distance(codes, metric) if match == "all" else None
-    return check_number("threshold", threshold, low=0)
+    if threshold is not None:
+        threshold = check_number("threshold", threshold, low=0)
+    elif match == "all":
+        threshold = 3 * median_nn_distance(codes, metric)
+    return {"match": match, "threshold": threshold, "metric": metric}

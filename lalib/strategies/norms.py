@@ -35,7 +35,7 @@ from lalib.codes.pairwise import distances
 from lalib.data.checks import check_int
 from lalib.strategies.learned import class_labels, latent_points
 from lalib.strategies.picking import check_bandwidth, draw_candidates, greedily, pick
-from lalib.strategies.view import PoolView, Selection, Strategy
+from lalib.strategies.view import PoolView, Selection, Strategy, with_options_of
 
 NUGGET = 1e-6  # on the diagonal of K
 KNOWN = 1e-5  # g of an image that the kernel cannot tell from a labelled one
@@ -43,49 +43,18 @@ PLACES = 512  # whose distances set the bandwidth
 ROWS = 64  # of the residual kernel, changed at once: they stay in the cache
 
 
-def norm_added(
+def _fit(
     view: PoolView,
     n: int,
-    *,
     generator: torch.Generator,
+    evaluations: int = 0,
+    *,
     space: str = "codes",
     alpha: float = 1.0,
     bandwidth: float | None = None,
     candidates: int = 10_000,
-) -> Selection:
-    """Again and again the image u of largest |f^u|, score 1 of [Karzand2019]: whatever its label, f has to bend there.
-
-    The score is that norm, with the square root over the sum of squares over the classes.
-    """
-    rows, fit = _fit(view, n, generator, space, alpha, bandwidth, candidates)
-    found, added = greedily(fit.added, fit.add, n)
-    return pick(view, rows[found], (fit.norm + added.cumsum(0)).sqrt())
-
-
-def norm_change(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    space: str = "codes",
-    alpha: float = 1.0,
-    bandwidth: float | None = None,
-    candidates: int = 10_000,
-    evaluations: int = 2_000,
-) -> Selection:
-    """Again and again the image u whose label changes f most over the pool, score 2 of [Karzand2019].
-
-    The score is the root of the mean over x of |f^u(x) - f(x)|^2 = |y - f(u)|^2 r_u(x)^2 / g(u)^2, where x runs over
-    `evaluations` unlabelled images, default 2,000, drawn uniformly (all, if fewer are left).
-    """
-    evaluations = check_int("evaluations", evaluations, low=1)
-    rows, fit = _fit(view, n, generator, space, alpha, bandwidth, candidates, evaluations)
-    found, change = greedily(fit.change, fit.add, n)
-    return pick(view, rows[found], change)
-
-
-def _fit(view, n, generator, space, alpha, bandwidth, candidates, evaluations=0):
-    """Rows of the candidates, and the _Interpolant there."""
+) -> tuple[Tensor, "_Interpolant"]:
+    """Rows of the candidates, and f seen there."""
     labeled, points = latent_points(view, space, alpha)
     bandwidth = _median_distance(torch.cat([labeled, points])) if bandwidth is None else check_bandwidth(bandwidth)
     rows = draw_candidates(len(points), n, candidates, generator).to(points.device)
@@ -94,6 +63,31 @@ def _fit(view, n, generator, space, alpha, bandwidth, candidates, evaluations=0)
     targets = _one_vs_rest(which, int(which.max()) + 1)
     given = (labeled.double(), targets, points[rows].double(), n, bandwidth, points[at].double())
     return rows, _Interpolant(*given)
+
+
+@with_options_of(_fit)
+def norm_added(view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
+    """Again and again the image u of largest |f^u|, score 1 of [Karzand2019]: whatever its label, f has to bend there.
+
+    The score is that norm, with the square root over the sum of squares over the classes.
+    """
+    rows, fit = _fit(view, n, generator, **options)
+    found, added = greedily(fit.added, fit.add, n)
+    return pick(view, rows[found], (fit.norm + added.cumsum(0)).sqrt())
+
+
+@with_options_of(_fit)
+def norm_change(
+    view: PoolView, n: int, *, generator: torch.Generator, evaluations: int = 2_000, **options
+) -> Selection:
+    """Again and again the image u whose label changes f most over the pool, score 2 of [Karzand2019].
+
+    The score is the root of the mean over x of |f^u(x) - f(x)|^2 = |y - f(u)|^2 r_u(x)^2 / g(u)^2, where x runs over
+    `evaluations` unlabelled images, default 2,000, drawn uniformly (all, if fewer are left).
+    """
+    rows, fit = _fit(view, n, generator, check_int("evaluations", evaluations, low=1), **options)
+    found, change = greedily(fit.change, fit.add, n)
+    return pick(view, rows[found], change)
 
 
 def _median_distance(points: Tensor) -> float:

@@ -22,59 +22,36 @@ import torch
 from lalib.codes.clustering import ward
 from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.data.door import as_tensor, plain
-from lalib.strategies.matching import default_threshold, match_draws
-from lalib.strategies.view import PoolView, Selection, Strategy
+from lalib.strategies.matching import match_draws, matching
+from lalib.strategies.view import PoolView, Selection, Strategy, with_options_of
 
 
 def random(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     """n unlabelled images uniformly without replacement: the baseline."""
-    order = torch.randperm(len(view.unlabeled), generator=generator)
-    return Selection(view.unlabeled[order[:n]])
+    return Selection(view.unlabeled[torch.randperm(len(view.unlabeled), generator=generator)[:n]])
 
 
-def uniform_spatial(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    bounds: str = "box",
-    match: str = "nearest",
-    threshold: float | None = None,
-    metric: str = "euclidean",
-) -> Selection:
+@with_options_of(matching)
+def uniform_spatial(view: PoolView, n: int, *, generator: torch.Generator, bounds: str = "box", **match) -> Selection:
     """Draws uniform on the bounding box of the codes (bounds="box") or on [0, 1]^L (bounds="unit")."""
     check_choice("bounds", bounds, ("box", "unit"))
     codes = _double(view)
     corners = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, codes.shape[1])
-    return _spatial(view, n, _uniform(codes if bounds == "box" else corners, generator), match, threshold, metric)
+    return _anywhere(view, n, _uniform(codes if bounds == "box" else corners, generator), match)
 
 
-def normal_spatial(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    prior: str = "data",
-    match: str = "nearest",
-    threshold: float | None = None,
-    metric: str = "euclidean",
-) -> Selection:
+@with_options_of(matching)
+def normal_spatial(view: PoolView, n: int, *, generator: torch.Generator, prior: str = "data", **match) -> Selection:
     """Draws from N(mean Z, cov Z) (prior="data") or from a VAE's prior N(0, I) (prior="standard")."""
     check_choice("prior", prior, ("data", "standard"))
     codes = _double(view)
     moments = _moments(codes) if prior == "data" else (torch.zeros_like(codes[0]), torch.ones_like(codes[0]).diag())
-    return _spatial(view, n, _normal(*moments, generator), match, threshold, metric)
+    return _anywhere(view, n, _normal(*moments, generator), match)
 
 
+@with_options_of(matching)
 def clustered_normal_spatial(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    clusters: int | torch.Tensor | None = None,
-    match: str = "nearest",
-    threshold: float | None = None,
-    metric: str = "euclidean",
+    view: PoolView, n: int, *, generator: torch.Generator, clusters: int | torch.Tensor | None = None, **match
 ) -> Selection:
     """Draws from one mixture over all clusters S with weights |S| / N and parts N(mean Z_S, cov Z_S).
 
@@ -84,78 +61,57 @@ def clustered_normal_spatial(
     codes = _double(view)
     parts = [_moments(codes[assignment == s]) for s in range(int(assignment.max()) + 1)]
     draw = _mixture(assignment.bincount().double(), *map(torch.stack, zip(*parts, strict=True)), generator)
-    return _spatial(view, n, draw, match, threshold, metric)
+    return _anywhere(view, n, draw, match)
 
 
-def cluster(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    clusters: int | torch.Tensor | None = None,
-    allocate: str = "proportional",
-) -> Selection:
+def _shares(view, n, *, clusters: int | torch.Tensor | None = None, allocate: str = "proportional"):
+    """For every cluster that gives any: all its images, the unlabelled among them, and how many of those to pick."""
+    check_choice("allocate", allocate, ("proportional", "equal"))
+    assignment = find_clusters(view, n, clusters)
+    free = torch.zeros(view.n_images, dtype=torch.bool).index_fill_(0, view.unlabeled, True)
+    sizes = assignment.bincount()
+    room = assignment[free].bincount(minlength=len(sizes))
+    weights = sizes if allocate == "proportional" else torch.ones_like(sizes)
+    for s, count in enumerate(allocation(n, weights.tolist(), room.tolist())):
+        whole = (assignment == s).nonzero().squeeze(1)
+        if count:
+            yield whole, whole[free[whole]], count
+
+
+@with_options_of(_shares)
+def cluster(view: PoolView, n: int, *, generator: torch.Generator, **share) -> Selection:
     """n_S unlabelled images of every cluster S, uniformly without replacement."""
-    picked = [
-        members[torch.randperm(len(members), generator=generator)[:count]]
-        for _, members, count in _shares(view, n, clusters, allocate)
-    ]
+    shares = ((members, count) for _, members, count in _shares(view, n, **share))
+    picked = [members[torch.randperm(len(members), generator=generator)[:count]] for members, count in shares]
     return Selection(torch.cat(picked))
 
 
-def normal_in_clusters(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    clusters: int | torch.Tensor | None = None,
-    allocate: str = "proportional",
-    match: str = "nearest",
-    threshold: float | None = None,
-    metric: str = "euclidean",
-) -> Selection:
+@with_options_of(_shares, matching)
+def normal_in_clusters(view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
     """In every cluster S, draws from N(mean Z_S, cov Z_S), matched to n_S images of S."""
-
-    def normal(codes, generator):
-        return _normal(*_moments(codes), generator)
-
-    return _in_clusters(view, n, normal, generator, clusters, allocate, match, threshold, metric)
+    return _in_clusters(view, n, lambda codes: _normal(*_moments(codes), generator), **options)
 
 
-def uniform_in_clusters(
-    view: PoolView,
-    n: int,
-    *,
-    generator: torch.Generator,
-    clusters: int | torch.Tensor | None = None,
-    allocate: str = "proportional",
-    match: str = "nearest",
-    threshold: float | None = None,
-    metric: str = "euclidean",
-) -> Selection:
+@with_options_of(_shares, matching)
+def uniform_in_clusters(view: PoolView, n: int, *, generator: torch.Generator, **options) -> Selection:
     """In every cluster S, draws uniform on its bounding box, matched to n_S images of S."""
-    return _in_clusters(view, n, _uniform, generator, clusters, allocate, match, threshold, metric)
+    return _in_clusters(view, n, lambda codes: _uniform(codes, generator), **options)
 
 
-def _spatial(view, n, draw, match, threshold, metric):
-    threshold = default_threshold(view.codes, match, threshold, metric)
-    picked = match_draws(draw, view.codes, view.unlabeled, n, match=match, threshold=threshold, metric=metric)
-    return Selection(picked)
-
-
-def _in_clusters(view, n, density, generator, clusters, allocate, match, threshold, metric):
+def _in_clusters(view, n, density, *, clusters=None, allocate="proportional", **match):
     """Matching stays inside the cluster, which is what guarantees n_S."""
-    threshold = default_threshold(view.codes, match, threshold, metric)
-    codes, picked = _double(view), []
-    for whole, members, count in _shares(view, n, clusters, allocate):
-        draw = density(codes[whole], generator)
+    codes, match, picked = _double(view), matching(view.codes, **match), []
+    for whole, members, count in _shares(view, n, clusters=clusters, allocate=allocate):
         try:
-            found = match_draws(draw, view.codes, members, count, match=match, threshold=threshold, metric=metric)
+            picked.append(match_draws(density(codes[whole]), view.codes, members, count, **match))
         except LalibError as error:
             done = sum(map(len, picked))
             raise LalibError(f"in a cluster of {len(whole)} images, after {done} of {n} in others: {error}") from None
-        picked.append(found)
     return Selection(torch.cat(picked))
+
+
+def _anywhere(view, n, draw, match):
+    return Selection(match_draws(draw, view.codes, view.unlabeled, n, **matching(view.codes, **match)))
 
 
 def find_clusters(view: PoolView, n: int, clusters: int | torch.Tensor | None) -> torch.Tensor:
@@ -169,21 +125,6 @@ def find_clusters(view: PoolView, n: int, clusters: int | torch.Tensor | None) -
     if assignment.is_floating_point() or assignment.dtype == torch.bool:
         raise TypeError(f"clusters must hold whole numbers, got {assignment.dtype}")
     return assignment.unique(return_inverse=True)[1]
-
-
-def _shares(view, n, clusters, allocate):
-    """For every cluster that gives any: all its images, the unlabelled among them, and how many of those to pick."""
-    check_choice("allocate", allocate, ("proportional", "equal"))
-    assignment = find_clusters(view, n, clusters)
-    free = torch.zeros(view.n_images, dtype=torch.bool)
-    free[view.unlabeled] = True
-    sizes = assignment.bincount()
-    room = assignment[free].bincount(minlength=len(sizes))
-    weights = sizes if allocate == "proportional" else torch.ones_like(sizes)
-    for s, count in enumerate(allocation(n, weights.tolist(), room.tolist())):
-        whole = (assignment == s).nonzero().squeeze(1)
-        if count:
-            yield whole, whole[free[whole]], count
 
 
 def allocation(n: int, weights: list[int], room: list[int]) -> list[int]:

@@ -118,6 +118,27 @@ class Copies(PoolView):
         return [name for name, original, given in self._handed.values() if not torch.equal(original, given)]
 
 
+def _with(signature: inspect.Signature, further: Iterable[inspect.Parameter]) -> inspect.Signature:
+    """The signature with further parameters, each after those of its kind."""
+    every = sorted([*signature.parameters.values(), *further], key=lambda part: part.kind)
+    return signature.replace(parameters=every)
+
+
+def with_options_of(*inner: Callable) -> Callable:
+    """Let a strategy show, in place of its **options, the keyword-only ones of the functions it hands them on to."""
+    handed = [
+        part for f in inner for part in inspect.signature(f).parameters.values() if part.kind is part.KEYWORD_ONLY
+    ]
+
+    def shown(function):
+        own = inspect.signature(function)
+        named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
+        function.__signature__ = _with(own.replace(parameters=named), handed)
+        return function
+
+    return shown
+
+
 @dataclass(frozen=True, eq=False)
 class Strategy:
     """A strategy as it is declared, once, beside its function. It is called as the function is.
@@ -140,10 +161,9 @@ class Strategy:
                 check_choice("need", need, [*SOURCES, "labels"])
             elif need.name in SOURCES or hasattr(PoolView, need.name) or need.name in ("labeled", "labels"):
                 raise ValueError(f"a source of a strategy's own must have a name of its own, got {need.name!r}")
-        own, keyword = inspect.signature(self.function), inspect.Parameter.KEYWORD_ONLY
+        keyword = inspect.Parameter.KEYWORD_ONLY
         further = [inspect.Parameter(key, keyword, default=s.default) for key, s in self.settings.items()]
-        parts = sorted([*own.parameters.values(), *further], key=lambda part: part.kind)  # **options stay last
-        vars(self)["__signature__"] = own.replace(parameters=parts)
+        vars(self)["__signature__"] = _with(inspect.signature(self.function), further)
 
     @property
     def sources(self) -> tuple[Source, ...]:

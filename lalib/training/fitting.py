@@ -6,6 +6,7 @@ Every epoch draws its order and noise from child seeds named after it: a resumed
 import contextlib
 import copy
 import functools
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -20,7 +21,8 @@ from lalib.data.checks import LalibError, check_choice, check_int, check_number,
 from lalib.data.files import tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
-from lalib.models.networks import Batch, Trainable, check_inputs, check_targets, eval_mode, seeded_dropout, to_input
+from lalib.models import networks
+from lalib.models.networks import Batch, Trainable, eval_mode, seeded_dropout, to_input
 from lalib.training import checkpoints
 
 SCHEDULES = {  # share of the learning rate by the share of the epochs that are done
@@ -124,7 +126,7 @@ def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settin
 class Course:
     """How a model is trained: the settings of `fit`, checked, and from `start` on the optimiser."""
 
-    def __init__(self, model: Trainable, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule):
+    def __init__(self, model, epochs, batch_size, learning_rate, weight_decay, optimizer, schedule="constant"):
         rate = model.learning_rate if learning_rate is None else learning_rate
         self.epochs = check_int("epochs", epochs, low=1)
         self.batch_size = check_int("batch_size", model.batch_size if batch_size is None else batch_size, low=1)
@@ -176,7 +178,9 @@ class _Run:
         totals, seen = defaultdict(float), 0
         with seeded_dropout(self.model, self.seed, "dropout", epoch):
             for index in self.model.batches(len(self.x), self.course.batch_size, generator=order):
-                terms = self._terms(self.x, self.y, index.to(self.x.device), noise)
+                index = index.to(self.x.device)
+                x = self.x.index_select(0, index)  # a tenth of the time of self.x[index]
+                terms = self._terms(x, None if self.y is None else self.y[index], noise, index)
                 self.course.optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 self.course.optimizer.step()
@@ -190,18 +194,20 @@ class _Run:
             row |= self._evaluate(*self.validation)
         self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
 
-    def _terms(self, x: Tensor, y: Tensor | None, index: Tensor | slice, noise: torch.Generator) -> dict[str, Tensor]:
-        inputs, labels = to_input(x[index], self.device), None if y is None else y[index].to(self.device)
+    def _terms(self, x: Tensor, y: Tensor | None, noise: torch.Generator, index: Tensor | None = None) -> dict:
+        inputs, labels = to_input(x, self.device), None if y is None else y.to(self.device)
         with _autocast(inputs):
-            return self.model.loss(Batch(inputs, labels, index if self.model.training else None), generator=noise)
+            return self.model.loss(Batch(inputs, labels, index), generator=noise)
 
     @torch.no_grad()
     def _evaluate(self, x: Tensor, y: Tensor | None) -> dict[str, float]:
         noise, totals = generator(self.seed, "validation", device=self.device), defaultdict(float)
+        size = networks.block_size(self.model, x)
+        labels = itertools.repeat(None) if y is None else y.split(size)
         with eval_mode(self.model):
-            for start in range(0, len(x), 1024):
-                for name, value in self._terms(x, y, slice(start, start + 1024), noise).items():
-                    totals[f"val_{name}"] += value.double() * len(x[start : start + 1024])
+            for part, known in zip(x.split(size), labels, strict=False):
+                for name, value in self._terms(part, known, noise).items():
+                    totals[f"val_{name}"] += value.double() * len(part)
         return {name: float(total) / len(x) for name, total in totals.items()}
 
     def _keep(self, row: dict) -> None:
@@ -269,11 +275,11 @@ def checked_pair(
     if not isinstance(inputs, ImageSet) and (model.image_shape is not None or not pair):
         wanted = "a pair (codes, labels)" if model.image_shape is None else "an ImageSet"
         raise TypeError(f"{type(model).__name__} trains on {wanted}, got {type(data).__name__}")
-    x = check_inputs(model, inputs)
+    x = networks.check_inputs(model, inputs)
     several = not pair and data.multi_label and not model.multi_label  # which the model refuses if it asks for labels
     if y is None or several:
         return x, y
-    return x, check_targets(model, y, len(x), getattr(inputs, "class_names", ()), names).to(x.device)
+    return x, networks.check_targets(model, y, len(x), getattr(inputs, "class_names", ()), names).to(x.device)
 
 
 def _place(pair: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -19,7 +19,7 @@ from lalib.data.door import check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed, generator
 from lalib.models.autoencoders import ConditionalVAE
-from lalib.models.networks import PRESETS, eval_mode, to_input
+from lalib.models.networks import PRESETS, block_size, eval_mode, to_input
 from lalib.models.semisupervised import PartlyLabelled, partly_labelled
 from lalib.training.fitting import fit_fully
 
@@ -39,7 +39,8 @@ class ImageGenerator(PartlyLabelled, ConditionalVAE):
         device, draws = self.head.weight.device, generator(seed, "variations")
         parts = []
         with eval_mode(self):
-            for x, y in zip(images.split(1024), labels.split(1024), strict=True):
+            size = block_size(self, images)
+            for x, y in zip(images.split(size), labels.split(size), strict=True):
                 mean, log_variance = self.posterior(to_input(x, device), self.given(len(x), y))
                 step = torch.randn(mean.shape, generator=draws).to(device)
                 made = self.decode(mean + noise * (log_variance / 2).exp() * step, y)
@@ -115,12 +116,11 @@ class GenerativeAugmentation:
         Raises ValueError or TypeError for an index or labels that are none, LalibError if training diverges.
         """
         index = check_index(index, len(images))
-        labels, model = check_labels(labels, len(index), images.n_classes).cpu(), copy.deepcopy(last)
-        if model is None:
-            options = {"preset": self.preset, "seed": child_seed(seed, "generator")}
-            model = ImageGenerator(images.image_shape, images.n_classes, self.latent_dim, **options)
-        settings = {"epochs": self.epochs if last is None else self.later_epochs, "device": device}
-        settings |= {"learning_rate": self.learning_rate, "seed": child_seed(seed, "generator", round)}
+        labels = check_labels(labels, len(index), images.n_classes).cpu()
+        shape, weights = (images.image_shape, images.n_classes, self.latent_dim), child_seed(seed, "generator")
+        model = copy.deepcopy(last) or ImageGenerator(*shape, preset=self.preset, seed=weights)
+        settings = {"epochs": self.later_epochs if last else self.epochs, "learning_rate": self.learning_rate}
+        settings |= {"seed": child_seed(seed, "generator", round), "device": device}
         fit_fully(model, (images, partly_labelled(len(images), index, labels)), **settings)
         rows, seed = self.sources(information, len(index)), child_seed(seed, "variations", round)
         told = renumbered(labels[rows], images.class_names, model.class_names)  # as an earlier set named the classes

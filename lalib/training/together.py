@@ -21,26 +21,22 @@ def fit_together(
     data: Sequence[tuple[Tensor, Tensor]],
     *,
     seeds: Sequence[int],
-    epochs: int,
-    batch_size: int | None,
-    learning_rate: float | None,
-    weight_decay: float,
-    optimizer: str,
-    schedule: str = "constant",
     device: str | torch.device,
+    **course,
 ) -> None:
-    """Train every model as fit(model, (codes (N, L), labels), seed=seed, ...) does, each with its own data and seed.
+    """What fit(model, pair, seed=seed, **course) does for each model, its codes (N, L) with labels, and its seed.
 
-    The weights are those of `fit` up to rounding, which depends on how many models there are; on CUDA dropout draws
-    other masks. The models must be alike and the data of one size, else ValueError. Ctrl-C is not caught: then, and
-    when weights stop being finite (LalibError), every model keeps the weights that it had.
+    course: epochs, batch_size, learning_rate, weight_decay, optimizer and, if not constant, schedule. The weights are
+    those of `fit` up to rounding, which depends on how many models there are; on CUDA dropout draws other masks. The
+    models must be alike and the data of one size, else ValueError. Ctrl-C is not caught: then, and when weights stop
+    being finite (LalibError), every model keeps the weights that it had.
     """
     device = resolve_device(device)
     if others := sorted({type(model).__name__ for model in models if not isinstance(model, MLPClassifier)}):
         raise TypeError(f"models that train together must be of class MLPClassifier, got {', '.join(others)}")
     if len(networks := sorted({" ".join(str(model.network).split()) for model in models})) > 1:
         raise ValueError(f"models that train together must be alike, got {' and '.join(networks)}")
-    course = Course(models[0], epochs, batch_size, learning_rate, weight_decay, optimizer, schedule)
+    course = Course(models[0], **course)
     z_G_N_L, truth_G_N_C = _stacked_data(models, data, device)
     stack = _Stack(models)
     course.start([{"params": stack.parameters, "lr": course.learning_rate}])
@@ -48,11 +44,9 @@ def fit_together(
     for epoch in range(1, course.epochs + 1):
         course.begin(epoch)
         draws = [generator(seed, "dropout", epoch, device=device) for seed in seeds]
-        orders = [generator(seed, "batches", epoch) for seed in seeds]
-        shown = [
-            m.batches(len(z_G_N_L[0]), course.batch_size, generator=g) for m, g in zip(models, orders, strict=True)
-        ]
-        order_G_N = torch.stack([torch.cat(list(parts)) for parts in shown]).to(device)
+        pairs = zip(models, (generator(seed, "batches", epoch) for seed in seeds), strict=True)
+        orders = [m.batches(z_G_N_L.shape[1], course.batch_size, generator=order) for m, order in pairs]
+        order_G_N = torch.stack([torch.cat(list(parts)) for parts in orders]).to(device)
         batches = (part[own, order_G_N].split(course.batch_size, dim=1) for part in (z_G_N_L, truth_G_N_C))
         for z_G_B_L, truth_G_B_C in zip(*batches, strict=True):
             course.optimizer.zero_grad()

@@ -7,7 +7,7 @@ import torch
 
 from lalib.codes import median_nn_distance, ward
 from lalib.data.checks import LalibError, keyword_defaults
-from lalib.strategies.matching import default_threshold
+from lalib.strategies.matching import matching
 from lalib.strategies.registry import STRATEGIES, select
 from lalib.widgets.parts import Panel, control
 
@@ -75,7 +75,7 @@ class StrategyControls(Panel):
         """The threshold in force, None if there is none: `match` has a default of its own."""
         if "match" not in options_of(self.value("strategy")):
             return None
-        return default_threshold(places.codes, self.value("match"), self.threshold(places), "euclidean")
+        return matching(places.codes, match=self.value("match"), threshold=self.threshold(places))["threshold"]
 
     def pick(self, places: Places, n: int) -> tuple[torch.Tensor, str]:
         """The indices (n,) that the strategy picks, and ""; (0,) and the reason after an error, and for "none"."""

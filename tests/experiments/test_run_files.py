@@ -502,7 +502,7 @@ def test_processes_and_a_cluster_give_the_same_table(where, here, request, tmp_p
         assert first.returncode == 0, said
     child.join(300)
     assert child.exitcode == 0
-    records = [runs.read_record(path) for path in out.iterdir()]
+    records = [json.loads(path.read_text()) for path in out.iterdir()]
     assert len(records) == 4
     seen = {(row["strategy"], row["seed"], row["round"]): row for record in records for row in record["rows"]}
     for row in here.itertuples():

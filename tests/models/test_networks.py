@@ -159,6 +159,28 @@ def test_blocks_equal_the_whole_run_in_eval_mode_and_put_the_mode_back(training)
     assert model.training == training
 
 
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((1, 8, 8), 1024), ((3, 32, 32), 1024), ((1, 64, 64), 1024), ((3, 64, 64), 341), ((3, 224, 224), 27)],
+)
+def test_blocks_of_large_images_hold_fewer_whether_these_go_in_or_come_out(shape, size, made):
+    model, sizes = _Dropped(), []
+    model.image_shape = shape if made else None
+    x = torch.zeros(size + 1, 2 if made else 1).view(size + 1, *(() if made else (1, 1)), -1)
+    x = x if made else x.expand(size + 1, *shape)
+
+    def function(part):
+        sizes.append(len(part))
+        return part.flatten(1)[:, :1]
+
+    assert in_blocks(model, function, x).shape == (size + 1, 1)
+    assert sizes == [size, 1]
+    sizes.clear()
+    in_blocks(model, function, x, batch_size=20)
+    assert max(sizes) == 20
+
+
 def test_what_blocks_return_can_be_changed_and_trained_on():
     model = _Dropped()
     codes = in_blocks(model, model, torch.rand(4, 2))

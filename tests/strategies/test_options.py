@@ -89,3 +89,13 @@ def test_an_unknown_option_is_refused(name):
 def test_strategies_that_lack_something_say_so():
     with pytest.raises(LalibError, match="this strategy needs"):
         select("vaal", torch.zeros(3, 1), 1)
+
+
+def test_options_that_are_handed_on_are_shown_and_others_refused():
+    matching = {"match": "nearest", "threshold": None, "metric": "euclidean"}
+    sharing = {"clusters": None, "allocate": "proportional"}
+    assert keyword_defaults(STRATEGIES["uniform-spatial"].function) == {"bounds": "box"} | matching
+    assert keyword_defaults(STRATEGIES["cluster"].function) == sharing
+    assert keyword_defaults(STRATEGIES["normal-in-clusters"]) == sharing | matching
+    with pytest.raises(ValueError, match="cluster has no option 'match'; its options are: 'clusters', 'allocate'"):
+        ask("cluster", match="all")
