@@ -235,31 +235,46 @@ def slow_unit(codes, parts):
 @pytest.mark.parametrize("n", [1, 20, 136])
 def test_the_unit_of_length_by_hand(n):
     codes = torch.cat([blobs(), blobs()[:70]])  # 70 places hold two images
-    seen = coverage._unit(PoolView(codes, LABELED), n)
+    seen = coverage._unit(PoolView(codes, LABELED), n, torch.arange(len(codes)))
     np.testing.assert_allclose(seen, slow_unit(codes, len(LABELED) + n))
 
 
 def test_the_unit_of_length_of_a_sample_follows_the_scale_and_not_the_order():
     codes, order = blobs(3000), torch.randperm(3000, generator=generator(0, "order"))
-    unit, scaled, moved = (coverage._unit(PoolView(c), 30) for c in (codes, 1000 * codes.double(), codes[order]))
+    unit, scaled, moved = (coverage._unit(PoolView(c), 30, torch.arange(3000)) for c in (codes, 1000 * codes.double(), codes[order]))
     np.testing.assert_allclose([scaled / 1000, moved], unit)
     np.testing.assert_allclose(unit, slow_unit(codes, 30), rtol=0.1)
 
 
 @pytest.mark.parametrize("name", ["probcover", "maxherding"])
-def test_rough_gains_are_upper_bounds_and_close(name):
+def test_bounds_are_never_below_the_gains_and_close(name):
     codes = torch.cat([blobs(300, 20), 1e3 * blobs(4, 20)]).double()  # four far away spoil single precision
-    pairs = pairwise.Pairs(codes / 4, torch.arange(304))
-    state = (
-        coverage._Balls(pairs, LABELED, 1.0)
-        if name == "probcover"
-        else coverage._Kernels(pairs, LABELED, torch.rand(304, generator=generator(0)))
-    )
+    rows, weight = torch.arange(304), torch.rand(304, generator=generator(0))
+    squares = coverage._Squares(codes, 4.0, rows, rows)
+    state = coverage._Balls(squares, LABELED) if name == "probcover" else coverage._Kernels(squares, LABELED, weight)
+    with pairwise.full_precision():
+        bound = state.bounds()
+        for row in (7, 70, 150, 303):
+            exact = state.gains(rows)
+            assert (bound >= exact).all()
+            assert (bound - exact)[:300].median() < 0.1
+            assert exact.max() > 3
+            state.add(row, bound)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("dimensions", [2, 64])
+def test_rough_squares_lie_on_the_side_asked_for(dimensions, side):
+    codes = torch.cat([100 + blobs(300, dimensions), 1e3 * blobs(4, dimensions)])
     rows = torch.arange(304)
-    exact, rough = state.gains(rows), state.gains(rows, rough=True)
-    assert (rough >= exact).all()
-    assert (rough - exact)[:300].median() < 0.1
-    assert exact.max() > 3
+    squares = coverage._Squares(codes, 2.0, rows[:200], rows)
+    with pairwise.full_precision():
+        rough = torch.cat([part for _, _, part in squares.bounds(side)])
+        near = squares.near(5, 2.0)
+    exact = -torch.from_numpy(matrix(codes)[:, :200] ** 2) / 4
+    assert (side * (exact - rough) >= -1e-9).all()
+    assert near == slice(None) or set((exact[5] >= -4).nonzero()[:, 0].tolist()) <= set(near.tolist())
+    torch.testing.assert_close(squares.from_row(5), -torch.from_numpy(matrix(codes)[:, 5] ** 2) / 4, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["probcover", "maxherding"])
