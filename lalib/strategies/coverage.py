@@ -13,9 +13,9 @@ from a place to its k-th nearest other place, k = (number of places) / (4 (m + n
 All need O(N) memory. A first pass over all pairs in single precision gives upper bounds of the gains. What a pick takes
 from them is subtracted, for the few images that it covers better; double precision decides among the largest.
 
-reference: on how many images coverage is measured. A larger pool is measured on so many, drawn uniformly; then the
-bounds are estimates, from PROBES of these, and double precision decides on all of these. None: always on all images.
-MEASURED
+reference: on how many images coverage is measured. A larger pool is measured on so many, drawn uniformly. If these are
+more than the probes (10,000, or 2e9 / N if that is more), gains are estimated on the first of them, the probes, and all
+of them decide among the 64 images of largest estimates. None: always on all images, exactly.
 """
 
 from functools import cached_property
@@ -138,17 +138,18 @@ def _unit(view, n, columns):
 class _Squares:
     """Minus squared distances, in a unit of length, between the columns (R,) and the candidates, `images` (M,).
 
-    Exact ones are in double precision, by a product about the mean. Rough ones are in single precision: a product of
+    Exact ones are in double precision, by a product about the median. Rough ones are in single precision: a product of
     L + 2 terms is right to (L + 2) 2^-23 of both squared norms, so these are made smaller by a little more (side=-1:
     never too far) or larger (side=1: never too near). They stop at the first columns, `probes`, if columns are a part.
     """
 
     def __init__(self, codes, unit, images, columns):
         self.codes, self.unit, self.images = codes, unit, images.to(codes.device)
-        self.mean, self.slack = codes.mean(dim=0, dtype=torch.float64), (codes.shape[1] + 16) * 2**-23
+        self.middle = codes[:: 1 + len(codes) // 10_000].double().median(dim=0).values  # far codes do not move it
+        self.slack = (codes.shape[1] + 16) * 2**-23
         self.columns = _turned(self._factor(columns.to(codes.device)))
         self.probes = slice(max(PROBES, PAIRS // len(images)) if len(columns) < len(codes) else None)
-        widest = (torch.stack(codes.aminmax(dim=0)).double() - self.mean).abs().max() / unit
+        widest = (torch.stack(codes.aminmax(dim=0)).double() - self.middle).abs().max() / unit
         kind = torch.float32 if widest < 1e15 else torch.float64  # its square must be finite
         self.rough = self.columns[self.probes].to(kind)
         self.share = len(columns) / len(self.rough)
@@ -157,7 +158,7 @@ class _Squares:
             self.candidates[part] = self._factor(self.images[part]).to(kind)
 
     def _factor(self, index):
-        x = (self.codes[index].double() - self.mean) / self.unit
+        x = (self.codes[index].double() - self.middle) / self.unit
         norm = x.square().sum(dim=1, keepdim=True)
         return torch.cat([2 * x, -norm, -torch.ones_like(norm)], dim=1)
 
@@ -201,7 +202,7 @@ class _Cover:
         mask = (self.weight * (1 - self.reach))[probes] > 0
         reach, weight = (x[probes][mask].to(self.squares.rough) for x in (self.reach, self.weight))
         total = self._sum(self.squares.bounds(-1, mask), len(self.squares.images), reach, weight)
-        return (total * (1 + 10 * self.error) + (weight.sum() + 1e-3) * self.error) * self.squares.share
+        return (total + self._margin(total, weight)) * self.squares.share
 
     def gains(self, rows):
         tiles = self.squares.exact(self.squares.images[rows])
@@ -214,6 +215,11 @@ class _Cover:
             value = value if most is None else torch.minimum(value, most[at, None], out=value)
             total[part] += weight[at] @ value.sub_(reach[at, None]).relu_()
         return total
+
+    def _margin(self, total, weight):
+        """More than the error of sums in single precision."""
+        most = weight.sum()
+        return (10 * total + most + (1e6 * most).clamp(max=1e-3)) * self.error
 
     def add(self, row, bound):
         """Let the row cover its columns, and take from the bounds (M,), in place, what others would have gained there.
@@ -230,8 +236,7 @@ class _Cover:
             rows = squares.near(row, (self.extent(old) + square.neg().sqrt()).max())
             old, new, weight = (x.to(squares.rough) for x in (old, new, weight))
             less = self._sum(squares.bounds(1, mask, rows), len(bound[rows]), old, weight, new)
-            less = less * (1 - 10 * self.error) - (weight.sum() + 1e-3) * self.error
-            bound[rows] -= less.clamp_(min=0) * squares.share
+            bound[rows] -= (less - self._margin(less, weight)).clamp_(min=0) * squares.share
 
 
 class _Balls(_Cover):
@@ -293,18 +298,20 @@ def _lazy_greedy(state, n):
     """Rows (n,), each of the largest gain after those before it, the lowest of equals, and their gains (n,).
 
     Exact and lazy [Minoux1978]: only the rows of largest bounds are computed, until the largest of all is a gain.
-    Gains only fall, so that one of an earlier step is a bound; where they grow, state.add gives new bounds.
+    Gains only fall, so that one of an earlier step is a bound; where they grow, state.add gives new bounds. Where the
+    bounds are estimates, the largest of BATCH gains is taken.
     """
     bound, picked, scores = state.bounds(), [], []
     exact = torch.zeros_like(bound, dtype=torch.bool)
     while True:
         best = int(bound.argmax())
-        if not exact[best]:
+        if not exact[best] and (state.squares.share == 1 or not exact.any()):
             rows = bound.masked_fill(exact, -torch.inf).topk(min(BATCH, len(bound))).indices
             rows = rows[~exact[rows] & bound[rows].isfinite() & (rows != best)]
             rows = torch.cat([rows, rows.new_tensor([best])])  # even if too many tie with it
             bound[rows], exact[rows] = state.gains(rows), True
             continue
+        best = int(bound.masked_fill(~exact, -torch.inf).argmax())
         picked.append(best)
         scores.append(bound[best].clone())
         if len(picked) == n:
