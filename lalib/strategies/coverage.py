@@ -16,7 +16,7 @@ from them is subtracted, for the few images that it covers better; double precis
 reference: on how many images coverage is measured. A larger pool is measured on so many, drawn uniformly. If these are
 more than the probes (10,000, or 2e9 / N if that is more), gains are estimated on the first of them, the probes, and all
 of them decide among the 64 images of largest estimates. None: always on all images, exactly.
-Measured (tests/benchmarks/bench_coverage.py: x 32 codes, 100 labelled, 100 picks, one thread). 100,000 images: probcover
+Measured (tests/benchmarks/bench_coverage.py: x 32, 100 labelled, 100 picks, one thread). 100,000 codes: probcover
 4.4 s instead of 13.3, loss of what the picks add against the exact greedy 0.54 % (+- 0.21, 95 %, 3 seeds); maxherding
 5.2 s instead of 17.9, 0.15 % (+- 0.12). 1,000,000 images, against a reference of 200,000 with 40,000 probes, one seed:
 19 s and 1.2 %; 21 s and 0.2 %; less than 300 MB beside the codes.
