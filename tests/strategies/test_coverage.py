@@ -91,8 +91,8 @@ def test_the_score_of_typiclust_is_minus_a_distance():
 # ProbCover
 
 
-def slow_probcover(codes, labeled, n, delta):
-    within, picked = matrix(codes) <= delta * (1 + 1e-10), []
+def slow_probcover(codes, labeled, n, delta, columns=slice(None)):
+    within, picked = (matrix(codes) <= delta * (1 + 1e-10))[:, columns], []
     covers = within[labeled.tolist()].sum(axis=0)
     while len(picked) < n:
         uncovered = covers == covers.min()
@@ -146,11 +146,11 @@ def test_probcover_with_the_default_delta_equals_the_slow_reference():
 # MaxHerding
 
 
-def slow_maxherding(codes, labeled, n, bandwidth, weight=1.0):
-    kernel, picked = np.exp(-(matrix(codes) ** 2) / (2 * bandwidth**2)), []
+def slow_maxherding(codes, labeled, n, bandwidth, weight=1.0, columns=slice(None)):
+    kernel, picked = np.exp(-(matrix(codes) ** 2) / (2 * bandwidth**2))[:, columns], []
     while len(picked) < n:
         taken = labeled.tolist() + picked
-        reach = kernel[taken].max(axis=0) if taken else np.zeros(len(codes))
+        reach = kernel[taken].max(axis=0) if taken else np.zeros(kernel.shape[1])
         value = {i: (weight * np.maximum(kernel[i] - reach, 0)).sum() for i in range(len(codes)) if i not in taken}
         picked.append(slow_best(value))
     return picked
@@ -235,31 +235,48 @@ def slow_unit(codes, parts):
 @pytest.mark.parametrize("n", [1, 20, 136])
 def test_the_unit_of_length_by_hand(n):
     codes = torch.cat([blobs(), blobs()[:70]])  # 70 places hold two images
-    seen = coverage._unit(PoolView(codes, LABELED), n)
+    seen = coverage._unit(PoolView(codes, LABELED), n, torch.arange(len(codes)))
     np.testing.assert_allclose(seen, slow_unit(codes, len(LABELED) + n))
 
 
 def test_the_unit_of_length_of_a_sample_follows_the_scale_and_not_the_order():
     codes, order = blobs(3000), torch.randperm(3000, generator=generator(0, "order"))
-    unit, scaled, moved = (coverage._unit(PoolView(c), 30) for c in (codes, 1000 * codes.double(), codes[order]))
+    unit, scaled, moved = (
+        coverage._unit(PoolView(c), 30, torch.arange(3000)) for c in (codes, 1000 * codes.double(), codes[order])
+    )
     np.testing.assert_allclose([scaled / 1000, moved], unit)
     np.testing.assert_allclose(unit, slow_unit(codes, 30), rtol=0.1)
 
 
 @pytest.mark.parametrize("name", ["probcover", "maxherding"])
-def test_rough_gains_are_upper_bounds_and_close(name):
+def test_bounds_are_never_below_the_gains_and_close(name):
     codes = torch.cat([blobs(300, 20), 1e3 * blobs(4, 20)]).double()  # four far away spoil single precision
-    pairs = pairwise.Pairs(codes / 4, torch.arange(304))
-    state = (
-        coverage._Balls(pairs, LABELED, 1.0)
-        if name == "probcover"
-        else coverage._Kernels(pairs, LABELED, torch.rand(304, generator=generator(0)))
-    )
+    rows, weight = torch.arange(304), torch.rand(304, generator=generator(0))
+    squares = coverage._Squares(codes, 4.0, rows, rows)
+    state = coverage._Balls(squares, LABELED) if name == "probcover" else coverage._Kernels(squares, LABELED, weight)
+    with pairwise.full_precision():
+        bound = state.bounds()
+        for row in (7, 70, 150, 303):
+            exact = state.gains(rows)
+            assert (bound >= exact).all()
+            assert (bound - exact)[:300].median() < 0.1
+            assert exact.max() > 3
+            state.add(row, bound)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("dimensions", [2, 64])
+def test_rough_squares_lie_on_the_side_asked_for(dimensions, side):
+    codes = torch.cat([100 + blobs(300, dimensions), 1e3 * blobs(4, dimensions)])
     rows = torch.arange(304)
-    exact, rough = state.gains(rows), state.gains(rows, rough=True)
-    assert (rough >= exact).all()
-    assert (rough - exact)[:300].median() < 0.1
-    assert exact.max() > 3
+    squares = coverage._Squares(codes, 2.0, rows[:200], rows)
+    with pairwise.full_precision():
+        rough = torch.cat([part for _, _, part in squares.bounds(side)])
+        near = squares.near(5, 2.0)
+    exact = -torch.from_numpy(matrix(codes)[:, :200] ** 2) / 4
+    assert (side * (exact - rough) >= -1e-9).all()
+    assert near == slice(None) or set((exact[5] >= -4).nonzero()[:, 0].tolist()) <= set(near.tolist())
+    torch.testing.assert_close(squares.from_row(5), -torch.from_numpy(matrix(codes)[:, 5] ** 2) / 4, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["probcover", "maxherding"])
@@ -270,6 +287,98 @@ def test_tiles_of_any_size_give_the_same_answer(name, monkeypatch):
     monkeypatch.setattr(pairwise, "ROWS", 7)
     monkeypatch.setattr(coverage, "BATCH", 3)
     assert torch.equal(run(name, codes, 50).index, whole)
+
+
+HARD = {
+    "far from the origin": lambda x: x + 1e6,
+    "one coordinate a million times another": lambda x: x * torch.tensor([1, 1e6, 1e3]),
+    "every place twice": lambda x: x[torch.arange(len(x)) // 2],
+    "few places": lambda x: x.round(),
+    "below the smallest normal number": lambda x: (x * 1e-39).float(),
+    "one of them far away": lambda x: torch.cat([x[:-1], 1e5 + x[-1:]]),
+}
+
+
+@pytest.mark.parametrize("how", HARD)
+def test_hard_codes_give_the_picks_of_the_slow_reference(how):
+    codes = HARD[how](blobs().double())
+    n, unit = 60, slow_unit(codes, len(LABELED) + 60)
+    assert run("probcover", codes, n, reference=None).index.tolist() == slow_probcover(codes, LABELED, n, unit)
+    assert run("maxherding", codes, n, reference=None).index.tolist() == slow_maxherding(codes, LABELED, n, unit)
+
+
+def drawn(size, reference):
+    return torch.randperm(size, generator=generator(0, "select"))[:reference].numpy()
+
+
+def test_coverage_measured_on_drawn_images_is_the_slow_greedy_on_those():
+    codes, n, p = blobs(400), 40, uncertain(400)
+    columns, weight = drawn(400, 70), 1 - np.sort(p)[:, -1] + np.sort(p)[:, -2]
+    view = PoolView(codes, LABELED, sources={"probs": p})
+    weight = np.where(np.isin(np.arange(400), LABELED), 0, weight / weight[view.unlabeled].max())
+    seen = run("probcover", codes, n, delta=1.0, reference=70)
+    assert seen.index.tolist() == slow_probcover(codes, LABELED, n, 1.0, columns)
+    seen = run("maxherding", codes, n, bandwidth=0.8, reference=70)
+    assert seen.index.tolist() == slow_maxherding(codes, LABELED, n, 0.8, columns=columns)
+    options = {"generator": generator(0, "select"), "bandwidth": 0.8, "reference": 70}
+    index = STRATEGIES["uncertainty-herding"](view, n, **options).index.tolist()
+    assert index == slow_maxherding(codes, LABELED, n, 0.8, weight[columns], columns)
+
+
+def kernels(name, codes, length):
+    """How each image covers every other, (N, N)."""
+    if name == "probcover":
+        return (matrix(codes) <= length).astype(float)
+    return np.exp(-(matrix(codes) ** 2) / (2 * length**2))
+
+
+@pytest.mark.parametrize(("name", "option"), [("probcover", "delta"), ("maxherding", "bandwidth")])
+def test_where_probes_propose_all_drawn_images_decide(name, option, monkeypatch):
+    """The scores are gains on the drawn images, in units of the whole pool, and the picks cover nearly as much."""
+    monkeypatch.setattr(coverage, "PROBES", 300)
+    monkeypatch.setattr(coverage, "PAIRS", 0)
+    monkeypatch.setattr(coverage, "BATCH", 20)
+    codes, columns = blobs(900), drawn(900, 600)
+    seen, everything = (run(name, codes, 30, reference=size, **{option: 1.0}) for size in (600, None))
+    kernel, reach = kernels(name, codes, 1.0), 0 * codes[:, 0].numpy() + kernels(name, codes, 1.0)[LABELED].max(axis=0)
+    gains, before = [], reach.sum()
+    for row in seen.index:
+        gains.append(np.maximum(kernel[row] - reach, 0)[columns].sum() * 1.5)
+        reach = np.maximum(reach, kernel[row])
+    np.testing.assert_allclose(seen.score, gains, rtol=1e-5)
+    assert 0.9 * everything.score.sum() < reach.sum() - before < everything.score.sum()
+
+
+@pytest.mark.parametrize("name", ["probcover", "maxherding"])
+def test_the_reference_follows_the_seed_and_what_covers_the_pool_is_not_drawn(name):
+    codes = blobs(300)
+    first, again, other = (select(name, codes, 20, reference=40, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    g, before = generator(0, "select"), generator(0, "select").get_state()
+    whole = [STRATEGIES[name](PoolView(codes), 20, generator=g, reference=size).index for size in (None, 300, 999)]
+    assert torch.equal(whole[0], whole[1])
+    assert torch.equal(whole[0], whole[2])
+    assert torch.equal(g.get_state(), before)
+
+
+@pytest.mark.parametrize("reference", [None, 500])
+@pytest.mark.parametrize("labeled", [None, LABELED])
+@pytest.mark.parametrize("options", [{}, {"delta": 0}, {"delta": 1.0}, {"bandwidth": 1.0}])
+def test_equal_codes_are_no_slow_path(options, labeled, reference, monkeypatch):
+    """All gains are alike: few are computed, and all pairs are looked at once."""
+    computed, passes = [], []
+    gains, bounds = coverage._Cover.gains, coverage._Squares.bounds
+    monkeypatch.setattr(coverage._Cover, "gains", lambda self, rows: computed.append(len(rows)) or gains(self, rows))
+    monkeypatch.setattr(
+        coverage._Squares, "bounds", lambda self, *given: passes.append(len(given)) or bounds(self, *given)
+    )
+    name = "maxherding" if "bandwidth" in options else "probcover"
+    index = run(name, torch.full((3000, 2), 0.1), 50, labeled=labeled, reference=reference, **options).index
+    free = [i for i in range(3000) if labeled is None or i not in labeled]
+    assert index.tolist() == free[:50]
+    assert sum(computed) <= 50 * (coverage.BATCH + 1) + 2 * 3000
+    assert passes.count(2) <= 1
 
 
 @pytest.mark.parametrize(
@@ -292,6 +401,10 @@ def test_permuting_the_pool_permutes_the_answer_where_no_gains_tie(options):
         ({"strategy": "uncertainty-herding", "measure": "bald"}, ValueError, "measure must be one of .* got 'bald'"),
         ({"strategy": "maxherding", "bandwidth": 0}, ValueError, "bandwidth must be above 0, got 0"),
         ({"strategy": "maxherding", "bandwidth": "1"}, TypeError, "bandwidth must be a number, got '1'"),
+        ({"strategy": "probcover", "reference": 0}, ValueError, "reference must be at least 1, got 0"),
+        ({"strategy": "maxherding", "reference": -1}, ValueError, "reference must be at least 1, got -1"),
+        ({"strategy": "probcover", "reference": 2.5}, TypeError, "reference must be a whole number, got 2.5"),
+        ({"strategy": "maxherding", "reference": "x"}, TypeError, "reference must be a whole number, got 'x'"),
         ({"strategy": "maxherding", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
     ],
 )
