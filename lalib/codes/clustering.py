@@ -10,12 +10,10 @@ import warnings
 import numpy as np
 import scipy
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from lalib.codes.pairwise import CACHED, Nearest, Rough, nearest_centre, squares
+from lalib.codes.pairwise import CACHED, Nearest, Rough, nearest_centre, squares_to
 from lalib.data.checks import check_int
 from lalib.data.door import check_codes
 from lalib.data.seeds import generator as make_generator
@@ -75,6 +73,9 @@ def kmeans(codes: Tensor, k: int, generator: torch.Generator, *, iterations: int
 
 def _lloyd(codes, centres, iterations):
     """Assignment (N,) by scikit-learn's KMeans."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     rough = Rough(codes)
     flat, start = rough.right[:, :-2].numpy(), rough.left(centres)[:, :-2].div_(-2).numpy()
     kmeans = KMeans(len(centres), init=start, n_init=1, max_iter=iterations, tol=0, copy_x=False)
@@ -89,7 +90,7 @@ def _fill_empty(codes, centres, assignment):
     counts = assignment.bincount(minlength=len(centres)).tolist()
     if 0 not in counts:
         return assignment
-    distance, owner = squares(codes, centres[assignment]), assignment.tolist()
+    distance, owner = squares_to(codes, centres, assignment), assignment.tolist()
     farthest = iter(distance.argsort(descending=True, stable=True).tolist())
     for empty in [cluster for cluster, count in enumerate(counts) if not count]:
         index = next(index for index in farthest if counts[owner[index]] > 1)

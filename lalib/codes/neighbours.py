@@ -14,7 +14,7 @@ from lalib.data.door import check_codes
 
 PACK = 64  # columns searched as one at first
 SPARE = 12  # bounds looked at beyond k
-EXACT = 50_000  # codes: searching more exactly is slower than pynndescent, see the benchmarks
+EXACT = 100_000  # codes: for fewer an exact search takes less than pynndescent with its compilation
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf
 # The p of the norm:
 METRICS = {"euclidean": 2, "l2": 2, "manhattan": 1, "cityblock": 1, "l1": 1, "chebyshev": inf, "infinity": inf}
@@ -148,7 +148,9 @@ def knn(
 
     Without queries: of each code, not counting itself (but counting its duplicates); then k <= N - 1. Of more than
     `exact` codes nearly the nearest are found, by pynndescent, where an exact search would take O(N^2): without
-    queries, by Euclidean distance, beyond TREE_DIMENSIONS, on a CPU. None (default): exact at any size.
+    queries, by Euclidean distance, beyond TREE_DIMENSIONS, on a CPU. None (default): exact at any size. Measured with
+    k = 20: of 100,000 x 32 codes 93 % of the neighbours are right and distances 0.2 % larger, of 1,000,000 80 % and
+    0.8 %, in 4 and 90 s of one thread; the first call of a process compiles for another 20 s.
     """
     search = Neighbours(codes, metric)
     if queries is not None:
@@ -167,7 +169,7 @@ def _nearly(search, k):
     with threads_kept():
         from pynndescent import NNDescent
 
-        flat = search.rough.right[:, :-2].numpy()
+        flat = search.rough.right[:, :-2].contiguous().numpy()
         index = torch.from_numpy(NNDescent(flat, n_neighbors=k, random_state=0, n_jobs=1).neighbor_graph[0]).long()
     parts = zip(search.codes.double().split(CACHED), index.split(CACHED), strict=True)
     distance = torch.cat([distances(part[:, None], search.codes[found].double()).squeeze(1) for part, found in parts])

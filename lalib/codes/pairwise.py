@@ -1,11 +1,10 @@
 """Distances between points: the one engine of neighbours, clusters, coverage and of picking what lies far apart.
 
-Work goes in blocks, so that memory is O(N), on the device of the input. There are three ways to a distance:
+Work goes in blocks, so that memory is O(N), on the device of the input. There are two ways to a distance:
 
 - from differences: right to the last digits also far from the origin. It decides what is picked.
 - in single precision about the mean, several times faster, with a bound of its rounding error (`Rough`). It finds the
   few rows that could win; differences decide among them, so that results are those of the first way.
-- by a matrix product about the mean in double precision, right to about 1e-15 of the largest squared norm (`factors`).
 """
 
 import contextlib
@@ -70,6 +69,12 @@ def from_row(points: Tensor, row: int | Tensor) -> Tensor:
 def squares(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances (M,) float64 between rows of a and b, (M, L) each or (L,), from differences."""
     return (a.double() - b.double()).square_().sum(dim=-1)
+
+
+def squares_to(points: Tensor, centres: Tensor, index: Tensor) -> Tensor:
+    """Squared distances (N,) float64 from points (N, L) to those of the centres (M, L) at index (N,)."""
+    pairs = zip(points.split(CACHED), index.split(CACHED), strict=True)
+    return torch.cat([squares(part, centres[found]) for part, found in pairs])
 
 
 def squared_norms(points: Tensor) -> Tensor:
@@ -194,14 +199,6 @@ class Nearest:
         return squares(self.points[rows], self.points[row])
 
 
-def factors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """left (M, L + 2) and right (N, L + 2) in float64; left @ right.T are the squared distances between a and b."""
-    mean = b.double().mean(dim=0)
-    (a, one_a), (b, one_b) = ((x.double() - mean, torch.ones_like(x[:, :1], dtype=torch.float64)) for x in (a, b))
-    norm_a, norm_b = (x.square().sum(dim=1, keepdim=True) for x in (a, b))
-    return torch.cat([-2 * a, norm_a, one_a], dim=1), torch.cat([b, one_b, norm_b], dim=1)
-
-
 def tiles(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """The product left @ right.T in tiles: which rows, which columns, and the part of the product."""
     height = min(ROWS, max(1, len(left)))
@@ -209,32 +206,3 @@ def tiles(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         for j in range(0, len(right), TILE // height):
             rows, columns = slice(i, i + height), slice(j, j + TILE // height)
             yield rows, columns, left[rows] @ right[columns].T
-
-
-class Pairs:
-    """Squared distances from some of the points, those at `rows` (M,), to all points (N, L), in tiles.
-
-    Exact ones are in double precision. Rough ones are in single precision and never above the exact ones: a product of
-    L + 2 terms is right to (L + 2) 2^-23 of the squared norms, and both norms are made smaller by a little more.
-    """
-
-    def __init__(self, points: Tensor, rows: Tensor):
-        self.everything, self.right = factors(points, points)
-        self.left = self.everything[rows.to(points.device)]
-        keep = 1 - (points.shape[1] + 16) * 2**-23
-        self.rough_left, self.rough_right = self.left.float(), self.right.float()
-        self.rough_left[:, -2] *= keep
-        self.rough_right[:, -1] *= keep
-
-    def tiles(self, rows: Tensor, targets: Tensor | None = None, rough: bool = False):
-        """`tiles` from rows (B,) of the M to all points, or to those in the mask `targets` (N,)."""
-        left, right = (self.rough_left, self.rough_right) if rough else (self.left, self.right)
-        return tiles(left[rows.to(left.device)], right if targets is None else right[targets])
-
-    def from_points(self, index: Tensor):
-        """`tiles` from the points at index (B,) to all points."""
-        return tiles(self.everything[index.to(self.right.device)], self.right)
-
-    def from_row(self, row: int) -> Tensor:
-        """From one row of the M to all points, (N,)."""
-        return self.right @ self.left[row]

@@ -8,7 +8,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from lalib.codes.neighbours import knn
+from lalib.codes.neighbours import EXACT, knn
 from lalib.data.checks import LalibError, check_int, check_number
 from lalib.data.door import check_codes, check_labels
 from lalib.models.networks import UNKNOWN
@@ -28,7 +28,8 @@ def spread_labels(
     codes (N, L); labels (N,), UNKNOWN (-1) where there is none: see partly_labelled. The graph joins each image to its
     nearest `neighbours`, with weights W = exp(-(d / mean d)^2), symmetric. With S = D^-1/2 W D^-1/2 the scores are
     F = (I - alpha S)^-1 Y [Zhou2004, Eq. 4]; alpha in [0, 1) says how far labels travel. A query takes the mean of
-    its neighbours' scores, by weight. Images that no label reaches have equal probabilities.
+    its neighbours' scores, by weight. Images that no label reaches have equal probabilities. Of more than EXACT codes
+    the neighbours are nearly the nearest, see la.codes.knn.
     Differs: each column of Y sums to 1, so that a class of many labels does not flood the others.
     Raises LalibError if no image has a label.
     """
@@ -41,7 +42,7 @@ def spread_labels(
     given = torch.nn.functional.one_hot(labels - UNKNOWN, n_classes + 1)[:, 1:].double().numpy()
     if not given.any():
         raise LalibError(f"label spreading needs labelled images, got {n} without a label")
-    distance, nearest = knn(codes, neighbours)
+    distance, nearest = knn(codes, neighbours, exact=EXACT)
     unit = float(distance.mean()) or 1.0  # all codes alike: all weights 1
     weights = np.exp(-np.square(distance.numpy() / unit))
     start = np.arange(0, weights.size + 1, neighbours)

@@ -122,7 +122,7 @@ def check_codes(codes, name: str = "codes") -> Tensor:
     if codes.dtype not in (torch.float32, torch.float64):
         codes = codes.float() if codes.is_floating_point() else codes.double()
     if not within(codes, LARGEST):
-        bad = int((~(codes.abs() <= LARGEST)).any(dim=1).sum())
+        bad = int((~(codes.double().abs() <= LARGEST)).any(dim=1).sum())
         what = f"numbers beyond {LARGEST:g}" if within(codes, torch.inf) else "NaN or infinity"
         said = f"{bad} of {len(codes)} rows hold {what}"
         raise ValueError(f"{name} must be finite, but {said}: has the training diverged?")

@@ -9,7 +9,8 @@ import heapq
 import torch
 
 from lalib.codes.clustering import kmeans
-from lalib.codes.neighbours import knn
+from lalib.codes.neighbours import EXACT, knn
+from lalib.codes.pairwise import squares_to
 from lalib.data.checks import check_int
 from lalib.strategies.view import PoolView, Selection, Strategy
 
@@ -19,10 +20,9 @@ def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations:
 
     iterations: at most so many of Lloyd's. Equal distances go to the lowest index. The score is the cluster's size.
     """
-    codes = view.codes[view.unlabeled.to(view.codes.device)].double()
+    codes = view.codes[view.unlabeled.to(view.codes.device)]
     centres, assignment = kmeans(codes, n, generator, iterations=iterations)
-    distance = (codes - centres[assignment]).square().sum(dim=1)
-    order = distance.argsort(stable=True)
+    order = squares_to(codes, centres, assignment).argsort(stable=True)
     order = order[assignment[order].argsort(stable=True)].cpu()  # by cluster, then by distance
     counts = assignment.bincount(minlength=n).cpu()
     medoid = order[counts.cumsum(0) - counts]
@@ -72,7 +72,7 @@ def typiclust(
 def _by_typicality(codes, members, free, neighbours):
     """(index, score) of the free members, the most typical last, the lowest index last of equals."""
     points, k = codes[members.to(codes.device)].double(), min(neighbours, len(members) // 2)
-    score = -(knn(points, k)[0].mean(dim=1) if k else points.new_zeros(len(points))).cpu()
+    score = -(knn(points, k, exact=EXACT)[0].mean(dim=1) if k else points.new_zeros(len(points))).cpu()
     order = score.argsort(descending=True, stable=True)
     order = order[free[members[order]]].flip(0)
     return list(zip(members[order].tolist(), score[order].tolist(), strict=True))

@@ -11,7 +11,8 @@ representativeness, diversity: weights w2, w3 >= 0, default 0. An image's value 
     smallest distance in code space to a labelled or already picked image, ranked anew after every pick.
 representative_by: "knn" (default: minus the mean distance to the nearest codes) or "prior" (the log density of N(0, I)
     at the code, for a VAE).
-neighbours: how many nearest codes "knn" looks at, default 20. They are searched once while the codes stay the same.
+neighbours: how many nearest codes "knn" looks at, default 20. They are searched once while the codes stay the same;
+    of more than EXACT codes nearly the nearest, see la.codes.knn.
 
 Several labels per image: every label is a binary question, and the measure is its mean over the labels.
 """
@@ -22,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from lalib.codes.neighbours import knn
+from lalib.codes.neighbours import EXACT, knn
 from lalib.codes.pairwise import Nearest
 from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.files import tensor_digest
@@ -242,7 +243,7 @@ def _near_others(view, neighbours):
         raise ValueError(f"neighbours must be below the {view.n_images} images, got {neighbours}")
     key = (tensor_digest({"codes": view.codes}), view.codes.device, neighbours)
     if key not in _LAST:
-        found = knn(view.codes, neighbours)[0].mean(dim=1).cpu()
+        found = knn(view.codes, neighbours, exact=EXACT)[0].mean(dim=1).cpu()
         _LAST.clear()
         _LAST[key] = found
     return -_LAST[key][view.unlabeled]

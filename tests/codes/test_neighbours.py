@@ -98,6 +98,31 @@ def test_knn_leaves_out_the_code_itself():
     assert geometry.knn(codes, 3, queries=codes[:2])[1][:, 0].tolist() == [0, 1]
 
 
+@pytest.mark.notebook  # it compiles for as long as a notebook takes
+def test_many_codes_find_nearly_their_nearest():
+    codes = torch.cat([normal(1500, 20), torch.ones(100, 20)])  # more equal ones than neighbours
+    threads = torch.get_num_threads()
+    distance, index = geometry.knn(codes, 10, exact=1000)
+    assert torch.get_num_threads() == threads
+    assert all(map(torch.equal, (distance, index), geometry.knn(codes, 10, exact=1000)))
+    expected = geometry.knn(codes, 10)[1]
+    found = [len({*a} & {*b}) for a, b in zip(index[:1500].tolist(), expected[:1500].tolist(), strict=True)]
+    assert np.mean(found) > 9
+    assert (distance[1500:] == 0).all()
+    assert not (index == torch.arange(1600)[:, None]).any()
+    assert all(len(row.unique()) == 10 for row in index)
+    apart = torch.linalg.vector_norm(codes.double()[:, None] - codes.double()[index], dim=2)
+    torch.testing.assert_close(distance, apart)
+    assert (distance.diff(dim=1) >= 0).all()
+
+
+@pytest.mark.parametrize(("dimensions", "metric"), [(2, "euclidean"), (20, "manhattan")])
+def test_many_codes_are_searched_exactly_where_that_is_quick_or_cannot_be_otherwise(dimensions, metric):
+    codes = normal(300, dimensions)
+    exact, there = (geometry.knn(codes, 5, metric=metric, exact=most) for most in (None, 100))
+    assert all(map(torch.equal, exact, there))
+
+
 def test_distinct_groups_equal_rows():
     codes = torch.tensor([[1.0, 0.0], [-2.0, 3.0], [1.0, -0.0], [0.5, 0.0], [-2.0, 3.0]])
     places, inverse = geometry.distinct(codes)

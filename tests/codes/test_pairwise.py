@@ -109,28 +109,6 @@ def test_points_at_distance_0_are_never_computed_again(monkeypatch):
     assert (near.square == 0).all()
 
 
-def test_factors_are_those_of_the_squared_distances():
-    a, b = 1000 + normal(20, 30), 1000 + normal(15, 30, seed=1)
-    left, right = pairwise.factors(a, b)
-    expected = cdist(a.double(), b.double(), "sqeuclidean")
-    np.testing.assert_allclose(left @ right.T, expected, rtol=1e-11)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dimensions", [2, 64])
-def test_rough_squares_are_never_above_the_exact_ones_whatever_precision_was_asked_for(dimensions, device, precision):
-    points = torch.cat([100 + normal(300, dimensions), 1e3 * normal(4, dimensions)]).to(device)
-    pairs, everything = pairwise.Pairs(points, torch.arange(304)), torch.arange(304)
-    with pairwise.full_precision():
-        rough = torch.cat([part for _, _, part in pairs.tiles(everything, rough=True)])
-    exact = torch.cat([part for _, _, part in pairs.tiles(everything)])
-    assert (rough.double() <= exact + 1e-9).all()
-    np.testing.assert_allclose(
-        exact.cpu(), cdist(points.cpu().double(), points.cpu().double(), "sqeuclidean"), atol=1e-6
-    )
-    torch.testing.assert_close(pairs.from_row(3), exact[3], rtol=1e-9, atol=1e-6)
-
-
 PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
 
 
