@@ -12,7 +12,6 @@ from torch import Tensor
 from lalib.data import ImageSet, LalibError, child_seed, generator
 from lalib.data.checks import check_int, check_type
 from lalib.experiments import Task, TaskData, train
-from lalib.experiments.statistics import share_interval
 from lalib.labelling.answers import numbered
 from lalib.labelling.store import LabelStore, first_places
 from lalib.models import Classifier, predict_proba
@@ -136,6 +135,8 @@ class LabellingLoop:
             raise LalibError(f"there is nothing to learn from: none of the pool's {len(index)} answers is a class")
         classifier = train(data, labeled, labels, seed=self.seed, device=self.device).classifier
         probs = predict_proba(classifier, self.data.inputs)
+        from lalib.experiments.statistics import share_interval  # pandas takes long to import
+
         share = share_interval(int((probs[tested].argmax(1) == truth).sum()), len(truth))
         best = probs[left].topk(2, dim=1).values
         doubtful = left[(best[:, 0] - best[:, 1]).argsort(stable=True)]
