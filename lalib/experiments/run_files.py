@@ -133,8 +133,9 @@ def _records(function, group: Group, single_thread: bool) -> list[dict]:
 def _one_thread() -> Iterator[None]:
     """One thread for torch in the block, and after it as many as before the first of several that overlap."""
     with _COUNTING:
+        before = torch.get_num_threads()  # asked first: a thread that never was takes what others set last
         if not _INSIDE:
-            _BEFORE[:] = [torch.get_num_threads()]
+            _BEFORE[:] = [before]
         _INSIDE.append(1)
         torch.set_num_threads(1)
     try:
