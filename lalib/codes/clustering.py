@@ -6,6 +6,7 @@
 """
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy
@@ -138,7 +139,12 @@ def _linked(codes, clusters):
 
     if (size := len(codes)) == 1:
         return torch.zeros(1, dtype=torch.int64, device=codes.device)
-    merges = fastcluster.linkage_vector(codes.cpu().double().numpy(), method="ward")[: size - clusters, :2]
+    pool = ThreadPoolExecutor(1)  # fastcluster takes seconds and hears no Ctrl-C; who waits for another thread does
+    try:
+        merges = pool.submit(fastcluster.linkage_vector, codes.cpu().double().numpy(), "ward").result()
+    finally:
+        pool.shutdown(wait=False)
+    merges = merges[: size - clusters, :2]
     parent = np.repeat(np.arange(size, 2 * size - clusters), 2)
     edges = np.ones(len(parent)), (merges.astype(int).ravel(), parent)
     graph = scipy.sparse.coo_array(edges, shape=(2 * size, 2 * size))
