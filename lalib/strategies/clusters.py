@@ -10,6 +10,7 @@ import torch
 
 from lalib.codes.clustering import kmeans
 from lalib.codes.neighbours import knn
+from lalib.codes.pairwise import squares
 from lalib.data.checks import check_int
 from lalib.strategies.view import PoolView, Selection, Strategy
 
@@ -21,13 +22,17 @@ def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations:
     """
     codes = view.codes[view.unlabeled.to(view.codes.device)].double()
     centres, assignment = kmeans(codes, n, generator, iterations=iterations)
-    distance = (codes - centres[assignment]).square().sum(dim=1)
-    order = distance.argsort(stable=True)
-    order = order[assignment[order].argsort(stable=True)].cpu()  # by cluster, then by distance
-    counts = assignment.bincount(minlength=n).cpu()
-    medoid = order[counts.cumsum(0) - counts]
+    medoid = nearest_members(squares(codes, centres[assignment]), assignment).cpu()
+    counts = assignment.bincount().cpu()
     rank = counts.argsort(descending=True, stable=True)
     return Selection(view.unlabeled[medoid[rank]], counts[rank].float())
+
+
+def nearest_members(distance: torch.Tensor, assignment: torch.Tensor) -> torch.Tensor:
+    """The row of smallest distance (N,), the lowest of equals, of each cluster that occurs in the assignment (N,)."""
+    order = distance.argsort(stable=True)
+    order = order[assignment[order].argsort(stable=True)]  # by cluster, then by distance
+    return order[assignment[order].diff(prepend=assignment.new_tensor([-1])) > 0]
 
 
 def typiclust(
