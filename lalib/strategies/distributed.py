@@ -5,7 +5,6 @@ of the pieces. What a piece keeps from one pick to the next, a number per image,
 dies, Dask computes it anew from the source and the picks so far, and the selection is the same.
 """
 
-import mmap
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lalib.codes.clustering import refill, row_at, sums_and_counts
-from lalib.codes.pairwise import Nearest, nearest_centre, squares
+from lalib.codes.pairwise import CACHED, nearest_centre, squares
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, check_options, check_type, listed
 from lalib.data.door import as_tensor, check_index
 from lalib.data.seeds import generator as make_generator
@@ -38,9 +37,10 @@ def select_distributed(
     strategy: "random", "core-set", "badge", "k-medoids", "margin", "entropy" or "least-confidence", of images with one
     label each. codes (N, L), and probs (N, C) and features (N, F) where it needs them: Dask arrays in the same pieces
     of rows, a piece small beside a worker's memory. Only what is needed is read, at every pick again: what all workers
-    together can hold is better given as codes.persist(). Workers open a memory map in da.from_array themselves, so its
-    path must be theirs, too. client: a dask.distributed.Client, by default the current one. options: space and alpha of
-    core-set, iterations of k-medoids.
+    together can hold is better given as codes.persist(). A large file must be opened by the workers, with da.map_blocks
+    as in tests/benchmarks/bench_distributed.py, da.from_zarr and so on: da.from_array reads a memory map whole, here.
+    client: a dask.distributed.Client, by default the current one. options: space and alpha of core-set, iterations of
+    k-medoids.
 
     The picks are those of select with the same seed; of badge but for the rounding of the sums that it draws from.
     k-medoids makes its iterations in double precision and may end in other clusters. This process holds n codes, a few
@@ -92,7 +92,7 @@ class _Pieces:
         for name in names:
             if self.arrays[name] is None:
                 SOURCES[name].value(None, 0, {})  # raises
-            self.read[name] = _delayed(self.arrays[name])
+            self.read[name] = _readers(self.client, self.arrays[name])
 
     def ask(self, function: Callable, *arguments) -> Iterator:
         """The answers function(view, index of its first image, *arguments) of all pieces, in their order."""
@@ -145,43 +145,28 @@ class _Pieces:
                 raise kind(f"piece {k}, images {start} to {stop - 1}: {what}{error}") from error
 
 
-def _delayed(array) -> list:
-    """The pieces of an array (N, L), to be computed, each with its own part of the graph alone."""
+def _readers(client, array) -> list:
+    """Of each piece of an array (N, L) a function that reads it where it is called; what is in memory stays of Dask."""
     import dask
     from dask.delayed import Delayed
     from dask.optimization import cull
+    from distributed import futures_of
 
-    (array,) = dask.optimize(array.rechunk({1: -1}))
-    graph = {key: _opened_there(key, node) for key, node in dict(array.dask).items()}
-    return [Delayed(key, cull(graph, [key])[0]) for (key,) in array.__dask_keys__()]
-
-
-def _opened_there(key, node):
-    """A memory map travels as the place of its file."""
-    from dask._task_spec import DataNode
-
-    held = getattr(node, "value", node)
-    whole = isinstance(held, np.memmap) and isinstance(held.base, mmap.mmap)  # a part of one has the offset of all
-    return DataNode(key, _OnDisk(held)) if whole else node
-
-
-class _OnDisk:
-    """Stands for a memory map that is opened where it is read."""
-
-    def __init__(self, held: np.memmap):
-        order = "C" if held.flags.c_contiguous else "F"
-        self.open = partial(np.memmap, held.filename, held.dtype, "r", held.offset, held.shape, order)
-
-    def __getitem__(self, index):
-        return self.open()[index]
-
-    def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.open(), dtype)
+    array = array.rechunk({1: -1})
+    if any(isinstance(getattr(node, "value", node), np.ndarray) for node in dict(array.dask).values()):
+        array = client.persist(array)  # it travels once, not at every pick
+    graph = dict((array if futures_of(array) else dask.optimize(array)[0]).dask)
+    keys = [key for (key,) in array.__dask_keys__()]
+    parts = [cull(graph, [key])[0] for key in keys]
+    if futures_of(array):
+        return [Delayed(key, part) for key, part in zip(keys, parts, strict=True)]
+    return [partial(dask.get, part, key) for key, part in zip(keys, parts, strict=True)]
 
 
 def _on_piece(function, start, size, labeled, sources, arguments, *kept):
     codes = sources.pop("codes", None)
-    return function(PoolView(lambda: codes, labeled, None, sources, size=size), start, *arguments, *kept)
+    view = PoolView(codes if callable(codes) else lambda: codes, labeled, None, sources, size=size)
+    return function(view, start, *arguments, *kept)
 
 
 def _random(pieces, n, *, generator):
@@ -221,36 +206,44 @@ class _Answer(NamedTuple):
 
 
 def _latent(view, space, alpha):
-    return Nearest, (latent_points(view, space, alpha)[1],)
+    return _squares, (latent_points(view, space, alpha)[1],)
 
 
 def _codes(view):
-    return Nearest, (view.codes[view.unlabeled],)
+    return _squares, (view.codes[view.unlabeled],)
 
 
 def _gradients(view):
-    return Gradients, gradient_factors(view)
+    return _gradient_squares, gradient_factors(view)
+
+
+def _squares(points, point):
+    return torch.cat([squares(part, point) for part in points.split(CACHED)])
+
+
+def _gradient_squares(a, b, own_a, own_b):
+    near = Gradients(torch.cat([a, own_a]), torch.cat([b, own_b]))
+    near.add(torch.tensor([len(a)]))
+    return near.square[:-1]
 
 
 def _labelled(view, start, space, alpha):
     return latent_points(view, space, alpha)[0]
 
 
-def _begin(view, start, points, centres, kept):
-    """Squares (U,) from the unlabelled to their nearest centre. They are the values, of gradients the lengths are."""
-    kind, parts = points(view)
-    near = kind(*parts) if centres is None else kind(*parts, centres)
-    return near.square.numpy(), _answer(view, start, parts, near.square, getattr(near, "length", near.square))
+def _begin(view, start, points, centres, longest, kept):
+    """Squares (U,) from the unlabelled to their nearest centre. They are the values, or else the gradients' lengths."""
+    _, parts = points(view)
+    square = torch.full((len(parts[0]),), torch.inf, dtype=torch.float64)
+    square = square if centres is None else nearest_centre(*parts, centres)[1]
+    return square.numpy(), _answer(view, start, parts, square, Gradients(*parts).length if longest else square)
 
 
 def _join(view, start, points, image, kept):
     """The same squares when an image joins the centres; its own becomes -inf."""
-    (kind, parts), (index, point), square = points(view), image, as_tensor(kept[0], "square")
-    near = kind(*(torch.cat([part, one]) for part, one in zip(parts, point, strict=True)))
-    near.square[:-1] = square
-    near.reach = near.rounded_up(near.square)
-    near.add(torch.tensor([len(square)]))
-    square = near.square[:-1].masked_fill_(view.unlabeled == index - start, -torch.inf)
+    (square_to, parts), (index, point) = points(view), image
+    square = as_tensor(kept[0], "square").minimum(square_to(*parts, *point))
+    square[view.unlabeled == index - start] = -torch.inf
     return square.numpy(), _answer(view, start, parts, square, square)
 
 
@@ -292,7 +285,7 @@ def _core_set(pieces, n, *, generator, space="features", alpha=1.0):
     options = {"space": space, "alpha": check_number("alpha", alpha, low=0)}
     pieces.needs(*(("features", "codes") if space == "both" else (space,)))
     points, centres, picked = partial(_latent, **options), pieces.labelled(partial(_labelled, **options)), []
-    answers = pieces.update(_begin, points, centres)
+    answers = pieces.update(_begin, points, centres, False)
     if centres is None:
         free = sum(answer.free for answer in answers)
         first = int(torch.randint(int(free), (1,), generator=generator))
@@ -305,7 +298,7 @@ def _core_set(pieces, n, *, generator, space="features", alpha=1.0):
 
 def _seeding(pieces, n, points, generator, longest=False):
     """`seeding` over all pieces. longest: the first image is the one of largest value."""
-    answers, picked = pieces.update(_begin, points, None), []
+    answers, picked = pieces.update(_begin, points, None, longest), []
     for chance in torch.rand(n, generator=generator, dtype=torch.float64).tolist():
         answers = pieces.update(_join, points, picked[-1]) if picked else answers
         by_value = longest and not picked
