@@ -57,7 +57,7 @@ def measure(codes, n: int, kill_after: float | None = None):
             threading.Timer(kill_after, os.kill, (next(iter(pids.values())), signal.SIGKILL)).start()
         picks = select_distributed("core-set", codes, n, space="codes", seed=0)
         seconds = time.perf_counter() - start
-        died = len(set(pids.values()) - set(client.run(os.getpid).values()))
+        died = sum(not Path(f"/proc/{pid}").exists() for pid in pids.values())
         return picks, seconds, max(before.values()), max(client.run(peak).values()), died
 
 
