@@ -22,12 +22,17 @@ def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations:
     """
     codes = view.codes[view.unlabeled.to(view.codes.device)]
     centres, assignment = kmeans(codes, n, generator, iterations=iterations)
-    order = squares_to(codes, centres, assignment).argsort(stable=True)
-    order = order[assignment[order].argsort(stable=True)].cpu()  # by cluster, then by distance
-    counts = assignment.bincount(minlength=n).cpu()
-    medoid = order[counts.cumsum(0) - counts]
+    medoid = nearest_members(squares_to(codes, centres, assignment), assignment).cpu()
+    counts = assignment.bincount().cpu()
     rank = counts.argsort(descending=True, stable=True)
     return Selection(view.unlabeled[medoid[rank]], counts[rank].float())
+
+
+def nearest_members(distance: torch.Tensor, assignment: torch.Tensor) -> torch.Tensor:
+    """The row of smallest distance (N,), the lowest of equals, of each cluster that occurs in the assignment (N,)."""
+    order = distance.argsort(stable=True)
+    order = order[assignment[order].argsort(stable=True)]  # by cluster, then by distance
+    return order[assignment[order].diff(prepend=assignment.new_tensor([-1])) > 0]
 
 
 def typiclust(

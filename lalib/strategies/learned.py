@@ -154,12 +154,17 @@ def badge(view: PoolView, n: int, *, generator: torch.Generator) -> Selection:
     further one is drawn with probability proportional to its squared distance from those before it, uniformly once all
     distances are 0. Several labels per image: (p - round(p)) x h. The score is the squared distance.
     """
-    p = class_probs(view)
-    guess = p.round() if view.multi_label else torch.zeros_like(p).scatter_(1, p.argmax(dim=1, keepdim=True), 1)
-    gradients = Gradients(p.sub_(guess), view.features[view.unlabeled.to(view.features.device)].to(p.device))
+    gradients = Gradients(*gradient_factors(view))
     rows, square = seeding(gradients, n, generator, first=int(gradients.length.argmax()))
     square[0] = gradients.length.max()
     return pick(view, rows, square)
+
+
+def gradient_factors(view: PoolView) -> tuple[torch.Tensor, torch.Tensor]:
+    """p - onehot(argmax p) (U, C) and h (U, F) of the unlabelled images; of several labels p - round(p)."""
+    p = class_probs(view)
+    guess = p.round() if view.multi_label else torch.zeros_like(p).scatter_(1, p.argmax(dim=1, keepdim=True), 1)
+    return p.sub_(guess), view.features[view.unlabeled.to(view.features.device)].to(p.device)
 
 
 DECLARED = (
