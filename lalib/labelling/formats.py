@@ -185,8 +185,9 @@ def read_label_studio(
 
 def _tasks(path, images, store):
     """The tasks, each with a name for messages; LalibError unless it is an export, on these images and classes."""
+    text = _read(path, "JSON")
     try:
-        tasks = json.loads(_read(path, "JSON"))
+        tasks = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LalibError(f"{path} is damaged, it is not JSON: {error}") from error
     try:
