@@ -89,12 +89,9 @@ class Labeller(anywidget.AnyWidget):
 
     def _answers(self):
         given = self.store.answers()
-        return [self._number(given.get(image)) for image in self._hashes]
-
-    def _number(self, answer):
-        if answer is None:
-            return NONE
-        return OTHERS[answer.kind] if answer.kind in OTHERS else self.store.class_names.index(answer.class_name)
+        number = {name: c for c, name in enumerate(self.store.class_names)}
+        said = (given.get(image) for image in self._hashes)
+        return [NONE if a is None else OTHERS[a.kind] if a.kind in OTHERS else number[a.class_name] for a in said]
 
     def _check_probs(self, probs, rows):
         probs, shape = as_tensor(probs, "probs"), (rows, len(self.store.class_names))
@@ -119,7 +116,7 @@ class Labeller(anywidget.AnyWidget):
         place, number = message["image"], message["answer"]
         others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
         others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
-        self._set(place, number)
+        self.refresh()
         return {"kind": "saved", "image": place}
 
     def _undo(self, _):
@@ -127,12 +124,9 @@ class Labeller(anywidget.AnyWidget):
         if answer.image not in self._hashes:
             when = answer.time[:16].replace("T", " ")
             return {"kind": "refused", "why": f"Taken back: an answer of {when} UTC to an image not shown here."}
-        place, number = self._hashes.index(answer.image), self._number(self.store.answers().get(answer.image))
-        self._set(place, number)
-        return {"kind": "undone", "image": place, "answer": number}
-
-    def _set(self, place, number):
-        self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]
+        self.refresh()
+        place = self._hashes.index(answer.image)
+        return {"kind": "undone", "image": place, "answer": self.answers[place]}
 
     def _suggest(self, message):
         place, index = message["image"], self.index[message["image"]][None]

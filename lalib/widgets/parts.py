@@ -78,25 +78,18 @@ class Coordinates(anywidget.AnyWidget):
       el.setAttribute("aria-label", "coordinates of the cursor");
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const [low, high] = [model.get("low"), model.get("high")];
-      const rows = low.map((_, k) => {
-        const tags = ["label", "span", "input", "output"];
-        const [label, name, input, output] = tags.map((tag) => document.createElement(tag));
-        name.textContent = `coordinate ${k + 1}`;
-        input.setAttribute("aria-label", name.textContent);
-        Object.assign(input, { type: "range", min: low[k], max: high[k], step: (high[k] - low[k]) / 200 || 1 });
-        input.addEventListener("input", () => {
-          model.set("values", model.get("values").with(k, Number(input.value)));
-          model.save_changes();
-        });
-        label.append(name, input, output);
-        el.append(label);
-        return [input, output];
+      el.innerHTML = low.map((least, k) => `<label><span>coordinate ${k + 1}</span><input type="range"
+        aria-label="coordinate ${k + 1}" min="${least}" max="${high[k]}" step="${(high[k] - least) / 200 || 1}">
+        <output></output></label>`).join("");
+      const [inputs, outputs] = ["input", "output"].map((tag) => [...el.querySelectorAll(tag)]);
+      el.addEventListener("input", ({ target }) => {
+        model.set("values", model.get("values").with(inputs.indexOf(target), Number(target.value)));
+        model.save_changes();
       });
       el.addEventListener("keydown", (event) => event.stopPropagation());
-      const show = () => rows.forEach(([input, output], k) => {
-        input.value = model.get("values")[k];
-        output.textContent = model.get("values")[k].toPrecision(3);
-        input.setAttribute("aria-valuetext", output.textContent);
+      const show = () => model.get("values").forEach((value, k) => {
+        inputs[k].value = value;
+        outputs[k].textContent = inputs[k].ariaValueText = value.toPrecision(3);
       });
       model.on("change:values", show);
       show();
