@@ -63,14 +63,13 @@ class Labeller(anywidget.AnyWidget):
         first = {}  # of copies
         for i in index:
             first.setdefault(images.hashes[i], i)
-        self._hashes, self.index = list(first), torch.tensor(list(first.values()))
+        self._hashes, places = list(first), list(first.values())
+        self.index, files, count = torch.tensor(places), images.files, len(store.class_names)
         super().__init__(
             pictures=[png(picture, side=1)[1] for picture in pixels(images.images[self.index])],
-            captions=[
-                Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in first.values()
-            ],
+            captions=[Path(files[i]).name if files else f"number {i} of the pool" for i in places],
             classes=list(store.class_names),
-            shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
+            shortcuts=[*KEYS, *[""] * count][:count],
             answers=self._answers(),
             sheet=VIEWS[check_choice("view", view, VIEWS)],
             suggests=probs is not None,

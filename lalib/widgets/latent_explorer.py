@@ -14,7 +14,7 @@ from lalib.labelling.store import LabelStore
 from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, counts_in_words, group_numbers
+from lalib.widgets.groups import Groups, counts_in_words, group_numbers, grouped
 from lalib.widgets.latent_map import LatentMap
 from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, picture, row, source
 
@@ -61,9 +61,8 @@ def latent_explorer(
     names = images.class_names or (() if store is None else check_type("store", store, LabelStore).class_names)
     labels = images.labels if labels is None and not images.multi_label else labels
     labels = None if labels is None else group_numbers("labels", labels, n, len(names))
-    groups = {} if labels is None else {"class": by_class(labels, names)}
-    known = {"error": (by_error, errors), "cluster": (by_cluster, clusters), "round": (by_round, rounds)}
-    groups |= {name: group(values, n) for name, (group, values) in known.items() if values is not None}
+    known = {"class": labels, "error": errors, "cluster": clusters, "round": rounds}
+    groups = {what: grouped(what, values, n, names) for what, values in known.items() if values is not None}
     groups = groups or {ONE: Groups(np.zeros(n, dtype=np.int64), ("all images",), (colour(0),))}
     model, classes = _check_model(model, images, codes, names)
     return LatentExplorer(images, codes, model, view, groups, labels, classes, store)

@@ -155,6 +155,5 @@ def source(image: torch.Tensor, side: int) -> str:
 def picture(image: torch.Tensor, caption: str, side: int, words: str | None = None) -> str:
     """A <figure> of an image (C, H, W), `side` pixels wide, above its caption; words: what stands for it."""
     caption, words = html.escape(caption), html.escape(words or caption, quote=True)
-    style = f"margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3"
-    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px;image-rendering:pixelated">'
-    return f'<figure style="{style}">{made}<figcaption>{caption}</figcaption></figure>'
+    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px"><figcaption>{caption}</figcaption>'
+    return f'<figure class="lalib-picture" style="width:{max(side, 64)}px">{made}</figure>'

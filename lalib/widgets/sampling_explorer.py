@@ -11,7 +11,7 @@ from lalib import figures
 from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
-from lalib.figures.curves import classes_in_words
+from lalib.figures.curves import class_totals, classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
 from lalib.figures.maps import check_map
 from lalib.figures.marks import check_chosen, check_numbers, pixels, png
@@ -54,12 +54,11 @@ def sampling_explorer(
     """
     count = len(check_type("images", images, ImageSet))
     errors, comparison = ({} if each is None else each for each in (errors, comparison))
-    for name, each in (("codes", codes), ("errors", errors), ("comparison", comparison)):
-        check_type(name, each, Mapping)
-    if not codes:
+    if not check_type("codes", codes, Mapping):
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
-    for name in errors:
-        check_choice("errors", name, codes)
+    for what, each in {"errors": errors, "comparison": comparison}.items():
+        for name in check_type(what, each, Mapping):
+            check_choice(what, name, codes)
     errors = {name: check_numbers(each, f"errors[{name!r}]", count) for name, each in errors.items()}
     maps = {name: check_map(each, f"codes[{name!r}]", count) for name, each in codes.items()}
     places = {name: Places(each, errors.get(name)) for name, each in maps.items()}
@@ -70,7 +69,6 @@ def sampling_explorer(
     n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
     saving = {}
     for name, table in comparison.items():
-        check_choice("comparison", name, codes)
         saved = results.label_saving(table, labels="all")
         begun = table.loc[table["round"] == 0, "labels"] if "round" in table else ()  # with labels no strategy chose
         saving[name] = saved[~saved["labels"].isin(begun)]
@@ -87,9 +85,8 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     if images.labels is None:
         return f"{text}. The images have no labels to count."
     labels = images.labels[index]
-    counts = labels.sum(dim=0) if images.multi_label else torch.bincount(labels, minlength=images.n_classes)
+    counts, name = class_totals(labels, images.n_classes), images.class_names
     most, least = int(counts.argmax()), int(counts.argmin())
-    name = images.class_names
     rarest = f"never {name[least]}" if counts[least] == 0 else f"least often {name[least]} ({int(counts[least])})"
     text += f": {classes_in_words(labels, images.n_classes)}"
     return f"{text}. Most often {name[most]} ({int(counts[most])}), {rarest}."
