@@ -161,8 +161,7 @@ class LabelStore:
     # Reading
 
     def answers(self, labeller: str | None = None) -> dict[str, Answer]:
-        """What counts: the labeller's (default: this store's) last standing answer to each image, by hash in the order
-        of answering."""
+        """What counts: the labeller's (default: this store's) last standing answers by hash, the oldest first."""
         rows = self._rows("SELECT * FROM answers WHERE labeller = ? ORDER BY time, id", self.check_labeller(labeller))
         return {answer.image: answer for answer in (Answer(*row) for _, *row in rows)}
 
@@ -216,8 +215,7 @@ class LabelStore:
         return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
 
     def remaining(self, images: ImageSet) -> torch.Tensor:
-        """Indices (M,) of the images that this labeller should still see, copies once: the unanswered ones, in order,
-        then those skipped."""
+        """Indices (M,) of the images still to see, copies once: the unanswered ones in order, then those skipped."""
         first, answers = first_places(images), self.answers()
         unanswered = sorted(index for image, index in first.items() if image not in answers)
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]

@@ -53,8 +53,7 @@ class Sentence(anywidget.AnyWidget):
     _esm = """
     export default { render({ model, el }) {
       el.classList.add("lalib-sentence");
-      el.setAttribute("role", "status");
-      el.setAttribute("aria-live", "polite");
+      Object.assign(el, { role: "status", ariaLive: "polite" });
       const show = () => { el.textContent = model.get("value"); };
       model.on("change:value", show);
       show();
@@ -74,8 +73,7 @@ class Coordinates(anywidget.AnyWidget):
     _esm = """
     export default { render({ model, el }) {
       el.classList.add("lalib-coordinates");
-      el.setAttribute("role", "group");
-      el.setAttribute("aria-label", "coordinates of the cursor");
+      Object.assign(el, { role: "group", ariaLabel: "coordinates of the cursor" });
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const [low, high] = [model.get("low"), model.get("high")];
       el.innerHTML = low.map((least, k) => `<label><span>coordinate ${k + 1}</span><input type="range"
