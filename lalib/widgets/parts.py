@@ -80,10 +80,10 @@ class Coordinates(anywidget.AnyWidget):
         aria-label="coordinate ${k + 1}" min="${least}" max="${high[k]}" step="${(high[k] - least) / 200 || 1}">
         <output></output></label>`).join("");
       const [inputs, outputs] = ["input", "output"].map((tag) => [...el.querySelectorAll(tag)]);
-      el.addEventListener("input", ({ target }) => {
-        model.set("values", model.get("values").with(inputs.indexOf(target), Number(target.value)));
+      inputs.forEach((input, k) => input.addEventListener("input", () => {
+        model.set("values", model.get("values").with(k, Number(input.value)));
         model.save_changes();
-      });
+      }));
       el.addEventListener("keydown", (event) => event.stopPropagation());
       const show = () => model.get("values").forEach((value, k) => {
         inputs[k].value = value;
