@@ -33,10 +33,10 @@ def write_selection(
 ) -> Path:
     """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
     column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
-    chosen, numbers, files = _chosen(images, index)
-    known = {} if store is None else check_type("store", store, LabelStore).classes()
+    index = check_index(index, len(check_type("images", images, ImageSet)))
+    chosen, known = images.subset(index), {} if store is None else check_type("store", store, LabelStore).classes()
     classes = [known.get(image, "") for image in chosen.hashes]
-    rows = zip(numbers, files, chosen.hashes, classes, strict=True)
+    rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
     return _write_csv(path, ("index", "file", "image", "class"), rows)
 
 
@@ -46,13 +46,6 @@ def write_csv(store: LabelStore, path: str | Path) -> Path:
     labellers = check_type("store", store, LabelStore).labellers
     answers = [answer for name in labellers for answer in store.answers(name).values()]
     return _write_csv(path, ("labeller", "time", "image", "kind", "class"), answers)
-
-
-def _chosen(images, index):
-    """The images at `index` (n,), their places, and their file names, "" for each where there are none."""
-    index = check_index(index, len(check_type("images", images, ImageSet)))
-    chosen = images.subset(index)
-    return chosen, index.tolist(), chosen.files or [""] * len(chosen)
 
 
 def _write_csv(path, header, rows):
@@ -149,12 +142,13 @@ def write_label_studio(
     "/data/local-files/?d=photos/" for its local storage; ValueError if the images have no file names. None: the images
     themselves, as PNG inside the file, which needs no server but suits small images only.
     """
-    chosen, numbers, files = _chosen(images, index)
+    index = check_index(index, len(check_type("images", images, ImageSet)))
+    chosen = images.subset(index)
     if check_type("url", url, str | None) is not None and not chosen.files:
         raise ValueError("url needs images with file names, as from_folder gives them; url=None puts the images inside")
     inside = map(png_uri, chosen.images.movedim(1, 3).numpy())
-    where = inside if url is None else [url + quote(file) for file in files]
-    rows = zip(where, chosen.hashes, numbers, files, strict=True)
+    where = inside if url is None else [url + quote(file) for file in chosen.files]
+    rows = zip(where, chosen.hashes, index.tolist(), chosen.files or [""] * len(chosen), strict=True)
     tasks = [{"data": dict(zip(("image", "sha256", "index", "file"), row, strict=True))} for row in rows]
     with written_whole(path := Path(check_type("path", path, str | Path))) as temporary:
         temporary.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
