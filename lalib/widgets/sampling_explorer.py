@@ -120,7 +120,7 @@ class SamplingExplorer(Panel):
         last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
         self.controls = shared | first.controls | {f"second {k}": v for k, v in second.controls.items()} | last
         self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
-        self.map = SamplingMap(images, self._places().codes)
+        self.map = SamplingMap(images, next(iter(places.values())).codes)
         self.exchange = Exchange(images, lambda: self.selection, store)
         panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "360px"})
         super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
@@ -135,21 +135,16 @@ class SamplingExplorer(Panel):
         both = torch.cat([first, second[~torch.isin(second, first)]])
         return {FIRST: first, SECOND: second, BOTH: both}[self.value("to label")].clone()
 
-    def _places(self):
-        return self.places[self.value("autoencoder")]
-
     def _update(self, _=None):
-        places, one = self._places(), self.value("second strategy") == NONE
-        picks = (strategy.pick(places, self.value("n")) for strategy in self.strategies)
+        autoencoder, one = self.value("autoencoder"), self.value("second strategy") == NONE
+        picks = (strategy.pick(self.places[autoencoder], self.value("n")) for strategy in self.strategies)
         self.picked, self.troubles = zip(*picks, strict=True)
-        offered = (FIRST,) if one else (FIRST, SECOND, BOTH)
-        if self.controls["to label"].options != offered:
-            self.controls["to label"].options = offered
+        self.controls["to label"].options = (FIRST,) if one else (FIRST, SECOND, BOTH)
         self.controls["to label"].disabled = one
         which = ("", "") if one else ("first: ", "second: ")
         self.shown = [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
         marks = {f"{which}{each.value('strategy')}": index for which, each, index in self.shown}
-        self.map.mark(places.codes, marks, self.value("autoencoder"))
+        self.map.mark(self.places[autoencoder].codes, marks, autoencoder)
         histograms = _histograms(self.images, [index for *_, index in self.shown])
         for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
             sheet.show(name, index, histogram)
@@ -157,12 +152,13 @@ class SamplingExplorer(Panel):
         self._say()
 
     def _say(self, _=None):
-        saving, lines = self.saving.get(self.value("autoencoder")), []
+        autoencoder, lines = self.value("autoencoder"), []
+        places, saving = self.places[autoencoder], self.saving.get(autoencoder)
         for which, each, index in self.shown:
             strategy, seed = each.value("strategy"), each.value("seed")
-            text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
+            text = selection_in_words(self.images, index, strategy, each.reach(places))
             worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
-            lines.append(f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}")
+            lines.append(f"{which.capitalize()}{autoencoder}, seed {seed}: {text}{worth}")
         if len(self.shown) > 1:
             both = int(torch.isin(*self.picked).sum())
             cost = counted(sum(map(len, self.picked)) - both, "label")
