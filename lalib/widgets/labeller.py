@@ -115,7 +115,7 @@ class Labeller(anywidget.AnyWidget):
         place, number = message["image"], message["answer"]
         others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
         others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
-        self.refresh()
+        self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]  # not read anew, which could fail
         return {"kind": "saved", "image": place}
 
     def _undo(self, _):
