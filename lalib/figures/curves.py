@@ -40,7 +40,7 @@ def class_histogram(images, index: torch.Tensor, *, title: str | None = None) ->
     index = check_index(index, len(labels), "index")
     if not len(index):
         raise ValueError("index must hold at least one image, got none")
-    picked, pool = (_class_counts(some, len(names)) for some in (labels[index], labels))
+    picked, pool = (class_totals(some, len(names)) for some in (labels[index], labels))
     place = list(range(len(names)))
     every = {"x": np.array(place), "customdata": list(names)}
     hollow = {"color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
@@ -60,7 +60,7 @@ def class_histogram(images, index: torch.Tensor, *, title: str | None = None) ->
 
 def classes_in_words(labels: torch.Tensor, n_classes: int) -> str:
     """How many classes are among labels (n,) or (n, C), and how evenly: "9 of 10 classes, balance 0.97"."""
-    counts = _class_counts(labels, n_classes)
+    counts = class_totals(labels, n_classes)
     text = f"{int((counts > 0).sum())} of {n_classes} classes"
     if n_classes < 2 or not counts.any():
         return text
@@ -68,7 +68,8 @@ def classes_in_words(labels: torch.Tensor, n_classes: int) -> str:
     return f"{text}, balance {class_balance(each, n_classes):.2f}"
 
 
-def _class_counts(labels, n_classes):
+def class_totals(labels: torch.Tensor, n_classes: int) -> np.ndarray:
+    """How many of labels (n,) or (n, C) are of each class, (C,) float64."""
     counts = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
     return counts.numpy().astype(float)
 

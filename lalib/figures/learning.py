@@ -15,6 +15,7 @@ from lalib.experiments.results import batch_classes, curve_data
 from lalib.figures.maps import check_map, equal_axes
 from lalib.figures.marks import check_chosen, check_frame, dots, points, verdicts
 from lalib.figures.style import COLOURS, FOOT, GREY, HEAD, INK, SYMBOLS, apply_layout, heading
+from lalib.strategies.view import with_options_of
 
 LINES = tuple(c for c in COLOURS if c != "#F0E442")  # yellow does not carry a line on white
 DASHES = ("solid", "longdash", "dot", "dashdot", "dash")
@@ -33,32 +34,6 @@ ROLES = {
     "labelled": {"color": COLOURS[0], "symbol": "square", "size": 6, "opacity": 0.8},
     "picked": {"color": COLOURS[3], "symbol": "diamond", "size": 9, "line": {"color": INK, "width": 1.2}},
 }
-
-
-def learning_curves(
-    table: pd.DataFrame,
-    *,
-    value: str = "accuracy",
-    strategies: Sequence[str] | None = None,
-    baseline: str = "random",
-    confidence: float = 0.95,
-    log: bool = False,
-    title: str = "Learning curves",
-) -> go.Figure:
-    """`value` against the number of labels: mean and interval band over seeds, a colour, dash and marker per strategy.
-
-    table: what `la.compare` returns, finished or not; strategies may have different numbers of rounds, and a curve of
-    one seed has no band. strategies: which, in this order; None for all. baseline: drawn dark, if it is there.
-    log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
-    """
-    fig = go.Figure()
-    axis, _ = VALUES.get(check_type("value", value, str), (value, 1))
-    fig.update_yaxes(title_text=axis, zeroline=False)
-    ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
-    fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
-    apply_layout(fig, title, " ", width=860, height=520, legend={"itemwidth": 50, "tracegroupgap": 0})
-    options = {"value": value, "strategies": strategies, "baseline": baseline, "confidence": confidence}
-    return update_learning_curves(fig, table, **options)
 
 
 def update_learning_curves(
@@ -81,7 +56,7 @@ def update_learning_curves(
         frame = frame[frame["strategy"].isin(strategies)]
     drawn = dict.fromkeys(trace.legendgroup for trace in fig.data)
     order = list(drawn | dict.fromkeys(strategies or frame["strategy"]))
-    scale, places = VALUES.get(value, (value, 1))[1], _places(frame)
+    (axis, scale), places = VALUES.get(value, (value, 1)), _places(frame)
     for strategy in order:
         if strategy in places and strategy not in drawn:
             fig.add_traces(_new_traces(strategy, order, baseline))
@@ -92,12 +67,27 @@ def update_learning_curves(
             for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), _shapes(curve, scale), strict=True):
                 trace.update(shape, overwrite=True)
             trace.legendrank = place  # of the line
+        fig.update_yaxes(title_text=axis)
         fig.layout.height = max(520, 160 + 21 * len(order))  # the legend whole
         low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
         seeds = f"{high if low == high else f'{low} to {high}'} seeds"
         words = "one seed: no interval" if high == 1 else f"mean and {100 * confidence:g} % interval over {seeds}"
         fig.layout.title.text = heading(fig.layout.title.text.split("<br><span")[0], words)
     return fig
+
+
+@with_options_of(update_learning_curves)
+def learning_curves(table: pd.DataFrame, *, log: bool = False, title: str = "Learning curves", **options) -> go.Figure:
+    """`value` against the number of labels: mean and interval band over seeds, a colour, dash and marker per strategy.
+
+    table: what `la.compare` returns, finished or not; strategies may have different numbers of rounds, and a curve of
+    one seed has no band. strategies: which, in this order; None for all. baseline: drawn dark, if it is there.
+    log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
+    """
+    fig = apply_layout(go.Figure(), title, " ", width=860, height=520, legend={"itemwidth": 50, "tracegroupgap": 0})
+    ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
+    fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
+    return update_learning_curves(fig.update_yaxes(zeroline=False), table, **options)
 
 
 def _places(frame):

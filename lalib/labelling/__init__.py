@@ -6,8 +6,14 @@ label next. All raise TypeError or ValueError for wrong arguments, LalibError if
 
 from lalib.labelling.agreement import Agreement, agreement, merge
 from lalib.labelling.answers import Answer
-from lalib.labelling.csv_files import read_csv, write_csv, write_selection
-from lalib.labelling.label_studio import label_studio_config, read_label_studio, write_label_studio
+from lalib.labelling.formats import (
+    label_studio_config,
+    read_csv,
+    read_label_studio,
+    write_csv,
+    write_label_studio,
+    write_selection,
+)
 from lalib.labelling.rounds import LabellingLoop, Snapshot
 from lalib.labelling.store import Imported, LabelStore, Progress
 

@@ -4,18 +4,17 @@
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import pandas as pd
 import torch
+from sklearn.metrics import cohen_kappa_score
 
 from lalib.data import ImageSet, LalibError
 from lalib.data.checks import check_choice, check_type
 from lalib.data.door import check_name
 from lalib.labelling.answers import numbered
 from lalib.labelling.store import LabelStore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class Agreement(NamedTuple):
@@ -32,8 +31,6 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
 
     "Not sure" and skipped are no class. Raises ValueError for unknown labellers, LalibError if they share no image.
     """
-    from sklearn.metrics import cohen_kappa_score
-
     theirs, others = check_type("store", store, LabelStore).classes(a), store.classes(b)
     pairs = [(said, others[image]) for image, said in theirs.items() if image in others]
     if not pairs:
@@ -45,7 +42,7 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
 
 def merge(
     store: LabelStore, images: ImageSet, labellers: Iterable[str] | None = None, *, prefer: str | None = None
-) -> "tuple[torch.Tensor, pd.DataFrame]":
+) -> tuple[torch.Tensor, pd.DataFrame]:
     """One label per image from several labellers, and a table of the images on which they disagree.
 
     "Not sure" and skipped have no say. Where classes differ, that of `prefer` wins, without it the image has none.
@@ -54,23 +51,16 @@ def merge(
     in disagreement (its index in `images`) and a column of class names for each labeller, None where one gave none.
     Raises ValueError for unknown labellers, and for a class that the images' class names lack.
     """
-    import pandas as pd
-
     known = check_type("store", store, LabelStore).labellers
     labellers = known if labellers is None else labellers
     if isinstance(labellers, str) or not isinstance(labellers, Iterable):
         raise TypeError(f"labellers must be a list of names, got {labellers!r}")
     labellers = [store.check_labeller(name) for name in labellers]
     prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
-    given = {name: store.classes(name) for name in labellers}
-    merged, disagreed = [], {}
-    for index, image in enumerate(check_type("images", images, ImageSet).hashes):
-        said = [given[name].get(image) for name in labellers]
-        distinct = set(said) - {None}
-        if len(distinct) > 1:
-            disagreed[index] = said
-            distinct = {given[prefer].get(image)} if prefer else ()
-        merged.append(next(iter(distinct), None))
-    rows = pd.Index(disagreed, name="image", dtype="int64")
-    table = pd.DataFrame(list(disagreed.values()), index=rows, columns=labellers, dtype=object)
-    return numbered(merged, images.class_names or store.class_names), table
+    hashes = check_type("images", images, ImageSet).hashes
+    said = {name: list(map(store.classes(name).get, hashes)) for name in labellers}
+    table = pd.DataFrame(said, index=pd.RangeIndex(len(hashes), name="image"), dtype=object)
+    differ = [len({*row} - {None}) > 1 for row in table.to_numpy()]
+    rows = zip(said.get(prefer, [None] * len(hashes)), differ, table.to_numpy(), strict=True)
+    merged = [preferred if torn else next(filter(None, row), None) for preferred, torn, row in rows]
+    return numbered(merged, images.class_names or store.class_names), table[differ]

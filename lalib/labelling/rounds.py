@@ -1,7 +1,6 @@
 """LabellingLoop: active learning with a person, step by step: select, label, train, look, repeat.
 
-All follows from the images, their codes and the file of answers: a notebook that crashed or is run again goes on where
-the labels end.
+All follows from images, codes and the file of answers: a notebook that is run again goes on where the labels end.
 """
 
 from dataclasses import dataclass, replace

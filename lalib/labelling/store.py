@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import pandas as pd
 import torch
 
 from lalib.data import ImageSet, LalibError
@@ -18,9 +19,6 @@ from lalib.data.door import check_index, check_name
 from lalib.labelling.answers import KINDS, Answer, check_answer, composed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 INSERT = "INSERT INTO events (labeller, time, image, kind, class, undone) VALUES (?, ?, ?, ?, ?, ?)"
 STANDS = "SELECT kind, class, time FROM answers WHERE labeller = ? AND image = ?"
@@ -163,8 +161,7 @@ class LabelStore:
     # Reading
 
     def answers(self, labeller: str | None = None) -> dict[str, Answer]:
-        """What counts: the labeller's (default: this store's) last standing answer to each image, by hash in the order
-        of answering."""
+        """What counts: the labeller's (default: this store's) last standing answers by hash, the oldest first."""
         rows = self._rows("SELECT * FROM answers WHERE labeller = ? ORDER BY time, id", self.check_labeller(labeller))
         return {answer.image: answer for answer in (Answer(*row) for _, *row in rows)}
 
@@ -218,18 +215,15 @@ class LabelStore:
         return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
 
     def remaining(self, images: ImageSet) -> torch.Tensor:
-        """Indices (M,) of the images that this labeller should still see, copies once: the unanswered ones, in order,
-        then those skipped."""
+        """Indices (M,) of the images still to see, copies once: the unanswered ones in order, then those skipped."""
         first, answers = first_places(images), self.answers()
         unanswered = sorted(index for image, index in first.items() if image not in answers)
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
         return torch.tensor(unanswered + skipped, dtype=torch.int64)
 
-    def history(self) -> "pd.DataFrame":
+    def history(self) -> pd.DataFrame:
         """Everything that ever happened to the file, the oldest first: labeller, time, image, kind ("undo" as well),
         class, undone (whether it was taken back later)."""
-        import pandas as pd
-
         undone = "id IN (SELECT undone FROM events WHERE kind = 'undo')"
         rows = self._rows(f"SELECT labeller, time, image, kind, class, {undone} FROM events ORDER BY time, id")
         table = pd.DataFrame(rows, columns=["labeller", "time", "image", "kind", "class", "undone"])
@@ -249,11 +243,3 @@ def first_places(images: ImageSet) -> dict[str, int]:
     """{hash: index} of all images; of copies the first one's index."""
     hashes = check_type("images", images, ImageSet).hashes
     return {image: index for index, image in reversed(list(enumerate(hashes)))}
-
-
-def check_path(path: str | Path, what: str) -> Path:
-    """`path` as a Path if a file is there; ValueError otherwise. what: the kind of file, for the message."""
-    path = Path(check_type("path", path, str | Path))
-    if not path.is_file():
-        raise ValueError(f"path must be a {what} file, got {str(path)!r}, which is not there")
-    return path

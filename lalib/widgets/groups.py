@@ -16,6 +16,7 @@ from lalib.models.networks import UNKNOWN
 
 ERROR_STEPS = 8
 NAMES = 12  # groups that a sentence counts
+REST = {"class": "no label", "cluster": "no cluster", "round": "not picked"}  # images in no group
 NO_GROUP = "#C9C9C9"  # lighter than the grey among the classes
 
 
@@ -36,32 +37,30 @@ class Groups:
         """A table and a legend: every group's colour, name and number of images, of all and of those at index (n,)."""
         counts = self.counts(index)
         most = max(counts.max(initial=0), 1)
-        left, right = (f'style="text-align:{side};padding:0 6px;white-space:nowrap"' for side in ("left", "right"))
-        head = f"<th></th><th {left}>{html.escape(title)}</th><th {right}>images</th><th {right}>selected</th><th></th>"
-        swatch = "display:inline-block;width:0.9em;height:0.9em;border:1px solid #222;vertical-align:middle;background:"
+        head = f"<th></th><th>{html.escape(title)}</th><th>images</th><th>selected</th><th></th>"
         rows = [
-            f'<tr><td><span style="{swatch}{colour}"></span></td><td {left}>{html.escape(name)}</td>'
-            f"<td {right}>{total:,}</td><td {right}>{count:,}</td>"
-            f'<td {left}><div style="height:0.7em;background:#555;width:{50 * count / most:.0f}px"></div></td></tr>'
+            f'<tr><td><span style="background:{colour}"></span></td><td>{html.escape(name)}</td><td>{total:,}</td>'
+            f'<td>{count:,}</td><td><div style="width:{50 * count / most:.0f}px"></div></td></tr>'
             for name, colour, total, count in zip(self.names, self.colours, self.counts(), counts, strict=True)
         ]
-        style = "font-size:13px;line-height:1.35;max-height:330px;overflow-y:auto;display:block"
-        return f'<table style="{style}"><tr>{head}</tr>{"".join(rows)}</table>'
+        return f'<table class="lalib-groups"><tr>{head}</tr>{"".join(rows)}</table>'
 
 
-def by_class(labels: torch.Tensor, names: Sequence[str]) -> Groups:
-    """One group per class of labels (N,), the last for images without a label (-1)."""
-    return _numbered("class", labels, "no label", names=names or [str(c) for c in range(int(labels.max()) + 1)])
+def grouped(what: str, values: torch.Tensor, n: int, class_names: Sequence[str] = ()) -> Groups:
+    """One group per "class", "cluster" or "round" (dark to light) of values (n,), the last for images in none (-1).
 
-
-def by_cluster(clusters: torch.Tensor, n: int) -> Groups:
-    """One group per cluster of clusters (n,), the last for images in none (-1)."""
-    return _numbered("cluster", group_numbers("clusters", clusters, n), "no cluster")
-
-
-def by_round(rounds: torch.Tensor, n: int) -> Groups:
-    """One group per round of rounds (n,), from dark to light, the last for images that were never picked (-1)."""
-    return _numbered("round", group_numbers("rounds", rounds, n), "not picked", shaded=True)
+    The values of an "error" make groups as by_error says. class_names: by default the numbers.
+    """
+    if what == "error":
+        return by_error(values, n)
+    index = group_numbers(f"{what}s", values, n).numpy().copy()
+    numbers = range(int(index.max()) + 1)
+    names = tuple(class_names or map(str, numbers)) if what == "class" else tuple(f"{what} {g}" for g in numbers)
+    colours = _shades(len(names)) if what == "round" else tuple(map(colour, range(len(names))))
+    if (index == UNKNOWN).any():
+        index[index == UNKNOWN] = len(names)
+        names, colours = (*names, REST[what]), (*colours, NO_GROUP)
+    return Groups(index, names, colours)
 
 
 def by_error(errors: torch.Tensor, n: int) -> Groups:
@@ -85,17 +84,6 @@ def group_numbers(name: str, numbers: torch.Tensor, n: int, top: int = 0) -> tor
     """`numbers` (n,) as int64 on the CPU, from -1 to below `top`, if that is known."""
     numbers = check_labels(numbers, n, name=name).cpu()
     return check_labels(numbers, n, top or max(int(numbers.max()) + 1, 1), name=name, low=UNKNOWN)
-
-
-def _numbered(what, numbers, rest, names=(), shaded=False):
-    """Groups by number; the images without one (-1) are the last group, called `rest`, if there are any."""
-    index = numbers.numpy().copy()
-    names = tuple(names) or tuple(f"{what} {g}" for g in range(int(index.max()) + 1))
-    colours = _shades(len(names)) if shaded else tuple(map(colour, range(len(names))))
-    if (index == UNKNOWN).any():
-        index[index == UNKNOWN] = len(names)
-        names, colours = (*names, rest), (*colours, NO_GROUP)
-    return Groups(index, names, colours)
 
 
 def _shades(n):

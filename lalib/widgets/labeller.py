@@ -63,14 +63,13 @@ class Labeller(anywidget.AnyWidget):
         first = {}  # of copies
         for i in index:
             first.setdefault(images.hashes[i], i)
-        self._hashes, self.index = list(first), torch.tensor(list(first.values()))
+        self._hashes, places = list(first), list(first.values())
+        self.index, files, count = torch.tensor(places), images.files, len(store.class_names)
         super().__init__(
             pictures=[png(picture, side=1)[1] for picture in pixels(images.images[self.index])],
-            captions=[
-                Path(images.files[i]).name if images.files else f"number {i} of the pool" for i in first.values()
-            ],
+            captions=[Path(files[i]).name if files else f"number {i} of the pool" for i in places],
             classes=list(store.class_names),
-            shortcuts=[*KEYS, *[""] * len(store.class_names)][: len(store.class_names)],
+            shortcuts=[*KEYS, *[""] * count][:count],
             answers=self._answers(),
             sheet=VIEWS[check_choice("view", view, VIEWS)],
             suggests=probs is not None,
@@ -89,12 +88,9 @@ class Labeller(anywidget.AnyWidget):
 
     def _answers(self):
         given = self.store.answers()
-        return [self._number(given.get(image)) for image in self._hashes]
-
-    def _number(self, answer):
-        if answer is None:
-            return NONE
-        return OTHERS[answer.kind] if answer.kind in OTHERS else self.store.class_names.index(answer.class_name)
+        number = {name: c for c, name in enumerate(self.store.class_names)}
+        said = (given.get(image) for image in self._hashes)
+        return [NONE if a is None else OTHERS[a.kind] if a.kind in OTHERS else number[a.class_name] for a in said]
 
     def _check_probs(self, probs, rows):
         probs, shape = as_tensor(probs, "probs"), (rows, len(self.store.class_names))
@@ -119,7 +115,7 @@ class Labeller(anywidget.AnyWidget):
         place, number = message["image"], message["answer"]
         others = {UNSURE: self.store.unsure, SKIP: self.store.skip}
         others.get(number, lambda image: self.store.put(image, number))(self._hashes[place])
-        self._set(place, number)
+        self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]  # not read anew, which could fail
         return {"kind": "saved", "image": place}
 
     def _undo(self, _):
@@ -127,12 +123,9 @@ class Labeller(anywidget.AnyWidget):
         if answer.image not in self._hashes:
             when = answer.time[:16].replace("T", " ")
             return {"kind": "refused", "why": f"Taken back: an answer of {when} UTC to an image not shown here."}
-        place, number = self._hashes.index(answer.image), self._number(self.store.answers().get(answer.image))
-        self._set(place, number)
-        return {"kind": "undone", "image": place, "answer": number}
-
-    def _set(self, place, number):
-        self.answers = [*self.answers[:place], number, *self.answers[place + 1 :]]
+        self.refresh()
+        place = self._hashes.index(answer.image)
+        return {"kind": "undone", "image": place, "answer": self.answers[place]}
 
     def _suggest(self, message):
         place, index = message["image"], self.index[message["image"]][None]

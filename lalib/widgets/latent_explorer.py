@@ -14,7 +14,7 @@ from lalib.labelling.store import LabelStore
 from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
 from lalib.widgets.exchange import Exchange
-from lalib.widgets.groups import Groups, by_class, by_cluster, by_error, by_round, counts_in_words, group_numbers
+from lalib.widgets.groups import Groups, counts_in_words, group_numbers, grouped
 from lalib.widgets.latent_map import LatentMap
 from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, picture, row, source
 
@@ -61,11 +61,10 @@ def latent_explorer(
     names = images.class_names or (() if store is None else check_type("store", store, LabelStore).class_names)
     labels = images.labels if labels is None and not images.multi_label else labels
     labels = None if labels is None else group_numbers("labels", labels, n, len(names))
-    groups = {} if labels is None else {"class": by_class(labels, names)}
-    known = {"error": (by_error, errors), "cluster": (by_cluster, clusters), "round": (by_round, rounds)}
-    groups |= {name: group(values, n) for name, (group, values) in known.items() if values is not None}
+    known = {"class": labels, "error": errors, "cluster": clusters, "round": rounds}
+    groups = {what: grouped(what, values, n, names) for what, values in known.items() if values is not None}
     groups = groups or {ONE: Groups(np.zeros(n, dtype=np.int64), ("all images",), (colour(0),))}
-    model, classes = _check_model(model, images, codes, names)
+    model, classes = _check_model(model, images, names)
     return LatentExplorer(images, codes, model, view, groups, labels, classes, store)
 
 
@@ -266,14 +265,12 @@ def _nearest(points, point):
     return (points - point).square().sum(dim=1).argmin()
 
 
-def _check_model(model, images, codes, names):
-    """The model, if it can draw these codes, and the names of the classes it draws; (None, ()) without a decoder."""
+def _check_model(model, images, names):
+    """The model, if it draws such images, and the names of the classes it draws; (None, ()) without a decoder."""
     if model is None or isinstance(model, ContrastiveEncoder):
         return None, ()
     if not isinstance(model, Autoencoder | M2):
         raise TypeError(f"model must be an autoencoder, an M2, or a ContrastiveEncoder, got {type(model).__name__}")
-    if codes.shape[1] != model.latent_dim:
-        raise ValueError(f"codes must have the model's {model.latent_dim} coordinates, got {codes.shape[1]}")
     if tuple(model.image_shape) != images.image_shape:
         raise ValueError(f"the model draws images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     if not draws_classes(model):

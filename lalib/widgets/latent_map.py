@@ -29,11 +29,10 @@ class LatentMap(anywidget.AnyWidget):
     _esm = """
     export default { async render({ model, el, host, signal }) {
       el.classList.add("lalib-map");
-      el.tabIndex = 0;
-      el.setAttribute("role", "application");
+      Object.assign(el, { tabIndex: 0, role: "application" });
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const follow = (name, act) => { model.on(`change:${name}`, act); act(); };
-      follow("label", () => el.setAttribute("aria-label", model.get("label")));
+      follow("label", () => { el.ariaLabel = model.get("label"); });
       // jupyter-scatter misses what changes between its start and its first picture: then it is started again
       const [child, state] = await Promise.all(["getWidget", "getModel"].map((get) => host[get](model.get("plot"))));
       let [missed, canvas, plot] = [true];
@@ -120,11 +119,10 @@ class LatentMap(anywidget.AnyWidget):
         self._scatter = Scatter(*points.T.numpy(), height=500, size=size, axes_grid=True, tooltip=False)
         super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # its own have no names
         self.move(points, axes)
-        self.plot.observe(lambda change: self._tell(change.new, tell), names="hovering")
+        traitlets.dlink(
+            (self.plot, "hovering"), (self, "told"), lambda image: ["", ""] if image is None else list(tell(image))
+        )
         self.on_msg(lambda *_: choose())
-
-    def _tell(self, image, tell):
-        self.told = ["", ""] if image is None else list(tell(image))
 
     @property
     def selection(self) -> torch.Tensor:

@@ -53,8 +53,7 @@ class Sentence(anywidget.AnyWidget):
     _esm = """
     export default { render({ model, el }) {
       el.classList.add("lalib-sentence");
-      el.setAttribute("role", "status");
-      el.setAttribute("aria-live", "polite");
+      Object.assign(el, { role: "status", ariaLive: "polite" });
       const show = () => { el.textContent = model.get("value"); };
       model.on("change:value", show);
       show();
@@ -74,29 +73,21 @@ class Coordinates(anywidget.AnyWidget):
     _esm = """
     export default { render({ model, el }) {
       el.classList.add("lalib-coordinates");
-      el.setAttribute("role", "group");
-      el.setAttribute("aria-label", "coordinates of the cursor");
+      Object.assign(el, { role: "group", ariaLabel: "coordinates of the cursor" });
       el.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab takes keys pressed here for commands
       const [low, high] = [model.get("low"), model.get("high")];
-      const rows = low.map((_, k) => {
-        const tags = ["label", "span", "input", "output"];
-        const [label, name, input, output] = tags.map((tag) => document.createElement(tag));
-        name.textContent = `coordinate ${k + 1}`;
-        input.setAttribute("aria-label", name.textContent);
-        Object.assign(input, { type: "range", min: low[k], max: high[k], step: (high[k] - low[k]) / 200 || 1 });
-        input.addEventListener("input", () => {
-          model.set("values", model.get("values").with(k, Number(input.value)));
-          model.save_changes();
-        });
-        label.append(name, input, output);
-        el.append(label);
-        return [input, output];
-      });
+      el.innerHTML = low.map((least, k) => `<label><span>coordinate ${k + 1}</span><input type="range"
+        aria-label="coordinate ${k + 1}" min="${least}" max="${high[k]}" step="${(high[k] - least) / 200 || 1}">
+        <output></output></label>`).join("");
+      const [inputs, outputs] = ["input", "output"].map((tag) => [...el.querySelectorAll(tag)]);
+      inputs.forEach((input, k) => input.addEventListener("input", () => {
+        model.set("values", model.get("values").with(k, Number(input.value)));
+        model.save_changes();
+      }));
       el.addEventListener("keydown", (event) => event.stopPropagation());
-      const show = () => rows.forEach(([input, output], k) => {
-        input.value = model.get("values")[k];
-        output.textContent = model.get("values")[k].toPrecision(3);
-        input.setAttribute("aria-valuetext", output.textContent);
+      const show = () => model.get("values").forEach((value, k) => {
+        inputs[k].value = value;
+        outputs[k].textContent = inputs[k].ariaValueText = value.toPrecision(3);
       });
       model.on("change:values", show);
       show();
@@ -162,6 +153,5 @@ def source(image: torch.Tensor, side: int) -> str:
 def picture(image: torch.Tensor, caption: str, side: int, words: str | None = None) -> str:
     """A <figure> of an image (C, H, W), `side` pixels wide, above its caption; words: what stands for it."""
     caption, words = html.escape(caption), html.escape(words or caption, quote=True)
-    style = f"margin:2px;width:{max(side, 64)}px;text-align:center;font-size:12px;line-height:1.3"
-    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px;image-rendering:pixelated">'
-    return f'<figure style="{style}">{made}<figcaption>{caption}</figcaption></figure>'
+    made = f'<img src="{source(image, side)}" alt="{words}" style="width:{side}px"><figcaption>{caption}</figcaption>'
+    return f'<figure class="lalib-picture" style="width:{max(side, 64)}px">{made}</figure>'

@@ -11,6 +11,7 @@ import traitlets
 from plotly.offline import get_plotlyjs
 
 from lalib.data.imageset import ImageSet
+from lalib.figures.maps import equal_axes
 from lalib.figures.marks import points
 from lalib.figures.style import COLOURS, GREY, INK, apply_layout
 
@@ -106,9 +107,8 @@ class SamplingMap(Plot):
         bar = {"tickvals": list(range(n)), "ticktext": list(names), "title": {"text": "class"}, "thickness": 16}
         self.scale = {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": single, "colorbar": bar}
         fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
-        fig.update_xaxes(title_text="latent coordinate 1", constrain="domain", zeroline=False)
-        fig.update_yaxes(title_text="latent coordinate 2", scaleanchor="x", constrain="domain", zeroline=False)
-        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+        equal_axes(fig, "latent coordinate")
+        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "trace"}
         super().__init__(apply_layout(fig, "", width=620, height=500, legend=legend), fixed=1)
 
     def mark(self, codes: torch.Tensor, picked: Mapping[str, torch.Tensor], title: str) -> None:

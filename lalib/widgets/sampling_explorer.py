@@ -11,7 +11,7 @@ from lalib import figures
 from lalib.data.checks import check_choice, check_int, check_type
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
-from lalib.figures.curves import classes_in_words
+from lalib.figures.curves import class_totals, classes_in_words
 from lalib.figures.images import canvas, captions_of, wrap
 from lalib.figures.maps import check_map
 from lalib.figures.marks import check_chosen, check_numbers, pixels, png
@@ -54,12 +54,11 @@ def sampling_explorer(
     """
     count = len(check_type("images", images, ImageSet))
     errors, comparison = ({} if each is None else each for each in (errors, comparison))
-    for name, each in (("codes", codes), ("errors", errors), ("comparison", comparison)):
-        check_type(name, each, Mapping)
-    if not codes:
+    if not check_type("codes", codes, Mapping):
         raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
-    for name in errors:
-        check_choice("errors", name, codes)
+    for what, each in {"errors": errors, "comparison": comparison}.items():
+        for name in check_type(what, each, Mapping):
+            check_choice(what, name, codes)
     errors = {name: check_numbers(each, f"errors[{name!r}]", count) for name, each in errors.items()}
     maps = {name: check_map(each, f"codes[{name!r}]", count) for name, each in codes.items()}
     places = {name: Places(each, errors.get(name)) for name, each in maps.items()}
@@ -70,7 +69,6 @@ def sampling_explorer(
     n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
     saving = {}
     for name, table in comparison.items():
-        check_choice("comparison", name, codes)
         saved = results.label_saving(table, labels="all")
         begun = table.loc[table["round"] == 0, "labels"] if "round" in table else ()  # with labels no strategy chose
         saving[name] = saved[~saved["labels"].isin(begun)]
@@ -87,9 +85,8 @@ def selection_in_words(images: ImageSet, index: torch.Tensor, strategy: str, thr
     if images.labels is None:
         return f"{text}. The images have no labels to count."
     labels = images.labels[index]
-    counts = labels.sum(dim=0) if images.multi_label else torch.bincount(labels, minlength=images.n_classes)
+    counts, name = class_totals(labels, images.n_classes), images.class_names
     most, least = int(counts.argmax()), int(counts.argmin())
-    name = images.class_names
     rarest = f"never {name[least]}" if counts[least] == 0 else f"least often {name[least]} ({int(counts[least])})"
     text += f": {classes_in_words(labels, images.n_classes)}"
     return f"{text}. Most often {name[most]} ({int(counts[most])}), {rarest}."
@@ -123,7 +120,7 @@ class SamplingExplorer(Panel):
         last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
         self.controls = shared | first.controls | {f"second {k}": v for k, v in second.controls.items()} | last
         self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
-        self.map = SamplingMap(images, self._places().codes)
+        self.map = SamplingMap(images, next(iter(places.values())).codes)
         self.exchange = Exchange(images, lambda: self.selection, store)
         panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "360px"})
         super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
@@ -138,21 +135,16 @@ class SamplingExplorer(Panel):
         both = torch.cat([first, second[~torch.isin(second, first)]])
         return {FIRST: first, SECOND: second, BOTH: both}[self.value("to label")].clone()
 
-    def _places(self):
-        return self.places[self.value("autoencoder")]
-
     def _update(self, _=None):
-        places, one = self._places(), self.value("second strategy") == NONE
-        picks = (strategy.pick(places, self.value("n")) for strategy in self.strategies)
+        autoencoder, one = self.value("autoencoder"), self.value("second strategy") == NONE
+        picks = (strategy.pick(self.places[autoencoder], self.value("n")) for strategy in self.strategies)
         self.picked, self.troubles = zip(*picks, strict=True)
-        offered = (FIRST,) if one else (FIRST, SECOND, BOTH)
-        if self.controls["to label"].options != offered:
-            self.controls["to label"].options = offered
+        self.controls["to label"].options = (FIRST,) if one else (FIRST, SECOND, BOTH)
         self.controls["to label"].disabled = one
         which = ("", "") if one else ("first: ", "second: ")
         self.shown = [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
         marks = {f"{which}{each.value('strategy')}": index for which, each, index in self.shown}
-        self.map.mark(places.codes, marks, self.value("autoencoder"))
+        self.map.mark(self.places[autoencoder].codes, marks, autoencoder)
         histograms = _histograms(self.images, [index for *_, index in self.shown])
         for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
             sheet.show(name, index, histogram)
@@ -160,12 +152,13 @@ class SamplingExplorer(Panel):
         self._say()
 
     def _say(self, _=None):
-        saving, lines = self.saving.get(self.value("autoencoder")), []
+        autoencoder, lines = self.value("autoencoder"), []
+        places, saving = self.places[autoencoder], self.saving.get(autoencoder)
         for which, each, index in self.shown:
             strategy, seed = each.value("strategy"), each.value("seed")
-            text = selection_in_words(self.images, index, strategy, each.reach(self._places()))
+            text = selection_in_words(self.images, index, strategy, each.reach(places))
             worth = "" if saving is None else f" {worth_in_words(saving, strategy, len(index))}"
-            lines.append(f"{which.capitalize()}{self.value('autoencoder')}, seed {seed}: {text}{worth}")
+            lines.append(f"{which.capitalize()}{autoencoder}, seed {seed}: {text}{worth}")
         if len(self.shown) > 1:
             both = int(torch.isin(*self.picked).sum())
             cost = counted(sum(map(len, self.picked)) - both, "label")

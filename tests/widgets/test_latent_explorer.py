@@ -295,11 +295,11 @@ def test_errors_are_put_into_groups_of_equal_size():
 
 
 def test_groups_that_are_missing_come_last():
-    by = groups.by_round(torch.tensor([1, -1, 0, 1]), 4)
+    by = groups.grouped("round", torch.tensor([1, -1, 0, 1]), 4)
     assert by.names == ("round 0", "round 1", "not picked")
     assert by.index.tolist() == [1, 2, 0, 1]
     assert len(set(by.colours)) == 3
-    assert groups.by_cluster(torch.tensor([-1, -1]), 2).names == ("no cluster",)
+    assert groups.grouped("cluster", torch.tensor([-1, -1]), 2).names == ("no cluster",)
 
 
 def test_counts_in_words_stops_after_the_largest():
