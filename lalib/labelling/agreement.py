@@ -4,17 +4,18 @@
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
 import torch
-from sklearn.metrics import cohen_kappa_score
 
 from lalib.data import ImageSet, LalibError
 from lalib.data.checks import check_choice, check_type
 from lalib.data.door import check_name
 from lalib.labelling.answers import numbered
 from lalib.labelling.store import LabelStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Agreement(NamedTuple):
@@ -31,6 +32,8 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
 
     "Not sure" and skipped are no class. Raises ValueError for unknown labellers, LalibError if they share no image.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     theirs, others = check_type("store", store, LabelStore).classes(a), store.classes(b)
     pairs = [(said, others[image]) for image, said in theirs.items() if image in others]
     if not pairs:
@@ -42,7 +45,7 @@ def agreement(store: LabelStore, a: str, b: str) -> Agreement:
 
 def merge(
     store: LabelStore, images: ImageSet, labellers: Iterable[str] | None = None, *, prefer: str | None = None
-) -> tuple[torch.Tensor, pd.DataFrame]:
+) -> tuple[torch.Tensor, "pd.DataFrame"]:
     """One label per image from several labellers, and a table of the images on which they disagree.
 
     "Not sure" and skipped have no say. Where classes differ, that of `prefer` wins, without it the image has none.
@@ -51,6 +54,8 @@ def merge(
     in disagreement (its index in `images`) and a column of class names for each labeller, None where one gave none.
     Raises ValueError for unknown labellers, and for a class that the images' class names lack.
     """
+    import pandas as pd
+
     known = check_type("store", store, LabelStore).labellers
     labellers = known if labellers is None else labellers
     if isinstance(labellers, str) or not isinstance(labellers, Iterable):

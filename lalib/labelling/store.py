@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
 import torch
 
 from lalib.data import ImageSet, LalibError
@@ -19,6 +18,9 @@ from lalib.data.door import check_index, check_name
 from lalib.labelling.answers import KINDS, Answer, check_answer, composed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INSERT = "INSERT INTO events (labeller, time, image, kind, class, undone) VALUES (?, ?, ?, ?, ?, ?)"
 STANDS = "SELECT kind, class, time FROM answers WHERE labeller = ? AND image = ?"
@@ -221,9 +223,11 @@ class LabelStore:
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
         return torch.tensor(unanswered + skipped, dtype=torch.int64)
 
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pd.DataFrame":
         """Everything that ever happened to the file, the oldest first: labeller, time, image, kind ("undo" as well),
         class, undone (whether it was taken back later)."""
+        import pandas as pd
+
         undone = "id IN (SELECT undone FROM events WHERE kind = 'undo')"
         rows = self._rows(f"SELECT labeller, time, image, kind, class, {undone} FROM events ORDER BY time, id")
         table = pd.DataFrame(rows, columns=["labeller", "time", "image", "kind", "class", "undone"])

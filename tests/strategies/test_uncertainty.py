@@ -139,7 +139,7 @@ def test_neighbours_of_knn():
 
 def test_neighbours_are_searched_once_while_the_codes_stay_the_same(monkeypatch):
     searched, knn = [], uncertainty.knn
-    monkeypatch.setattr(uncertainty, "knn", lambda codes, k: searched.append(k) or knn(codes, k))
+    monkeypatch.setattr(uncertainty, "knn", lambda codes, k, exact: searched.append(k) or knn(codes, k))
     codes, options = normal(SIZE, 3, seed=7), {"representativeness": 1, "neighbours": 5}
 
     def ask(codes, **changes):
