@@ -18,7 +18,8 @@ share         for what reads all codes at every pick: codes read once per pick, 
 
 The rivals: scikit-activeml (for k-medoids its CLUE, whose k-means is weighted by entropy), faiss and scikit-learn with
 the same number of centres and iterations and all codes, a plain loop of core-set in single precision, and the
-documents' loop over draws, which passes over all codes for each. --quick: 5,000 codes, 20 picks, all in this process,
+documents' loop over draws, which passes over all codes for each. "neighbours, nearly" are pynndescent's, with the
+compilation that it needs once in a process. --quick: 5,000 codes, 20 picks, all in this process, all neighbours exact,
 without scikit-activeml. Needs the extra `peers`.
 """
 
@@ -43,7 +44,6 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from lalib.codes import kmeans, knn
-from lalib.codes.neighbours import EXACT
 from lalib.data.seeds import generator
 from lalib.strategies import STRATEGIES, select, spatial
 
@@ -125,7 +125,7 @@ def ours(name, pool, n):
     if name == "k-means":
         return lambda: kmeans(pool.codes, CENTRES, generator(0), iterations=ITERATIONS)
     if name.startswith("neighbours"):
-        return lambda: knn(pool.codes, NEIGHBOURS, exact=EXACT if "nearly" in name else None)[1]
+        return lambda: knn(pool.codes, NEIGHBOURS, exact=QUICK if "nearly" in name else None)[1]
     name, *options = name.split(" + ")
     sources = pool.sources(STRATEGIES[name].needs) | dict.fromkeys(options, 1.0)
     return lambda: select(name, pool.codes, n, labeled=pool.labeled, labels=pool.labels, **sources)
