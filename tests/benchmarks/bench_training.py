@@ -7,8 +7,7 @@ the median and the extremes of all. Whole calls are timed, with what they do to 
 thread in seconds of the processor, which a busy machine stretches less than the clock's, on CUDA by the clock.
 The rivals: "bare", which does nothing but the steps, of the same batches, draws and loss and with fused Adam; and
 "loader", the loop of most tutorials: float32 images in a TensorDataset, shuffled and collated by a DataLoader.
-On CUDA the slides' network is measured, too, and its share of the card's bfloat16 peak: --peak is that of the card in
-TFLOP/s, dense (989 for an H100 or H200), and operations are counted by torch.utils.flop_counter.
+gpu.py has `fit` with every preset and its share of a card's peak.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 
 import lalib as la
 from lalib.data.seeds import generator
@@ -88,24 +86,6 @@ def in_turns(model, rival, images, device, epochs, batch_size, repeats):
     }
 
 
-def flops_per_image(images, preset, batch_size):
-    """Floating-point operations of a training step, forward and backward, per image (a multiply-add is two)."""
-    model = la.CAE(images.image_shape, preset=preset)
-    x = images.images[:batch_size].float() / 255
-    with FlopCounterMode(display=False) as counter:
-        model.loss(Batch(x), generator=generator(0))["loss"].backward()
-    return counter.get_total_flops() / len(x)
-
-
-def share_of_peak(images, epochs, batch_size, repeats, peak):
-    """images/s of `fit` with the slides' network on CUDA, and its share of `peak` TFLOP/s."""
-    models = [la.CAE(images.image_shape, preset="slides") for _ in range(repeats)]
-    fit = statistics.median(images_per_second(by_fit, model, images, "cuda", epochs, batch_size) for model in models)
-    flops = flops_per_image(images, "slides", 64)
-    row = {"case": f"CAE slides, {batch_size}", "device": "cuda", "fit": fit, "flops_per_image": flops}
-    return row | {"share": fit * flops / (peak * 1e12), "peak_tflops": peak}
-
-
 def machine():
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -119,7 +99,6 @@ def measure(given):
     if torch.cuda.is_available():
         epochs = 20 * given.epochs  # a GPU is through with one in less than it takes to start
         rows += [in_turns(la.CAE, "loader", images, "cuda", epochs, size, given.repeats) for size in (128, 512)]
-        rows += [share_of_peak(images, epochs, size, given.repeats, given.peak) for size in (64, 512, 4000)]
     return rows
 
 
@@ -127,17 +106,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--peak", type=float, default=989.0, help="the card's dense bfloat16 peak in TFLOP/s")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_training.json"))
     given = parser.parse_args()
     rows = measure(given)
     print(f"{'images/s: batch size, rival':28}{'device':>7}{'fit':>10}{'rival':>10}{'ratio':>7}  lowest-highest")
     for row in rows:
-        print(f"{row['case']:28}{row['device']:>7}{row['fit']:>10,.0f}", end="")
-        if "share" in row:
-            print(f"   {row['share']:.1%} of {row['peak_tflops']:g} TFLOP/s, {row['flops_per_image']:.3g} an image")
-        else:
-            print(f"{row['rival']:>10,.0f}{row['ratio']:>7.2f}  {row['lowest']:.2f}-{row['highest']:.2f}")
+        speeds = f"{row['fit']:>10,.0f}{row['rival']:>10,.0f}{row['ratio']:>7.2f}"
+        print(f"{row['case']:28}{row['device']:>7}{speeds}  {row['lowest']:.2f}-{row['highest']:.2f}")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({"machine": machine(), "epochs": given.epochs, "rows": rows}, indent=1))
     print(f"written to {given.out}")
