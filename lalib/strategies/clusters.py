@@ -49,7 +49,8 @@ def typiclust(
 
     Clusters are those of k-means on all codes, min(labelled + n, max_clusters) of them, by at most `iterations` of
     Lloyd's. Clusters below min_size images come last. An image is typical if the mean distance to its
-    min(neighbours, size / 2) nearest in the cluster is small; the score is minus that distance.
+    min(neighbours, size / 2) nearest in the cluster is small; the score is minus that distance. Finding them takes the
+    square of a cluster's size, but in up to 15 dimensions and beyond EXACT images.
     Differs: neighbours may be labelled or not. Picks count as labels when the next cluster is chosen, which matters
     only if there are more of them than max_clusters.
     """
