@@ -451,7 +451,7 @@ def test_the_number_of_threads_is_restored_in_a_dask_worker_of_this_process(thre
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         frame = run_all(TOGETHER, [{"x": 0}, {"x": 1}], tmp_path, cluster=client, progress=False)

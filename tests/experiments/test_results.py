@@ -1,7 +1,5 @@
 """Tables with a known truth, small ones by hand, and independent computations with scipy."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,17 +160,6 @@ def test_curve_data_of_one_seed_and_of_unfinished_runs():
     assert frame["seeds"].tolist() == [1, 1, 2, 1, 1]
     assert frame["low"].notna().tolist() == [False, False, True, False, False]
     assert frame["mean"].tolist() == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.3])
-
-
-def test_curve_data_is_quick_enough_for_a_live_figure():
-    table = pd.concat(learning({"random": 1}, seeds=10, noise=0.01).assign(strategy=str(s)) for s in range(10))
-    assert len(table) == 2500
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        results.curve_data(table)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.05
 
 
 # ---------------------------------------------------------------- summary

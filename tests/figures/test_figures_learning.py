@@ -1,7 +1,5 @@
 """Figures of a comparison: what is drawn is what the tables hold, colour is never alone, bad input is refused."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -173,18 +171,6 @@ def test_a_live_figure_ends_as_the_finished_one(table):
     assert len({line.line.color for line in lines(fig).values()}) == 4
     assert fig.layout.title.text.startswith("Live<br>")
     assert subtitle(fig) == subtitle(whole)
-
-
-def test_an_update_is_quick_enough_to_be_live():
-    runs = comparison({"random": 1}, seeds=10, long=500)
-    table = pd.concat(runs.assign(strategy=f"s{i}") for i in range(10))
-    assert len(table) == 2500
-    fig, times = la.figures.learning_curves(table), []
-    for _ in range(5):
-        start = time.perf_counter()
-        la.figures.update_learning_curves(fig, table)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1  # half of it on an idle machine
 
 
 # ---------------------------------------------------------------- label saving
