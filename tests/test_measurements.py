@@ -10,6 +10,8 @@ import torch
 
 from lalib.models.networks import PRESETS
 
+pytestmark = pytest.mark.notebook  # each takes as long as one
+
 FOLDER = Path(__file__).parent / "benchmarks"
 EXACTLY = ("plain loop", "documents' loop", "exact")  # rivals of the same answer
 
