@@ -47,7 +47,7 @@ test: install chromium
 	$(MAKE) --no-print-directory notebooks
 
 notebooks: install
-	$(PY) -m pytest -n $(WORKERS) -m notebook --durations=0 tests/test_notebooks.py
+	$(PY) -m pytest -n $(WORKERS) -m notebook --durations=0
 
 bench: install
 	$(PY) -m pytest -s tests/benchmarks
