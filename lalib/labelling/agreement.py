@@ -56,7 +56,8 @@ def merge(
     """
     import pandas as pd
 
-    known = check_type("store", store, LabelStore).labellers
+    images = check_type("store", store, LabelStore).adopt(images)
+    known = store.labellers
     labellers = known if labellers is None else labellers
     if isinstance(labellers, str) or not isinstance(labellers, Iterable):
         raise TypeError(f"labellers must be a list of names, got {labellers!r}")
@@ -64,7 +65,7 @@ def merge(
     prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
     given = {name: store.classes(name) for name in labellers}
     merged, disagreed = [], {}
-    for index, image in enumerate(check_type("images", images, ImageSet).hashes):
+    for index, image in enumerate(images.hashes):
         said = [given[name].get(image) for name in labellers]
         distinct = set(said) - {None}
         if len(distinct) > 1:

@@ -24,7 +24,10 @@ def write_selection(
     """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
     column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
     index = check_index(index, len(check_type("images", images, ImageSet)))
-    chosen, known = images.subset(index), {} if store is None else check_type("store", store, LabelStore).classes()
+    chosen = images.subset(index)
+    if store is not None:
+        check_type("store", store, LabelStore).adopt(images)
+    known = {} if store is None else store.classes()
     classes = [known.get(image, "") for image in chosen.hashes]
     rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
     return _write(path, ("index", "file", "image", "class"), rows)
@@ -64,7 +67,8 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
         if not row["kind"] and not row["class"]:
             return None
         kind, class_name = (row["kind"] or "class").lower(), row["class"] or None
-        given = Answer(row["labeller"] or store.labeller, row["time"] or None, row["image"], kind, class_name)
+        image = row["image"] if images is None else images.hash_of(row["image"])
+        given = Answer(row["labeller"] or store.labeller, row["time"] or None, image, kind, class_name)
         given = check_answer(given, store.class_names)
         if known is not None and given.image not in known:
             raise ValueError(f"image {given.image} is none of the {len(images)} images")

@@ -77,7 +77,7 @@ def read_label_studio(
     path, images = check_path(path, "JSON"), check_type("images", images, ImageSet)
     tasks = _tasks(path, images, check_type("store", store, LabelStore))
     return store.add_read(
-        (name, partial(_answer, annotation, task["data"]["sha256"], names, store.class_names))
+        (name, partial(_answer, annotation, images.hash_of(task["data"]["sha256"]), names, store.class_names))
         for name, task in tasks
         for annotation in task["annotations"] or [None]
     )
@@ -97,7 +97,7 @@ def _tasks(path, images, store):
     if not isinstance(tasks, list) or not all(isinstance(part, dict) for part in parts):
         raise LalibError(f"{path} is no export of Label Studio with tasks and annotations: choose JSON, not JSON-MIN")
     tasks = [(f"task {task.get('id', f'at place {place}')}", task) for place, task in enumerate(tasks, start=1)]
-    hashes = set(images.hashes)
+    hashes = {*images.hashes, *images.former}
     if strange := [name for name, task in tasks if str(task["data"].get("sha256")) not in hashes]:
         what = f"{len(strange)} of {len(tasks)} tasks are of none of the {len(images)} images by their data.sha256"
         raise LalibError(f"{path} is of another project: {what}: {listed(strange)}")
