@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageColor, ImageOps
 from lalib.data.files import digest
 
 # raster formats only: Pillow hands some of the others (EPS) to programs outside Python
-FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # grey of more than 8 bits
 GREY = ("1", "L", "LA", *DEEP)
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
@@ -47,8 +47,17 @@ def formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+def extensions() -> set[str]:
+    """How the names of their files end, such as ".png"."""
+    known = {*formats(), "MPO"}  # which Pillow opens as JPEG
+    return {ext for ext, name in Image.registered_extensions().items() if name in known}
+
+
+@contextlib.contextmanager
 def _open(file):
-    return Image.open(file, formats=[name for name in formats() if name != "MPO"])  # Pillow counts MPO as JPEG
+    # An open file: a TIFF to be turned, if it lies in memory by its path (as a map), has its pixels in disorder.
+    with open(file, "rb") as data, Image.open(data, formats=formats()) as image:
+        yield image
 
 
 def read_header(file: Path, look: Look) -> tuple[tuple[int, int], str, tuple[float, float] | None]:

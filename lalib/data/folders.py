@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from lalib.data.checks import listed
-from lalib.data.decoding import FAULT, Look, formats, read_header, read_image
+from lalib.data.decoding import FAULT, Look, extensions, formats, read_header, read_image
 from lalib.data.door import check_name
 
 UNREADABLE = "cannot be read"
@@ -78,8 +78,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """
     if not folder.is_dir():
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
-    known = formats()
-    extensions = {ext for ext, name in Image.registered_extensions().items() if name in known}
+    known = extensions()
     files, closed = [], []
     for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         inside = place != str(folder)  # there, links are passed over
@@ -88,10 +87,10 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     if closed:
         raise ValueError(f"{closed[0].filename} cannot be read ({closed[0].strerror})") from closed[0]
     files = {file.relative_to(folder).as_posix(): file for file in sorted(files)}
-    passed = [name for name, file in files.items() if file.suffix.lower() not in extensions]
+    passed = [name for name, file in files.items() if file.suffix.lower() not in known]
     if len(passed) == len(files):
         but = f", but {listed(map(_shown, passed))}" if passed else ""
-        raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))}){but}")
+        raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(known))}){but}")
     return _without(files, passed), passed
 
 
