@@ -109,8 +109,8 @@ def read_image(file: Path, grey: bool, size: tuple[int, int], look: Look, span: 
         plain, seen = _in_8_bits(image, 0, 65535), _in_8_bits(image, *span)
     former = plain.resize(size[::-1], Image.Resampling.BILINEAR)
     mode = "L" if grey else "RGB"
-    pixels = former if seen is plain and look.fit == "stretch" else _fitted(seen.convert(mode), size, look)
-    array = np.atleast_3d(np.array(pixels.convert(mode)))
+    pixels = former if seen is plain and look.fit == "stretch" else _fitted(_as(seen, mode), size, look)
+    array = np.atleast_3d(np.array(_as(pixels, mode)))
     known = dict.fromkeys(map(_identity, (image, former, former.convert("RGB"))))
     return torch.from_numpy(array).permute(2, 0, 1), tuple(known)
 
@@ -127,11 +127,15 @@ def _decoded(file):
         elif image.mode == "LAB":
             profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
             image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        elif image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-            image = image.convert("RGBA")
-        else:
-            image = (image.convert("RGBA") if image.mode == "P" else image).convert(own)  # RGBA: else Pillow may warn
+        elif image.has_transparency_data:
+            image = _as(image, "RGBA")
+            image = image if image.getchannel("A").getextrema()[0] < 255 else image.convert(own)
+        image = image if image.mode in ("I", "F", "RGBA") else _as(image, own)
         return image if turn is None else image.transpose(turn), own
+
+
+def _as(image, mode):
+    return image if image.mode == mode else image.convert(mode)  # which copies in any case
 
 
 def _in_8_bits(image, low, high):
