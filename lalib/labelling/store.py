@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 INSERT = "INSERT INTO events (labeller, time, image, kind, class, undone) VALUES (?, ?, ?, ?, ?, ?)"
 STANDS = "SELECT kind, class, time FROM answers WHERE labeller = ? AND image = ?"
-COPY = """INSERT INTO events (labeller, time, image, kind, class)
-    SELECT labeller, time, ?, kind, class FROM answers WHERE image = ?"""
 HERE = "SELECT 1 FROM events WHERE labeller = ? AND time = ? AND image = ? AND kind = ? AND class IS ?"
 
 
@@ -171,14 +169,17 @@ class LabelStore:
         warning says so. Every method and widget that takes images and a store begins with this.
         """
         former = check_type("images", images, ImageSet).former
-        here = self._rows("SELECT DISTINCT image FROM events") if former else ()
-        if old := [image for (image,) in here if image in former]:
+        events = self._rows("SELECT image, id FROM events") if former else ()
+        if old := [(image, event) for image, event in events if image in former]:
             with transaction(self.path, write=True) as connection:
-                for image in old:
-                    own, *copies = former[image]
-                    connection.executemany(COPY, [(copy, image) for copy in copies])
-                    connection.execute("UPDATE events SET image = ? WHERE image = ?", (own, image))
-            said = f"{self.path} had answers to {len(old)} of these images by their resized pixels, as lalib once did"
+                for _, *row in connection.execute("SELECT * FROM answers").fetchall():
+                    answer = Answer(*row)
+                    for image in former.get(answer.image, ())[1:]:  # several files that looked the same once resized
+                        connection.execute(INSERT, (*answer._replace(image=image), None))
+                owns = [(former[image][0], event) for image, event in old]
+                connection.executemany("UPDATE events SET image = ? WHERE id = ?", owns)
+            count = len({image for image, _ in old})
+            said = f"{self.path} had answers to {count} of these images by their resized pixels, as lalib once did"
             warnings.warn(f"{said}: from now on they hang on the files' own pixels, whatever the size=", stacklevel=3)
         return images
 
