@@ -104,6 +104,7 @@ def odd_files() -> dict[str, tuple[bytes, np.ndarray | str]]:
     files |= {
         "LA.png": (saved(la, "PNG"), on_white),
         "LA.tif": (saved(la, "TIFF"), on_white),
+        "PA.tif": (saved(Image.fromarray(RGB // 128 * 255).quantize(8).convert("PA"), "TIFF"), RGB // 128 * 255),
         "RGBA.png": (saved(rgba, "PNG"), colours),
         "RGBA.tif": (saved(rgba, "TIFF"), colours),
         "RGBA.webp": (saved(rgba, "WEBP", lossless=True, exact=True), colours),
@@ -183,7 +184,7 @@ def odd_files() -> dict[str, tuple[bytes, np.ndarray | str]]:
     noise = np.random.default_rng(0).integers(0, 256, (99, 90, 3), dtype=np.uint8)
     for form, ext in {"PNG": "png", "JPEG": "jpg", "TIFF": "tif", "GIF": "gif", "WEBP": "webp", "BMP": "bmp"}.items():
         whole = saved(noise, form)
-        for part in (0.02, 0.5, 0.9):
+        for part in (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9):
             files[f"{part:.0%}.{ext}"] = (whole[: int(len(whole) * part)], CUT)
     for orientation, stored in TURNED.items():
         lossless = {"lossless": True}
