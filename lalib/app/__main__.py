@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m lalib.app", description="Explore images and label them in a browser.")
     option, usual = made.add_argument, Settings
     option("--images", default=usual.images, help="a folder, or a data set's name (%(default)s)")
-    option("--classes", default="", help="to label with, such as cat,dog; by default those of the images")
+    option("--classes", default="", help="to label with, such as cat,dog; by default the folder's sub-folders")
     option("--labels", help="the file that takes the labels (runs/labels-IMAGES.sqlite)")
     option("--labeller", default=usual.labeller, help="who labels (%(default)s)")
     option("--size", type=int, default=usual.size, help="pixels to which photos are brought (%(default)s)")

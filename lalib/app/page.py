@@ -19,7 +19,8 @@ VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to 
 
 @dataclass(frozen=True)
 class Settings:
-    """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file.
+    """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file;
+    if they are given, the folder's sub-folders are mere folders.
 
     labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder;
     model: the file of the autoencoder that draws the map, from `prepare`.
@@ -40,7 +41,8 @@ class Settings:
         folder = Path(self.images).expanduser()
         if not folder.is_dir():
             raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
-        return from_folder(folder, self.size, bad_files=self.bad_files)
+        labels = "none" if self.classes else "folders"
+        return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files)
 
     def store(self, images: ImageSet) -> LabelStore:
         """The file of labels, made if it is not there. Raises LalibError if it is not one, or of other classes."""
@@ -49,7 +51,9 @@ class Settings:
         if classes is None and not path.exists():
             raise LalibError("the images lie in no class folders: say which classes there are, such as cat,dog")
         path.parent.mkdir(parents=True, exist_ok=True)
-        return LabelStore(path, classes, labeller=self.labeller)
+        store = LabelStore(path, classes, labeller=self.labeller)
+        store.adopt(images)  # what an earlier version has written
+        return store
 
     def tell(self, environment: MutableMapping[str, str]) -> None:
         """Leave these settings for kernels that are started in this environment."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lalib.data import downloads
-from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.door import check_class_names, plain
 from lalib.data.imageset import MIN_SIZE, ImageSet, from_arrays
 from lalib.data.splits import stratified_split
@@ -80,20 +80,39 @@ def from_npz(path: str | Path) -> ImageSet:
 
 
 def from_folder(
-    path: str | Path, size: int | tuple | None = None, *, class_names: Iterable | None = None, bad_files: str = "refuse"
+    path: str | Path,
+    size: int | tuple | None = None,
+    *,
+    class_names: Iterable | None = None,
+    labels: str = "folders",
+    bad_files: str = "refuse",
+    fit: str = "stretch",
+    background: str | tuple = "white",
+    depth: str | tuple = "auto",
 ) -> ImageSet:
-    """An ImageSet of the image files in a folder, in sorted order; its sub-folders, if any, are the classes.
+    """An ImageSet of the image files in a folder and below it, in sorted order, as a person sees them.
 
-    Raster files that Pillow reads (PNG, JPEG, TIFF, ...), of several images in one the first; hidden files, other files
-    and folders linked into a class folder are passed over. Images are turned upright as their EXIF says and
-    transparency is dropped; 16-bit grey is scaled to 8 bits. size: None, or (H, W) in pixels, or one number for both,
-    to which all are resized (bilinear, aspect not kept); grey stays grey if all are, else all become RGB. class_names:
-    the classes in the order of their numbers, such as train.class_names for the folder of the test images, which may
-    lack some; None is the sub-folders in sorted order. bad_files: images that are unreadable or, without `size`, differ
-    from most in size or in being grey: "refuse", or "skip", which leaves them out with a warning that names them.
-    Raises ValueError, naming the files, for bad ones that are refused; for a folder that is closed or without images;
-    for class folders not among the class_names, refused by door.check_name, or alike but for the spelling of accents.
+    Raster files that Pillow reads (PNG, JPEG, TIFF, AVIF, ...; HEIC with the extra photos), of several images in one
+    the first. Hidden files and folders linked into a sub-folder are passed over, other files with a warning that counts
+    them. Images are turned upright. CMYK and colour profiles are converted without colour management, colours of more
+    than 8 bits keep the upper 8.
+    size: None, or (H, W) in pixels, or one number for both, to which all are resized (bilinear); grey stays grey if all
+    are, else all become RGB. fit: "stretch", the default, shows all of an image and nothing else, but changes its
+    aspect; "crop" keeps the aspect and cuts off what sticks out, "pad" adds background. background: what shows through
+    transparency, a colour's name or (red, green, blue) from 0 to 255; in grey images its brightness counts. depth:
+    which values of grey files of more than 8 bits (floats, too) become 0 and 255, (low, high); "auto" is the range of
+    all in the folder, which a warning names. Training and test folders need the same.
+    labels: "folders", the sub-folders right below, if any, are the classes; or "none", folders are mere folders, and
+    class_names only those to label with. class_names: the classes in the order of their numbers, such as
+    train.class_names for the folder of the test images, which may lack some; None is the sub-folders in sorted order.
+    If no sub-folder has one of these names, folders are mere folders, which a warning says. bad_files: images that are
+    unreadable or, without `size`, differ from most in size or in being grey: "refuse", or "skip", which leaves them out
+    with a warning that names them.
+    Raises ValueError, naming the files, for bad ones that are refused and for images beside class folders; for a folder
+    that is closed or without images; for class folders of which some are not among the class_names, that are refused by
+    door.check_name, or alike but for the spelling of accents.
     """
+    from lalib.data.decoding import Look
     from lalib.data.folders import read_folder
 
     if size is not None:
@@ -102,7 +121,30 @@ def from_folder(
         if len(size) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
         size = tuple(check_int("size", side, low=MIN_SIZE) for side in size)
+    if not isinstance(depth := plain(depth), str) or depth != "auto":
+        depth = tuple(depth) if isinstance(depth, Iterable) and not isinstance(depth, str) else (depth,)
+        if len(depth) != 2:
+            raise ValueError(f"depth must be 'auto' or (low, high), got {', '.join(map(repr, depth))}")
+        depth = tuple(check_number("depth", bound) for bound in depth)
+        if depth[0] >= depth[1]:
+            raise ValueError(f"depth must be (low, high) with low below high, got {depth}")
+    look = Look(size, check_choice("fit", fit, ("stretch", "crop", "pad")), _colour(background), depth)
     skip = check_choice("bad_files", bad_files, ("refuse", "skip")) == "skip"
+    classes = check_choice("labels", labels, ("folders", "none")) == "folders"
     names = None if class_names is None else check_class_names(class_names)
-    images, labels, names, files = read_folder(Path(path), size, names, skip)
-    return ImageSet(images, labels, names, str(path), files)
+    images, labels, names, files, identities = read_folder(Path(path), look, classes, names, skip)
+    return ImageSet(images, labels, names, str(path), files, identities)
+
+
+def _colour(background):
+    from PIL import ImageColor
+
+    if isinstance(background := plain(background), str):
+        try:
+            return ImageColor.getrgb(background)[:3]
+        except ValueError as error:
+            raise ValueError(f"background must be a colour such as 'white' or '#ffffff', got {background!r}") from error
+    background = tuple(background) if isinstance(background, Iterable) else (background,)
+    if len(background) != 3:
+        raise ValueError(f"background must be a colour's name or (red, green, blue), got {background}")
+    return tuple(check_int("background", part, low=0, high=255) for part in background)

@@ -1,70 +1,97 @@
-"""Image files in a folder, read with Pillow; all headers first, so that a mixed folder is refused early."""
+"""Image files in a folder: which are read, in what they must agree, their classes."""
 
 import os
-import struct
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from lalib.data.checks import listed
+from lalib.data.decoding import FAULT, Look, extensions, formats, read_header, read_image
 from lalib.data.door import check_name
 
-# raster formats only: Pillow hands some of the others (EPS) to programs outside Python
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-_open = partial(Image.open, formats=[name for name in FORMATS if name != "MPO"])  # Pillow counts MPO as JPEG
-GREY = ("1", "L", "LA", "I;16", "I;16B")
-COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
-# what Pillow's parsers raise on damaged files
-FAULT = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError)
 UNREADABLE = "cannot be read"
+MERE = "labels='none' takes folders as mere folders"
 BIG = 500  # files from which on a progress bar is worth its line
 
 
-def read_folder(folder: Path, size: tuple[int, int] | None, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
-    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`), sorted."""
-    files = {file.relative_to(folder).as_posix(): file for file in _image_files(folder)}
-    headers, unreadable = _each(lambda name: _header(files[name]), files, "headers")
-    files = _settled(files, unreadable, UNREADABLE, skip)
-    for form in ("{0[0]} x {0[1]} pixels", "{1}") if size is None else ():  # what must be the same in all images
-        values = {name: form.format(*headers[name]) for name in files}
+def read_folder(folder: Path, look: Look, classes: bool, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
+    """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`, identities).
+
+    Files are sorted. classes: whether sub-folders are classes. identities: of each file its hash, then former ones.
+    """
+    files, passed = _files(folder)
+    if passed:
+        heif = "" if "HEIF" in formats() else " (HEIC needs pillow-heif, in the extra photos)"
+        said = (
+            f"{len(passed)} of {len(files) + len(passed)} files in {folder} are passed over, since they are not named"
+        )
+        warnings.warn(f"{said} as images that are read{heif}: {listed(map(_shown, passed))}", stacklevel=3)
+    if classes and class_names is not None and _foreign(files, class_names):
+        warnings.warn(f"no folder in {folder} has the name of a class: they are not taken as classes", stacklevel=3)
+        classes = False
+    if classes:
+        _classes(files, class_names)  # what names decide is decided before the longest part
+    headers, bad = _each(lambda name: read_header(files[name], look), files, "headers")
+    left, unlike = _without(files, bad), []
+    for form in ("{0[0]} x {0[1]} pixels", "{1}") if left and look.size is None else ():  # what must be the same in all
+        values = {name: form.format(*headers[name]) for name in left}
         usual = Counter(values.values()).most_common(1)[0][0]
-        unlike = {name: value for name, value in values.items() if value != usual}
-        files = _settled(files, unlike, f"are not {usual}, as most are", skip)
-    _classes([name for name in files if "/" in name], class_names)  # refuses before the longest part
-    grey = all(headers[name][1] == "grey" for name in files)
-    size = size or headers[next(iter(files))][0]
-    images = torch.empty((len(files), 1 if grey else 3, *size), dtype=torch.uint8)
-    rows = dict(zip(files, images, strict=True))
-    _, unreadable = _each(lambda name: rows[name].copy_(_pixels(files[name], grey, size)), files, "images")
-    kept = _settled(files, unreadable, UNREADABLE, skip)
-    if unreadable:  # the rest must be as if these had never been there: what is known of an image hangs on its pixels
+        unlike.append(
+            ({name: value for name, value in values.items() if value != usual}, f"are not {usual}, as most are")
+        )
+        if not skip:
+            _settled(left, *unlike[-1], skip)
+        left = _without(left, unlike[-1][0])
+    grey = all(headers[name][1] == "grey" for name in left)
+    size = look.size or (headers[next(iter(left))][0] if left else (0, 0))
+    span = _span([headers[name][2] for name in left], look)
+    images = torch.empty((len(left), 1 if grey else 3, *size), dtype=torch.uint8)
+    rows = dict(zip(left, images, strict=True))
+
+    def read(name):
+        pixels, known = read_image(files[name], grey, size, look, span)
+        rows[name].copy_(pixels)
+        return known
+
+    known, truncated = _each(read, left, "images")
+    kept = _settled(files, dict(sorted((bad | truncated).items())), UNREADABLE, skip)
+    for problem in unlike:
+        kept = _settled(kept, *problem, skip)
+    if truncated:  # the rest must be as if these had never been there
         colours = 1 if all(headers[name][1] == "grey" for name in kept) else 3
-        images = images[[name in kept for name in files], :colours]
-    return images, *_classes(list(kept), class_names), tuple(kept)
+        images = images[[name in kept for name in left], :colours]
+    own = {known[name][0] for name in kept}  # a former hash that is another file's own says nothing
+    identities = tuple((known[name][0], *(old for old in known[name][1:] if old not in own)) for name in kept)
+    labels, names = _classes(kept, class_names) if classes else (None, class_names or ())
+    return images, labels, names, tuple(kept), identities
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """The files in a folder and those below that are called images, sorted; ValueError for a folder that is closed."""
+def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """In a folder and below: the files that are called images, by name, and the names of others that are not hidden.
+
+    Names are relative to the folder, and sorted. Raises ValueError for a folder that is closed or without images.
+    """
     if not folder.is_dir():
         raise ValueError(f"path must be a folder, got {str(folder)!r}, which is none")
-    Image.init()
-    extensions = {ext for ext, name in Image.registered_extensions().items() if name in FORMATS}
-    images, closed = [], []
+    known = extensions()
+    files, closed = [], []
     for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         inside = place != str(folder)  # there, links are passed over
         folders[:] = [name for name in folders if name[0] != "." and not (inside and Path(place, name).is_symlink())]
-        images += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in extensions]
+        files += [Path(place, name) for name in names if name[0] != "."]
     if closed:
         raise ValueError(f"{closed[0].filename} cannot be read ({closed[0].strerror})") from closed[0]
-    if not images:
-        raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(extensions))})")
-    return sorted(images)
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(files)}
+    passed = [name for name, file in files.items() if file.suffix.lower() not in known]
+    if len(passed) == len(files):
+        but = f", but {listed(map(_shown, passed))}" if passed else ""
+        raise ValueError(f"{folder} holds no images (files ending in {', '.join(sorted(known))}){but}")
+    return _without(files, passed), passed
 
 
 def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
@@ -82,36 +109,32 @@ def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, 
     return results, failed
 
 
-def _header(file: Path) -> tuple[tuple[int, int], str]:
-    """(H, W) of the image once it is upright, and "grey" or "in colour"."""
-    if str(file).encode(errors="replace").decode() != str(file):
-        raise ValueError("its path is not UTF-8 text")  # which no CSV file could hold
-    if file.exists() and not file.is_file():
-        raise ValueError("not a file")
-    with _open(file) as image:
-        if image.mode not in GREY + COLOUR:
-            raise ValueError(f"pixels of mode {image.mode!r}; 8-bit or 16-bit grey, or colour is needed")
-        sideways = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 turn by 90
-        return image.size if sideways else image.size[::-1], "grey" if image.mode in GREY else "in colour"
+def _span(spans: list[tuple[float, float] | None], look: Look) -> tuple[float, float] | None:
+    """The range of deep pixels over the folder, which a warning names unless the user has given it."""
+    deep = [span for span in spans if span is not None]
+    if not deep or look.depth != "auto":
+        return deep[0] if deep else None
+    low, high = min(low for low, _ in deep), max(high for _, high in deep)
+    said = f"{len(deep)} of {len(spans)} images have more than 8 bits: {low:.10g} becomes 0 and {high:.10g} becomes 255"
+    warnings.warn(f"{said}; depth=(low, high) sets other bounds, or the same for several folders", stacklevel=4)
+    return low, high
 
 
-def _pixels(file: Path, grey: bool, size: tuple[int, int]) -> torch.Tensor:
-    """(C, H, W) uint8, upright, transparency dropped, resized if need be (bilinear, the aspect not kept)."""
-    with _open(file) as image:
-        image = ImageOps.exif_transpose(image) if "exif" in image.info else image
-        if image.mode in ("I;16", "I;16B"):  # Pillow would cut at 255
-            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
-        image = image.convert("L" if grey else "RGB").resize(size[::-1], Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
+def _without(files: dict[str, Path], names: Collection[str]) -> dict[str, Path]:
+    names = set(names)
+    return {name: file for name, file in files.items() if name not in names}
+
+
+def _shown(name: str) -> str:
+    """A name on one line of text, as a message needs it."""
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool) -> dict[str, Path]:
     """The files without the bad ones (name: reason), of which it warns; unless `skip`, ValueError if there are any."""
     if not bad:
         return files
-    named = listed(f"{name} ({reason})" for name, reason in bad.items()).encode("utf-8", "backslashreplace").decode()
+    named = listed(f"{_shown(name)} ({reason})" for name, reason in bad.items())
     said = f"{len(bad)} of {len(files)} images {what}: {named}"
     if not skip:
         resize = "" if what == UNREADABLE else "size= brings all to one size, and to RGB if any is in colour; "
@@ -119,7 +142,13 @@ def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool)
     if len(bad) == len(files):
         raise ValueError(f"{said}. None is left")
     warnings.warn(f"{said}. They are left out", stacklevel=4)
-    return {name: file for name, file in files.items() if name not in bad}
+    return _without(files, bad)
+
+
+def _foreign(names: Collection[str], class_names: tuple[str, ...]) -> bool:
+    """Whether there are sub-folders, and none of them is called as a class."""
+    folders = {unicodedata.normalize("NFC", name.split("/")[0]) for name in names if "/" in name}
+    return bool(folders) and folders.isdisjoint(class_names)
 
 
 def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
@@ -128,7 +157,9 @@ def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     if len(loose) == len(names):
         return None, class_names or ()
     if loose:
-        raise ValueError(f"{len(loose)} of {len(names)} images lie beside the class folders: {listed(loose)}")
+        raise ValueError(
+            f"{len(loose)} of {len(names)} images lie beside the class folders: {listed(map(_shown, loose))}. {MERE}"
+        )
     folders = [name.split("/")[0] for name in names]
     named = {folder: check_name("the name of a class folder", folder) for folder in dict.fromkeys(folders)}
     name, count = Counter(named.values()).most_common(1)[0]
@@ -136,5 +167,7 @@ def _classes(names, class_names) -> tuple[torch.Tensor | None, tuple[str, ...]]:
         raise ValueError(f"class folders must differ, got {name!r} twice, its accents written in two ways")
     known = tuple(sorted(named.values())) if class_names is None else class_names
     if foreign := [name for name in named.values() if name not in known]:
-        raise ValueError(f"class folders must be among the class_names {listed(map(repr, known))}, got {foreign[0]!r}")
+        raise ValueError(
+            f"class folders must be among the class_names {listed(map(repr, known))}, got {foreign[0]!r}. {MERE}"
+        )
     return torch.tensor([known.index(named[folder]) for folder in folders]), known

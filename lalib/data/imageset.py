@@ -24,6 +24,7 @@ class ImageSet:
 
     images: uint8 (N, C, H, W) on the CPU, C 1 or 3, H and W at least 8. labels: int64 (N,) class numbers, (N, C) of 0
     and 1 where an image may have several classes, or None. files: the names of the images' files, where they have any.
+    identities: of images from files the hash of each, then those that earlier versions of lalib gave it.
     Raises TypeError and ValueError for anything else.
     """
 
@@ -32,6 +33,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     source: str
     files: tuple[str, ...] = ()
+    identities: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", check_class_names(self.class_names))
@@ -58,6 +60,8 @@ class ImageSet:
             check_labels(self.labels, len(self.images), self.n_classes, several=True)
         if self.files and len(self.files) != len(self.images):
             raise ValueError(f"files must name all {len(self.images)} images, got {len(self.files)}")
+        if self.identities and len(self.identities) != len(self.images):
+            raise ValueError(f"identities must be of all {len(self.images)} images, got {len(self.identities)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,8 +89,8 @@ class ImageSet:
         """The images at `index` (n,), whole numbers in [0, N), in that order and as often as they are named."""
         index = check_index(index, len(self))
         labels = None if self.labels is None else self.labels[index]
-        files = tuple(self.files[i] for i in index.tolist()) if self.files else ()
-        return ImageSet(self.images[index], labels, self.class_names, self.source, files)
+        files, identities = (tuple(of[i] for i in index.tolist()) if of else () for of in (self.files, self.identities))
+        return ImageSet(self.images[index], labels, self.class_names, self.source, files, identities)
 
     def labels_as(self, class_names: Iterable[str]) -> torch.Tensor:
         """The labels as numbers of the classes `class_names`, matched by name: (N,), or (N, C) of 0 and 1.
@@ -104,8 +108,28 @@ class ImageSet:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """What each image is known by: the SHA-256 of its shape and pixels, after from_folder has resized them."""
+        """What each image is known by: the SHA-256 of its shape (C, H, W) and pixels.
+
+        From a folder, they are those of the file itself, upright and at full size, with its transparency and all its
+        bits: they depend neither on other files nor on how from_folder brings them to 8 bits, one size and one number
+        of colours. Names and other metadata do not count.
+        """
+        if self.identities:
+            return tuple(own for own, *_ in self.identities)
         return tuple(digest(repr(self.image_shape), image) for image in self.images.numpy())
+
+    @cached_property
+    def former(self) -> dict[str, list[str]]:
+        """{hash that earlier versions of lalib gave, of the resized pixels: today's hashes}, for LabelStore.adopt."""
+        found = {}
+        for own, *before in self.identities:
+            for old in before:
+                found.setdefault(old, {})[own] = None
+        return {old: list(owns) for old, owns in found.items()}
+
+    def hash_of(self, image: str) -> str:
+        """Today's hash of an image from its hash, be that a former one or not even of these images."""
+        return self.former.get(image, [image])[0]
 
 
 def from_arrays(images: Array, labels: Array | None = None, class_names: Iterable[str] | None = None) -> ImageSet:

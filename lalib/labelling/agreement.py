@@ -56,13 +56,14 @@ def merge(
     """
     import pandas as pd
 
-    known = check_type("store", store, LabelStore).labellers
+    images = check_type("store", store, LabelStore).adopt(images)
+    known = store.labellers
     labellers = known if labellers is None else labellers
     if isinstance(labellers, str) or not isinstance(labellers, Iterable):
         raise TypeError(f"labellers must be a list of names, got {labellers!r}")
     labellers = [store.check_labeller(name) for name in labellers]
     prefer = None if prefer is None else check_choice("prefer", check_name("prefer", prefer), labellers)
-    hashes = check_type("images", images, ImageSet).hashes
+    hashes = images.hashes
     said = {name: list(map(store.classes(name).get, hashes)) for name in labellers}
     table = pd.DataFrame(said, index=pd.RangeIndex(len(hashes), name="image"), dtype=object)
     differ = [len({*row} - {None}) > 1 for row in table.to_numpy()]

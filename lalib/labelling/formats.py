@@ -34,7 +34,9 @@ def write_selection(
     """The images at `index` (n,) as a list to label by hand: index, file name if there is one, image (the hash) and a
     column "class", empty but for what the store's labeller has named. Once that is filled in, read_csv reads it."""
     index = check_index(index, len(check_type("images", images, ImageSet)))
-    chosen, known = images.subset(index), {} if store is None else check_type("store", store, LabelStore).classes()
+    if store is not None:
+        check_type("store", store, LabelStore).adopt(images)
+    chosen, known = images.subset(index), {} if store is None else store.classes()
     classes = [known.get(image, "") for image in chosen.hashes]
     rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
     return _write_csv(path, ("index", "file", "image", "class"), rows)
@@ -82,7 +84,8 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
         if not row["kind"] and not row["class"]:
             return None
         kind, class_name = (row["kind"] or "class").lower(), row["class"] or None
-        given = Answer(row["labeller"] or store.labeller, row["time"] or None, row["image"], kind, class_name)
+        image = row["image"] if images is None else images.hash_of(row["image"])
+        given = Answer(row["labeller"] or store.labeller, row["time"] or None, image, kind, class_name)
         given = check_answer(given, store.class_names)
         if known is not None and given.image not in known:
             raise ValueError(f"image {given.image} is none of the {len(images)} images")
@@ -171,7 +174,7 @@ def read_label_studio(
     names = {composed(str(key)): name for key, name in labellers.items()}
     tasks = _tasks(path, check_type("images", images, ImageSet), check_type("store", store, LabelStore))
     return store.add_read(
-        (name, partial(_answer, annotation, task["data"]["sha256"], names, store.class_names))
+        (name, partial(_answer, annotation, images.hash_of(task["data"]["sha256"]), names, store.class_names))
         for name, task in tasks
         for annotation in task["annotations"] or [None]
     )
@@ -192,7 +195,7 @@ def _tasks(path, images, store):
     if not isinstance(tasks, list) or not all(isinstance(part, dict) for part in parts):
         raise LalibError(f"{path} is no export of Label Studio with tasks and annotations: choose JSON, not JSON-MIN")
     tasks = [(f"task {task.get('id', f'at place {place}')}", task) for place, task in enumerate(tasks, start=1)]
-    hashes = set(images.hashes)
+    hashes = {*images.hashes, *images.former}
     if strange := [name for name, task in tasks if str(task["data"].get("sha256")) not in hashes]:
         what = f"{len(strange)} of {len(tasks)} tasks are of none of the {len(images)} images by their data.sha256"
         raise LalibError(f"{path} is of another project: {what}: {listed(strange)}")

@@ -74,7 +74,7 @@ class LabellingLoop:
         bare = replace(check_type("images", images, ImageSet), labels=None, class_names=store.class_names)
         self.data = TaskData(codes, bare, check_type("task", task, Task | None) or Task())
         self.store, self.seed, self.device = store, seed, device
-        self._hashes = images.hashes
+        self._hashes = store.adopt(images).hashes
         first = first_places(images)
         drawn = sorted(first, key=lambda image: child_seed(seed, "held out", image))
         count = check_int("held_out", held_out, low=1, high=len(drawn) - 1)

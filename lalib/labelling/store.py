@@ -66,8 +66,9 @@ class LabelStore:
 
     class_names: in the order of the class numbers; those of the file if None. labeller: who answers through this
     object. The file may hold several labellers and may be open in several kernels; there is nothing to close.
-    Images are told apart by their pixels (ImageSet.hashes): renaming or sorting files loses nothing, copies of an image
-    have one label; but another size has other pixels. `history` keeps what was undone or replaced.
+    Images are told apart by their pixels (ImageSet.hashes), those of a folder by the pixels of their files: renaming,
+    sorting and adding files and another size= lose nothing, copies of an image have one label. `adopt` takes over what
+    earlier versions of lalib have written. `history` keeps what was undone or replaced.
     Network drives without working file locks are no place for a file that two kernels use.
     Raises TypeError and ValueError for wrong names; LalibError, here and in every method, for a file that is damaged,
     foreign, of other classes, write-protected, locked for long, or on a full disk: nothing was saved then.
@@ -160,6 +161,28 @@ class LabelStore:
         done = self.add(dict.fromkeys(filter(None, answers)))
         return replace(done, unanswered=answers.count(None), bad=tuple(bad))
 
+    def adopt(self, images: ImageSet) -> ImageSet:
+        """Take over answers to these images that hang on hashes of earlier versions of lalib; returns the images.
+
+        Those versions knew an image of a folder by its resized pixels, grey or in colour as all were. Their answers
+        are found if `images` were loaded in the size= of then. Afterwards they hang on today's hashes, for any size=; a
+        warning says so. Every method and widget that takes images and a store begins with this.
+        """
+        former = check_type("images", images, ImageSet).former
+        events = self._rows("SELECT image, id FROM events") if former else ()
+        if old := [(image, event) for image, event in events if image in former]:
+            with transaction(self.path, write=True) as connection:
+                for _, *row in connection.execute("SELECT * FROM answers").fetchall():
+                    answer = Answer(*row)
+                    for image in former.get(answer.image, ())[1:]:  # several files that looked the same once resized
+                        connection.execute(INSERT, (*answer._replace(image=image), None))
+                owns = [(former[image][0], event) for image, event in old]
+                connection.executemany("UPDATE events SET image = ? WHERE id = ?", owns)
+            count = len({image for image, _ in old})
+            said = f"{self.path} had answers to {count} of these images by their resized pixels, as lalib once did"
+            warnings.warn(f"{said}: from now on they hang on the files' own pixels, whatever the size=", stacklevel=3)
+        return images
+
     # Reading
 
     def answers(self, labeller: str | None = None) -> dict[str, Answer]:
@@ -175,10 +198,10 @@ class LabelStore:
         """(N,) int64 class numbers of all images, -1 where the labeller gave no class: what la.M2 and others take.
 
         Classes are matched by name: the numbers are those of images.class_names; without class names those of the
-        store. Warns if all answers are to other images: they may have been loaded in another size.
+        store. Warns if all answers are to other images: arrays may have been resized.
         Raises ValueError for a class that the images' class names lack; `labelled` keeps the store's classes.
         """
-        images, answers = check_type("images", images, ImageSet), self.answers(labeller)
+        images, answers = self.adopt(images), self.answers(labeller)
         if answers and answers.keys().isdisjoint(images.hashes):
             here = f"none of these {len(images)} of shape {images.image_shape}: were they loaded with another size?"
             warnings.warn(f"{self.path} holds answers to {len(answers)} images, but to {here}", stacklevel=2)
@@ -212,13 +235,13 @@ class LabelStore:
 
     def progress(self, images: ImageSet) -> Progress:
         """How far this labeller is with these images; copies count once."""
-        images, answers = check_type("images", images, ImageSet), self.answers()
+        images, answers = self.adopt(images), self.answers()
         kinds = [answers[image].kind if image in answers else None for image in set(images.hashes)]
         return Progress(*(kinds.count(kind) for kind in (*KINDS, None)))
 
     def remaining(self, images: ImageSet) -> torch.Tensor:
         """Indices (M,) of the images still to see, copies once: the unanswered ones in order, then those skipped."""
-        first, answers = first_places(images), self.answers()
+        first, answers = first_places(self.adopt(images)), self.answers()
         unanswered = sorted(index for image, index in first.items() if image not in answers)
         skipped = [first[image] for image, a in answers.items() if a.kind == "skip" and image in first]
         return torch.tensor(unanswered + skipped, dtype=torch.int64)

@@ -52,7 +52,7 @@ class Labeller(anywidget.AnyWidget):
         focused: bool = False,
         on_answer: Callable[[int, Answer | None], None] | None = None,
     ):
-        self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
+        self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.probs = probs if probs is None or callable(probs) else self._check_probs(probs, len(images))
         self.on_answer = on_answer or (lambda image, answer: None)
         index = check_index(index, len(images), "index").tolist()

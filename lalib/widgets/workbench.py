@@ -32,7 +32,7 @@ class Workbench(ipywidgets.VBox):
     def __init__(
         self, images: ImageSet, codes: Mapping[str, torch.Tensor], store: LabelStore, model: Autoencoder | None = None
     ):
-        self.images, self.store = check_type("images", images, ImageSet), check_type("store", store, LabelStore)
+        self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.codes, self.model, self.labeller, self._explorers = codes, model, None, {}
         self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
         self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()

@@ -468,7 +468,8 @@ def test_folder_without_classes(tmp_path):
     (tmp_path / ".hidden.png").write_text("passed over")
     (tmp_path / ".thumbnails").mkdir()
     shutil.copy(tmp_path / "a.png", tmp_path / ".thumbnails" / "x.png")
-    images = la.from_folder(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 of 4 files in .* are passed over, .*: notes.txt$"):
+        images = la.from_folder(tmp_path)
     assert images.files == ("a.png", "b.png", "c.bmp")
     assert images.images[:, 0, 0, 0].tolist() == [1, 2, 3]
     assert images.image_shape == (1, 9, 12)
@@ -519,22 +520,22 @@ def _big_endian_tiff(pixels):
 
 
 def test_kinds_of_pixels(tmp_path):
-    """16 bits, 1 bit, palette, transparency: each becomes what the eye sees, without a warning."""
+    """16 bits, 1 bit, palette: each becomes what the eye sees, without a warning."""
     write(tmp_path, "16.png", np.full((8, 8), 257 * 200, dtype=np.uint16))
     write(tmp_path, "1.png", np.full((8, 8), True))
     (tmp_path / "16.tif").write_bytes(_big_endian_tiff(np.full((8, 8), 257 * 100)))
-    Image.new("LA", (8, 8), (77, 10)).save(tmp_path / "la.png")
-    images = la.from_folder(tmp_path)
+    Image.new("LA", (8, 8), (77, 255)).save(tmp_path / "la.png")
+    images = la.from_folder(tmp_path, depth=(0, 65535))
     assert dict(zip(images.files, images.images[:, 0, 0, 0].tolist(), strict=True)) == {
         "1.png": 255,
         "16.tif": 100,
         "16.png": 200,
         "la.png": 77,
     }
-    rgba = Image.new("RGBA", (8, 8), (10, 20, 30, 128))
+    rgba = Image.new("RGBA", (8, 8), (10, 20, 30, 255))
     rgba.save(tmp_path / "rgba.png")
     palette = Image.new("RGB", (8, 8), (10, 20, 30)).quantize(4)
-    palette.save(tmp_path / "p.png", transparency=b"\x80\x00")
+    palette.save(tmp_path / "p.png", transparency=b"\xff\x00")
     for file in ("16.png", "1.png", "la.png", "16.tif"):
         (tmp_path / file).unlink()
     assert la.from_folder(tmp_path).images[:, :, 0, 0].tolist() == [[10, 20, 30]] * 2
@@ -643,16 +644,23 @@ def test_class_names_fix_the_numbers_of_class_folders(tmp_path):
     assert (bare.labels, bare.class_names) == (None, ("x", "y"))
     with pytest.raises(ValueError, match="class folders must be among the class_names 'a', 'x', got 'z'"):
         la.from_folder(tmp_path / "test", class_names=["a", "x"])
-    with pytest.raises(ValueError, match="class folders must be among the class_names , got 'a'"):
-        la.from_folder(tmp_path / "test", class_names=[])
+    with pytest.warns(UserWarning, match="no folder in .*test has the name of a class: they are not taken as classes"):
+        mere = la.from_folder(tmp_path / "test", class_names=["y", "x"])
+    assert (mere.labels, mere.class_names) == (None, ("y", "x"))
     with pytest.raises(ValueError, match="class_names must differ, got 'a' twice"):
         la.from_folder(tmp_path / "test", class_names=["a", "a", "z"])
 
 
 def test_wrong_class_names_are_refused_before_the_images_are_read(tmp_path, monkeypatch):
     write(tmp_path, "a/1.png", grey(1))
-    monkeypatch.setattr("lalib.data.folders._pixels", lambda *args: pytest.fail("an image was read"))
-    with pytest.raises(ValueError, match="got 'a'"):
+    write(tmp_path, "x/1.png", grey(1))
+    (tmp_path / "2.png").touch()
+    for reader in ("header", "image"):
+        monkeypatch.setattr(f"lalib.data.folders.read_{reader}", lambda *args: pytest.fail("an image was read"))
+    with pytest.raises(ValueError, match=r"1 of 3 images lie beside the class folders: 2.png. labels='none' takes"):
+        la.from_folder(tmp_path, class_names=["x"])
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"got 'a'. labels='none' takes folders as mere folders"):
         la.from_folder(tmp_path, class_names=["x"])
 
 
@@ -674,8 +682,8 @@ def test_truncated_images_are_named(tmp_path):
 
 
 def test_unknown_pixels_are_named(tmp_path):
-    write(tmp_path, "float.tiff", np.zeros((9, 9), dtype=np.float32))
-    with pytest.raises(ValueError, match=r"float.tiff \(pixels of mode 'F'; 8-bit or 16-bit grey, or colour"):
+    write(tmp_path, "float.tiff", np.full((9, 9), np.nan, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"float.tiff \(no pixel is a finite number\)"):
         la.from_folder(tmp_path)
 
 
