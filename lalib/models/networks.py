@@ -304,15 +304,39 @@ def dense(image_shape: Shape, latent_dim: int):
     return nn.Sequential(nn.Flatten(), *_dense(pixels, 500)), 500, nn.Sequential(*decoder)
 
 
+LARGEST = 32  # pixels of a side that presets take as they are
+
+
+def halved(build: Callable, width: int = 16):
+    """`build`, behind as many stride-2 convolutions (`width` kernels) as bring both sides to LARGEST pixels or fewer.
+
+    As many transposed convolutions follow the decoder. So weights do not grow with the image, and the cost of a step
+    grows as the pixels do.
+    """
+
+    def networks(image_shape: Shape, latent_dim: int):
+        channels, *sides = image_shape
+        stages = max(0, math.ceil(math.log2(max(sides) / LARGEST)))
+        if not stages:
+            return build(image_shape, latent_dim)
+        pad, crop, h, w = frame(image_shape, 2**stages)
+        trunk, features, decoder = build((width, h, w), latent_dim)
+        down = [pad, *_chain(_conv, channels, *[width] * stages, stride=2)]
+        up = [nn.ReLU(), *_chain(_up, *[width] * stages), nn.ConvTranspose2d(width, channels, 2, stride=2), crop]
+        return nn.Sequential(*down, *trunk), features, nn.Sequential(*decoder, *up)
+
+    return networks
+
+
 # (image_shape (C, H, W), latent_dim) -> encoder trunk, its number of outputs, decoder from codes to logits (B, C, H, W)
 PRESETS: dict[str, Callable[[Shape, int], tuple[nn.Module, int, nn.Module]]] = {
-    "light": functools.partial(strided, (16, 32)),  # for laptops
+    "light": halved(functools.partial(strided, (16, 32))),  # for laptops
     # half as slow again; a deeper trunk generalises better where codes have to keep neighbours together: notebook 03
-    "medium": functools.partial(strided, (24, 48, 96)),
-    "report": report,
-    "slides": slides,
-    "task-agnostic": task_agnostic,
-    "dense": dense,
+    "medium": halved(functools.partial(strided, (24, 48, 96))),
+    "report": halved(report),
+    "slides": halved(slides),
+    "task-agnostic": halved(task_agnostic),
+    "dense": halved(dense, 4),  # at 64 pixels as many numbers as grey pixels
 }
 RATES = dict.fromkeys(PRESETS, 1e-3) | {"light": 3e-3, "medium": 3e-3}  # Adam's: small networks take large steps
 
