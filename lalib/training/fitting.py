@@ -79,8 +79,8 @@ def fit(
     "constant", or "cosine": the learning rate falls to 0 over the epochs.
     validation: evaluated after every epoch (`val_loss`); the model then ends with the weights of its best epoch,
     else with the last ones, also after Ctrl-C. patience: training stops after so many epochs without a better one.
-    seconds: no epoch starts later than this after the first, which is always trained whole; the bar then says the time
-    that is left. How many epochs that makes depends on the machine.
+    seconds: a budget; once so many have passed in this call no further epoch begins, but one always does. The bar then
+    expects as many epochs as the budget allows. How many these are depends on the machine.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and on a CPU
     the result is bit for bit that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: channels_last, bfloat16 autocast for images, and all data on the device if they fill under half of its free
