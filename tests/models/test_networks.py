@@ -73,8 +73,8 @@ def test_larger_images_come_down_to_what_the_preset_takes_and_go_up_again(preset
     width = 4 if preset == "dense" else 16
     inner, same, back = PRESETS[preset]((width, 25, 18), 5)
     assert features == same
-    assert _layers(trunk) == [_conv(3, width, 2), _conv(width, width, 2), *_layers(inner)]
-    assert _layers(decoder) == [*_layers(back), _up(width, width), _up(width, 3)]
+    assert _layers(trunk) == [("conv", 3, width, (4, 4), 4), *_layers(inner)]
+    assert _layers(decoder) == [*_layers(back), ("up", width, 3, (4, 4), 4)]
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 13), (1, 34, 41)], ids=str)
