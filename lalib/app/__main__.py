@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     option("--labeller", default=usual.labeller, help="who labels (%(default)s)")
     option("--size", type=int, default=usual.size, help="pixels to which photos are brought (%(default)s)")
     option("--bad-files", default=usual.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    option("--seconds", type=float, default=usual.seconds, help="to learn the map, at least one epoch (%(default)s)")
     option("--port", type=int, default=8866, help="the first port to try (%(default)s)")
     return made
 
@@ -33,7 +34,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     images = str(folder.resolve()) if folder.is_dir() else options.images
     labels = Path(options.labels or f"runs/labels-{Path(images).name}.sqlite").expanduser().resolve()
     classes = tuple(name.strip() for name in options.classes.split(",") if name.strip())
-    return Settings(images, classes, str(labels), options.labeller, options.size, bad_files=options.bad_files)
+    rest = {name: getattr(options, name) for name in ("labeller", "size", "bad_files", "seconds")}
+    return Settings(images, classes, str(labels), **rest)
 
 
 def main(arguments: list[str] | None = None) -> None:

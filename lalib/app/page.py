@@ -15,6 +15,7 @@ from lalib.training import fit, load_model, save
 from lalib.widgets import Workbench
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
+EPOCHS = 500  # more do not help the map of a few images
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Settings:
     if they are given, the folder's sub-folders are mere folders.
 
     labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder;
-    model: the file of the autoencoder that draws the map, from `prepare`.
+    model: the file of the autoencoder that draws the map, from `prepare`, which trains it for about so many `seconds`.
     """
 
     images: str = "fashion-mnist-mini"
@@ -33,6 +34,7 @@ class Settings:
     size: int = 64
     model: str | None = None
     bad_files: str = "refuse"
+    seconds: float = 60
 
     def load(self) -> ImageSet:
         """The images. Raises ValueError if there are none."""
@@ -63,14 +65,13 @@ class Settings:
 def prepare(settings: Settings, model: Path) -> None:
     """Check images and labels, and train the map's autoencoder into the file `model`, with a progress bar.
 
-    Ctrl-C ends it. Raises ValueError and LalibError for settings that lead nowhere.
+    It trains until settings.seconds have passed, one epoch at least and EPOCHS at most. Ctrl-C ends it. Raises
+    ValueError and LalibError for settings that lead nowhere.
     """
     images = settings.load()
     settings.store(images)
     vae = VAE(images.image_shape, latent_dim=2, seed=0)
-    # 30,000 passes of an image take some 20 seconds on two cores at 28 x 28 pixels; 500 epochs of a few make a map, too
-    epochs = min(max(30_000 // len(images), 1), 500)
-    if fit(vae, images, epochs=epochs, seed=0).interrupted:
+    if fit(vae, images, epochs=EPOCHS, seconds=settings.seconds, seed=0).interrupted:
         raise KeyboardInterrupt
     save(vae, model)
 

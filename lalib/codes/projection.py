@@ -13,6 +13,7 @@ from lalib.data.seeds import child_seed
 
 LARGEST = 1e37  # a view is in float32
 EXTREME = 1e12  # codes that spread over more, or over less than 1 / EXTREME, are scaled first
+WIDE = 1000  # coordinates from which on nothing of their square is computed
 CLOSE = 1e-4  # codes that spread over less than this share of their distance from 0 are centred first
 
 
@@ -25,13 +26,14 @@ def project(codes: Tensor, method: str = "umap", *, dims: int = 2, seed: int = 0
     view_of = PROJECTIONS[check_choice("method", method, PROJECTIONS)]
     dims, points = check_int("dims", dims, low=1), check_codes(codes).cpu().numpy()
     seed, unit = child_seed(seed, "project") % 2**32, 1.0
-    exact = points.astype(np.float64)
-    if not (largest := float(np.abs(exact).max())) < LARGEST:
+    low, high = (part.astype(np.float64) for part in (points.min(axis=0), points.max(axis=0)))
+    if not (largest := float(max(-low.min(), high.max()))) < LARGEST:
         raise ValueError(f"codes must be below {LARGEST:g} to be viewed, got {largest:g}")
-    spread = float(np.ptp(exact, axis=0).max())
+    spread = float((high - low).max())
     if spread == 0:
         return torch.zeros(len(points), dims)
     if spread < CLOSE * largest or not 1 / EXTREME < spread < EXTREME:
+        exact = points.astype(np.float64)
         points, unit = (exact - exact.mean(axis=0)) / spread, spread
     view = view_of(points, dims, seed) * (unit if method == "pca" else 1)
     return torch.from_numpy(view.astype(np.float32))
@@ -57,10 +59,23 @@ def _tsne(points, dims, seed):
     return TSNE(dims, random_state=seed, **settings).fit_transform(points)
 
 
-def _pca(points, dims, seed):
+def pca(points: np.ndarray, dims: int, solver: str = "auto", seed: int = 0):
+    """scikit-learn's PCA for points (N, L), not yet fitted: `dims` components, or N or L if these are fewer.
+
+    solver: up to WIDE coordinates. Beyond, components come from ARPACK, whose cost grows with N x L, or if all N or L
+    are wanted from the full SVD: both are exact, which the randomised one is not.
+    """
     from sklearn.decomposition import PCA
 
-    view = PCA(min(dims, *points.shape), random_state=seed).fit_transform(points)
+    dims = min(dims, *points.shape)
+    if points.shape[1] > WIDE:
+        differ = (points != points[0]).any()  # ARPACK cannot start from zeros
+        solver = "arpack" if dims < min(points.shape) and differ else "full"
+    return PCA(dims, svd_solver=solver, random_state=seed)
+
+
+def _pca(points, dims, seed):
+    view = pca(points, dims, seed=seed).fit_transform(points)
     return np.pad(view, ((0, 0), (0, dims - view.shape[1])))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
 from lalib.codes.measures import class_balance, one_nn_error, trustworthiness
+from lalib.codes.projection import pca
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, keyword_defaults, resolve_device
 from lalib.data.door import check_codes, plain
 from lalib.data.files import file_digest, tensor_digest
@@ -170,13 +171,11 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     """Codes of the pool and of the test images, reconstruction errors of the pool or None, and what identifies them."""
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
-        pixels = [part.images.flatten(1).float() / 255 for part in (images, test)]
+        pixels = [part.images.flatten(1).float().div_(255) for part in (images, test)]
         if encoder == "pixels":
             return *pixels, None, encoder
-        from sklearn.decomposition import PCA
-
-        pca = PCA(min(PCA_DIMENSIONS, *pixels[0].shape), svd_solver="covariance_eigh").fit(pixels[0].numpy())
-        return *(torch.from_numpy(pca.transform(part.numpy())) for part in pixels), None, {"pca": PCA_DIMENSIONS}
+        view = pca(pixels[0].numpy(), PCA_DIMENSIONS, "covariance_eigh").fit(pixels[0].numpy())
+        return *(torch.from_numpy(view.transform(part.numpy())) for part in pixels), None, {"pca": PCA_DIMENSIONS}
     if isinstance(encoder, tuple | list) and len(encoder) == 2:
         pool, held_out = (check_codes(codes, "codes").float().cpu() for codes in encoder)
         if len(pool) != len(images) or len(held_out) != len(test):

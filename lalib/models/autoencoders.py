@@ -26,8 +26,9 @@ REPRESENTATIONS = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "clu": partial(
 class Autoencoder(Trainable):
     """Encoder trunk, a dense head of `heads` x L units, and a decoder; images (B, C, H, W) in [0, 1], codes (B, L).
 
-    latent_dim: L. preset: the layers, one of PRESETS. representation: activation of the codes, "linear", "sigmoid" or
-    "clu". reconstruction: "bce" (nats), "mse" or "mae", summed over pixels. seed draws the weights.
+    latent_dim: L. preset: the layers, one of PRESETS; images above 32 pixels are brought down to them in patches,
+    and up again (networks.patched). representation: activation of the codes, "linear", "sigmoid" or "clu".
+    reconstruction: "bce" (nats), "mse" or "mae", summed over pixels. seed draws the weights.
     Raises TypeError for an option of the wrong type, ValueError for a value that is not allowed.
     """
 

@@ -304,15 +304,40 @@ def dense(image_shape: Shape, latent_dim: int):
     return nn.Sequential(nn.Flatten(), *_dense(pixels, 500)), 500, nn.Sequential(*decoder)
 
 
+LARGEST = 32  # pixels of a side that presets take as they are
+
+
+def patched(build: Callable, width: int = 16):
+    """`build`, behind a layer that makes `width` numbers of every patch of 2 x 2, 4 x 4, 8 x 8, ... pixels.
+
+    The patches are as small as bring both sides down to LARGEST or fewer; the decoder ends in a layer that makes pixels
+    of them again. So weights do not grow with the image. Both layers are linear: with stride-2 convolutions and
+    ReLU in their place the light VAE stayed near the mean image (3,000 clothes at 64 pixels, 8 epochs, one seed: 2,002
+    nats a test image, with linear ones 1,418).
+    """
+
+    def networks(image_shape: Shape, latent_dim: int):
+        channels, *sides = image_shape
+        side = 2 ** max(0, math.ceil(math.log2(max(sides) / LARGEST)))
+        if side == 1:
+            return build(image_shape, latent_dim)
+        pad, crop, h, w = frame(image_shape, side)
+        trunk, features, decoder = build((width, h, w), latent_dim)
+        trunk = nn.Sequential(pad, nn.Conv2d(channels, width, side, stride=side), *trunk)
+        return trunk, features, nn.Sequential(*decoder, nn.ConvTranspose2d(width, channels, side, stride=side), crop)
+
+    return networks
+
+
 # (image_shape (C, H, W), latent_dim) -> encoder trunk, its number of outputs, decoder from codes to logits (B, C, H, W)
 PRESETS: dict[str, Callable[[Shape, int], tuple[nn.Module, int, nn.Module]]] = {
-    "light": functools.partial(strided, (16, 32)),  # for laptops
+    "light": patched(functools.partial(strided, (16, 32))),  # for laptops
     # half as slow again; a deeper trunk generalises better where codes have to keep neighbours together: notebook 03
-    "medium": functools.partial(strided, (24, 48, 96)),
-    "report": report,
-    "slides": slides,
-    "task-agnostic": task_agnostic,
-    "dense": dense,
+    "medium": patched(functools.partial(strided, (24, 48, 96))),
+    "report": patched(report),
+    "slides": patched(slides),
+    "task-agnostic": patched(task_agnostic),
+    "dense": patched(dense, 4),  # at 64 pixels as many numbers as grey pixels
 }
 RATES = dict.fromkeys(PRESETS, 1e-3) | {"light": 3e-3, "medium": 3e-3}  # Adam's: small networks take large steps
 

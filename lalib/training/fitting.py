@@ -62,6 +62,7 @@ def fit(
     schedule: str = "constant",
     validation: ImageSet | tuple[Tensor, Tensor] | None = None,
     patience: int | None = None,
+    seconds: float | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[int, Trainable], None] | None = None,
@@ -78,6 +79,8 @@ def fit(
     "constant", or "cosine": the learning rate falls to 0 over the epochs.
     validation: evaluated after every epoch (`val_loss`); the model then ends with the weights of its best epoch,
     else with the last ones, also after Ctrl-C. patience: training stops after so many epochs without a better one.
+    seconds: a budget; once so many have passed in this call no further epoch begins, but one always does. The bar then
+    expects as many epochs as the budget allows. How many these are depends on the machine.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and on a CPU
     the result is bit for bit that of an unbroken run. on_epoch(epoch, model) is called after each epoch (1-based).
     On CUDA: channels_last, bfloat16 autocast for images, and all data on the device if they fill under half of its free
@@ -92,6 +95,7 @@ def fit(
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: give validation=")
     patience = epochs if patience is None else check_int("patience", patience, low=1)
+    limit = math.inf if seconds is None else check_number("seconds", seconds, low=0)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
     run = _Run(model, data, validation, course, seed, resolve_device(device))
@@ -100,8 +104,10 @@ def fit(
             run.restore(Path(checkpoint))
         done, look = len(run.history.epochs), {"disable": not progress, "unit": "epoch", "desc": type(model).__name__}
         with tqdm(range(done + 1, epochs + 1), total=epochs, initial=done, **look) as bar:
+            started = time.perf_counter()
             for epoch in bar:
-                if epoch - 1 - (run.history.best_epoch or 0) >= patience:
+                spent = time.perf_counter() - started
+                if epoch - 1 - (run.history.best_epoch or 0) >= patience or (spent >= limit and epoch > done + 1):
                     break
                 run.epoch(epoch)
                 row = run.history.epochs[-1].items()
@@ -110,6 +116,9 @@ def fit(
                     run.write(Path(checkpoint))
                 if on_epoch is not None:
                     on_epoch(epoch, model)
+                if seconds is not None:
+                    spent = time.perf_counter() - started
+                    bar.total = min(epochs, epoch + math.ceil(max(0, limit - spent) / spent * (epoch - done)))
     except KeyboardInterrupt:
         run.history.interrupted = True
     finally:

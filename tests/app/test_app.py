@@ -1,6 +1,7 @@
 """The app: its settings and widgets; its page in a real browser; and that nothing answers without the token."""
 
 import contextlib
+import dataclasses
 import functools
 import http.client
 import json
@@ -23,6 +24,7 @@ import lalib as la
 from lalib.app import Settings, page, prepare
 from lalib.app.__main__ import parser, settings_of
 from lalib.app.server import TokenOnly, server
+from lalib.training import fitting
 
 CLASSES = ("cat", "dog", "eel")
 COUNT, SIZE = 40, 16
@@ -62,6 +64,8 @@ def test_command_line(photos, tmp_path, monkeypatch):
     labels = photos.parent / "runs" / f"labels-{photos.name}.sqlite"
     assert settings == Settings(str(photos), CLASSES, str(labels), "me", SIZE)
     assert settings_of(parser().parse_args([])).images == "fashion-mnist-mini"
+    assert settings_of(parser().parse_args([])).seconds == 60
+    assert settings_of(parser().parse_args(["--seconds", "2.5"])).seconds == 2.5
 
 
 def test_images_and_labels(settings, tmp_path):
@@ -93,11 +97,23 @@ def test_bad_files_may_be_left_out(photos, tmp_path, monkeypatch):
 
 
 def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
-    def few_epochs(model, images, *, epochs, seed):
-        return la.fit(model, images, epochs=3, seed=seed)
+    class Clock:
+        now = 0.0
 
-    monkeypatch.setitem(prepare.__globals__, "fit", few_epochs)
-    prepare(settings, tmp_path / "vae.safetensors")
+        def perf_counter(self):
+            self.now += 0.1
+            return self.now
+
+    histories = []
+
+    def counted(*given, **options):
+        histories.append(la.fit(*given, **options))
+        return histories[-1]
+
+    monkeypatch.setattr(fitting, "time", Clock())
+    monkeypatch.setitem(prepare.__globals__, "fit", counted)
+    prepare(dataclasses.replace(settings, seconds=1), tmp_path / "vae.safetensors")
+    assert [len(history.epochs) for history in histories] == [3]  # an epoch takes 0.4 seconds of this clock
     Settings(settings.images, CLASSES, settings.labels, "me", SIZE, str(tmp_path / "vae.safetensors")).tell(os.environ)
     bench = page()
     monkeypatch.delenv("LALIB_APP")

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -270,6 +271,38 @@ def test_pca_is_the_singular_vectors():
     expected = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:3].T
     view = la.project(codes, "pca", dims=3)
     assert torch.allclose(view.abs(), expected.abs(), atol=1e-3)
+
+
+def _wide(n, width):
+    """Points (n, width) of slowly falling variances, where an approximation would be seen."""
+    draw = torch.Generator().manual_seed(0)
+    scales = 0.97 ** torch.arange(n)
+    return (torch.randn(n, n, generator=draw) * scales) @ torch.randn(n, width, generator=draw) / width**0.5
+
+
+@pytest.mark.parametrize(("n", "width", "dims"), [(800, 30_000, 32), (1500, 1200, 32), (20, 3000, 32), (33, 3000, 32)])
+def test_pca_of_many_coordinates_is_exact_and_holds_nothing_of_their_square(n, width, dims):
+    points = _wide(n, width)
+    tracemalloc.start()
+    view = la.project(points, "pca", dims=dims)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    centred = (points.double() - points.double().mean(0)).numpy()
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    found, wanted = np.linalg.qr(view.numpy().astype(float)[:, : n - 1])[0], vectors[:, ::-1][:, : min(dims, n - 1)]
+    assert np.linalg.svd(found.T @ wanted, compute_uv=False).min() > 1 - 1e-6  # cosines of the principal angles
+    sizes = np.square(view.numpy()[:, : n - 1].astype(float)).sum(0)
+    assert np.allclose(sizes, values[::-1][: min(dims, n - 1)], rtol=1e-4)
+    if n < width / 2:
+        assert peak < 5 * points.nbytes  # 30,000 x 30,000 would be 37 times as large, 3,000 x 3,000 90 times
+
+
+def test_pca_of_many_equal_points_but_one():
+    points = torch.zeros(50, 2000)
+    assert (la.project(points, "pca") == 0).all()
+    points[7] = 1
+    view = la.project(points, "pca")
+    assert torch.allclose(view[7] - view[0], torch.tensor([2000**0.5, 0.0]).copysign(view[7] - view[0]), atol=1e-3)
 
 
 def test_bad_projections():

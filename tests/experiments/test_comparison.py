@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -35,6 +36,14 @@ def _compare(images, test, out, **options):
 def lowest(view, n, *, generator, back=False):
     """The first unlabelled images, or the last."""
     return Selection(view.unlabeled.flip(0)[:n] if back else view.unlabeled[:n])
+
+
+SEEN = []  # codes that a view offered to `watched`
+
+
+def watched(view, n, *, generator):
+    SEEN.append(view.codes)
+    return Selection(view.unlabeled[:n])
 
 
 def boastful(view, n, *, generator):
@@ -104,6 +113,32 @@ def test_a_run_by_hand(digits, held_out, tmp_path):
     assert set(row["picked"]) == set(entropy.argsort(descending=True)[:5].tolist())
     classifier = trained(torch.tensor([*initial.tolist(), *row["picked"]]))
     assert row["accuracy"] == pytest.approx(la.accuracy(classifier, test_codes, held_out.labels), abs=0.021)
+
+
+def test_principal_components_of_large_images_hold_nothing_of_the_square_of_their_pixels(tmp_path):
+    images = torch.randint(256, (60, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pool = la.from_arrays(images[:50], torch.arange(50) % 2)
+    _compare(pool, pool, tmp_path / "first", strategies=[watched], rounds=1, seeds=1)  # what is imported counts once
+    SEEN.clear()
+    tracemalloc.start()
+    _compare(pool, pool, tmp_path / "second", strategies=[watched], rounds=1, seeds=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # 12,288 x 12,288 would be 604 MB
+    centred = images[:50].flatten(1).double() / 255
+    centred -= centred.mean(0)
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    nearest = vectors[:, -32:] * values[-32:] @ vectors[:, -32:].T
+    codes = SEEN[0].double()
+    assert codes.shape == (50, 32)
+    assert (codes @ codes.T - nearest).abs().max() < 2e-5 * nearest.max()
+
+
+def test_principal_components_of_black_images(tmp_path):
+    black = la.from_arrays(torch.zeros(50, 1, 40, 40, dtype=torch.uint8), torch.arange(50) % 2)
+    with pytest.warns(RuntimeWarning, match="invalid value encountered in divide"):  # no variance to have a share of
+        frame = _compare(black, black, tmp_path, strategies=["random"], rounds=0, seeds=1)
+    assert frame["accuracy"].tolist() == [0.5]
 
 
 def test_functions_options_and_labels(digits, held_out, tmp_path):

@@ -19,7 +19,7 @@ from lalib.models.networks import (
     to_input,
 )
 
-SHAPES = [(1, 8, 8), (1, 9, 13), (1, 28, 28), (3, 33, 20)]
+SHAPES = [(1, 8, 8), (1, 9, 13), (1, 28, 28), (3, 33, 20), (1, 65, 127), (3, 8, 200)]
 
 
 def _layers(module):
@@ -53,10 +53,35 @@ def test_preset_takes_and_returns_every_image_size(preset, shape):
     assert decoder(torch.rand(2, 5)).shape == (2, *shape)
 
 
+def _size(preset, shape):
+    with torch.device("meta"):
+        trunk, _, decoder = PRESETS[preset](shape, 2)
+    return sum(weight.numel() for part in (trunk, decoder) for weight in part.parameters())
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_weight_matters_and_every_pixel_is_seen(preset):
-    trunk, _, decoder = PRESETS[preset]((1, 9, 13), 3)
-    x = torch.rand(4, 1, 9, 13, requires_grad=True)
+def test_the_number_of_weights_does_not_grow_with_the_image(preset):
+    for channels in (1, 3):
+        for side in (64, 128, 224):
+            assert _size(preset, (channels, side, side)) < 4.1 * _size(preset, (channels, 32, 32))
+    assert _size(preset, (3, 64, 64)) == pytest.approx(_size(preset, (3, 512, 512)), rel=0.05)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_larger_images_come_down_to_what_the_preset_takes_and_go_up_again(preset):
+    trunk, features, decoder = PRESETS[preset]((3, 100, 70), 5)
+    width = 4 if preset == "dense" else 16
+    inner, same, back = PRESETS[preset]((width, 25, 18), 5)
+    assert features == same
+    assert _layers(trunk) == [("conv", 3, width, (4, 4), 4), *_layers(inner)]
+    assert _layers(decoder) == [*_layers(back), ("up", width, 3, (4, 4), 4)]
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 13), (1, 34, 41)], ids=str)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_matters_and_every_pixel_is_seen(preset, shape):
+    trunk, _, decoder = PRESETS[preset](shape, 3)
+    x = torch.rand(4, *shape, requires_grad=True)
     (trunk(x).square().sum() + decoder(torch.rand(4, 3)).square().sum()).backward()
     assert (x.grad.abs().sum(0) > 0).all()
     assert all(p.grad.abs().sum() > 0 for part in (trunk, decoder) for p in part.parameters())

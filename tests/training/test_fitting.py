@@ -233,6 +233,42 @@ def test_patience(patience, epochs):
     assert model.weight.item() == history.best_epoch == (2 if epochs < 5 else 5)
 
 
+class _Clock:
+    """In the place of the module `time`: half a second passes at every look, of which an epoch takes four."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 0.5
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(0, 1), (2.5, 1), (2.6, 2), (4.5, 2), (4.6, 3), (None, 7), (99, 7)])
+def test_a_budget_of_seconds_ends_after_the_epoch_in_which_it_is_spent(seconds, epochs, monkeypatch):
+    monkeypatch.setattr(training, "time", _Clock())
+    seen = []
+    history = _fit(_Mean(1.0), _points(4), epochs=7, seconds=seconds, on_epoch=lambda epoch, _: seen.append(epoch))
+    assert seen == [row["epoch"] for row in history.epochs] == list(range(1, epochs + 1))
+    assert not history.interrupted
+
+
+def test_a_budget_is_each_calls_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "time", _Clock())
+    model = _Mean(1.0)
+    for calls in (1, 2, 3, 3):
+        history = _fit(model, _points(4), seconds=0, checkpoint=tmp_path / "run", resume=True)
+        assert len(history.epochs) == calls
+
+
+def test_the_bar_expects_as_many_epochs_as_the_budget_allows(monkeypatch, capsys):
+    monkeypatch.setattr(training, "time", _Clock())
+    _fit(_Mean(1.0), _points(4), epochs=500, seconds=11, progress=True)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "100%" in last
+    assert "/500" not in last
+
+
 def test_a_run_that_patience_stopped_stays_stopped_when_resumed(tmp_path):
     path, losses = tmp_path / "run", [5.0, 3.0, 4.0, 4.0, 2.0]
     _, stopped = _scheduled(losses, patience=2, checkpoint=path)
@@ -726,6 +762,8 @@ def test_an_interruption_while_writing_keeps_the_old_checkpoint(digits, tmp_path
         ({"seed": None}, TypeError, "seed must be a whole number, got None"),
         ({"patience": 3}, ValueError, "patience needs validation data: give validation="),
         ({"patience": 0, "validation": "digits"}, ValueError, "patience must be at least 1, got 0"),
+        ({"seconds": -1}, ValueError, "seconds must be at least 0, got -1"),
+        ({"seconds": "60"}, TypeError, "seconds must be a number, got '60'"),
         ({"resume": True}, ValueError, "resume=True needs checkpoint="),
         ({"device": "gpu"}, ValueError, "device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
         ({"device": "cuda:99"}, ValueError, "device 'cuda:99' is not here"),
