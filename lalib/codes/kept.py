@@ -32,8 +32,7 @@ def save_codes(path: str | Path, codes, images: ImageSet) -> None:
         else:
             from pandas import DataFrame
 
-            table = DataFrame(codes, columns=list(map(str, range(codes.shape[1]))))
-            DataFrame(keys).join(table).to_parquet(file, index=False)
+            DataFrame(keys).join(DataFrame(codes).rename(columns=str)).to_parquet(file, index=False)
 
 
 def load_codes(path: str | Path, images: ImageSet) -> Tensor:
@@ -80,11 +79,11 @@ def _read(path: Path) -> tuple[np.ndarray, dict]:
             return arrays["codes"], {key: arrays[key].tolist() for key in ("hashes", "files") if key in arrays}
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False), {}
-        as_it_is = {"keep_default_na": False, "na_values": ["", "nan", "NaN"]}  # an image may be called NA
-        table = pd.read_csv(path, **as_it_is) if path.suffix == ".csv" else pd.read_parquet(path)
+        missing = {"keep_default_na": False, "na_values": ["", "nan", "NaN"]}  # an image may be called NA
+        table = pd.read_csv(path, **missing) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError, EOFError, KeyError) as error:
         raise LalibError(f"{path} holds no codes that can be read: {error}") from error
     table = table if pd.api.types.is_numeric_dtype(table.index) else table.reset_index()
     numbers = table.select_dtypes("number").filter(regex="^(?!Unnamed: )")  # pandas writes the numbers of rows there
-    text = table.select_dtypes(exclude=["number", "bool"])
-    return numbers.to_numpy(), {key: text[key].astype(str).tolist() for key in text}
+    text = table.select_dtypes(exclude=["number", "bool"]).astype(str)
+    return numbers.to_numpy(), text.to_dict("list")
