@@ -14,7 +14,7 @@ import lalib as la
 from lalib.data.files import file_digest
 from lalib.models.networks import block_size, in_blocks
 from lalib.models.pretrained import LITE, LITE_FILE
-from lalib.models.weights import read_weights
+from lalib.models.weights import fill, read_weights
 
 SMALL = "shufflenet_v2_x0_5"
 LAST = {  # each network's last layer
@@ -44,7 +44,7 @@ def test_codes_are_what_comes_before_the_last_layer(name):
     from torchvision import models
     from torchvision.transforms.functional import normalize
 
-    images, seen = _images(), []
+    images, seen = _images(1), []
     with la.data.seeded(0, "weights"):
         net = models.get_model(name, weights=None).eval()
     look = models.get_model_weights(name).DEFAULT.transforms()
@@ -54,7 +54,7 @@ def test_codes_are_what_comes_before_the_last_layer(name):
         net(normalize(images.images.float() / 255, look.mean, look.std))
     encoder = la.models.PretrainedEncoder(name, None, device="cpu")
     codes = la.encode(encoder, images)
-    assert codes.shape == (2, encoder.latent_dim) == seen[0].shape
+    assert codes.shape == (1, encoder.latent_dim) == seen[0].shape
     assert torch.allclose(codes, seen[0], atol=1e-4 * float(seen[0].abs().max()))
 
 
@@ -93,6 +93,8 @@ def test_it_stays_as_it_is(small, tmp_path):
     table = la.compare(images, images, encoder=small, out=tmp_path, **settings)
     codes = la.encode(small, images)
     assert len(table) == 1
+    # its checksum, which names the runs, says what images it saw, too
+    assert bytes(small.known_as.tolist()).decode() == f"{SMALL} (3, 224, 224) bilinear"
     assert table.accuracy.equals(
         la.compare(images, images, encoder=(codes, codes), out=tmp_path / "codes", **settings).accuracy
     )
@@ -114,13 +116,15 @@ def test_weights_of_a_file(small, ending, tmp_path):
         la.models.PretrainedEncoder(SMALL, path, sha256=wrong)
 
 
-def test_names_of_old_densenets(tmp_path):
-    new = la.models.PretrainedEncoder("densenet121", None, device="cpu")
-    old = {key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for key, v in new.net.state_dict().items()}
-    assert old.keys() != new.net.state_dict().keys()
-    torch.save(old, tmp_path / "old.pth")
-    filled = la.models.PretrainedEncoder("densenet121", tmp_path / "old.pth", device="cpu", seed=1)
-    assert all(torch.equal(value, new.state_dict()[key]) for key, value in filled.state_dict().items())
+def test_names_of_old_densenets():
+    from torchvision.models import DenseNet
+
+    new, other = (DenseNet(8, (2, 2), 16) for _ in range(2))
+    names = list(new.state_dict())
+    old = {key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for key, v in new.state_dict().items()}
+    assert len(old.keys() - names) == 4 * (5 + 1)
+    fill(other, names, old, "weights")
+    assert all(torch.equal(value, new.state_dict()[key]) for key, value in other.state_dict().items())
 
 
 def test_weights_of_another_network(small, tmp_path):
