@@ -37,7 +37,13 @@ class PretrainedEncoder(Trainable):
     """
 
     def __init__(
-        self, name: str = LITE, weights: str | Path | None = "DEFAULT", *, sha256=None, device="auto", seed: int = 0
+        self,
+        name: str = LITE,
+        weights: str | Path | None = "DEFAULT",
+        *,
+        sha256: str | None = None,
+        device: str | torch.device = "auto",
+        seed: int = 0,
     ):
         super().__init__()
         if sha256 is not None and weights in (None, "DEFAULT"):
@@ -56,7 +62,7 @@ class PretrainedEncoder(Trainable):
             state = read_weights(weights, sha256)
         if weights is not None:
             fill(net, names, state, f"weights {str(weights)!r} are of another network than {name}")
-        self.net = net.to(memory_format=torch.channels_last)  # on a CPU convolutions are faster by half
+        self.net = net.to(memory_format=torch.channels_last)  # on a CPU efficientnet-lite0 is faster by half
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         # among the tensors, so that their checksum tells apart networks that differ in more than weights
