@@ -107,7 +107,7 @@ def _backbone(name: str) -> tuple:
 
         theirs = {*timm.list_models(), *timm.list_pretrained()}
     if key not in (theirs or ()):
-        near = listed(map(repr, difflib.get_close_matches(key, {*ours, *(theirs or ())}, n=5))) or "none"
+        near = listed(map(repr, difflib.get_close_matches(key.lower(), {*ours, *(theirs or ())}, n=5))) or "none"
         said = f"name must be a network of torchvision or timm, got {name!r}; close to it: {near}"
         raise LalibError(f"{said}; timm is not installed: {EXTRA}") if theirs is None else ValueError(said)
     net = timm.create_model(key)
