@@ -78,7 +78,18 @@ def test_import_is_cheap():
     assert "skactiveml" not in shown_of_comparisons
     assert (
         set(shown)
-        & {"torchvision", "umap", "plotly", "ipywidgets", "anywidget", "pandas", "sklearn", "distributed", "skactiveml"}
+        & {
+            "torchvision",
+            "umap",
+            "plotly",
+            "ipywidgets",
+            "anywidget",
+            "pandas",
+            "sklearn",
+            "distributed",
+            "skactiveml",
+            "timm",
+        }
         == set()
     )
 

@@ -17,6 +17,7 @@ from lalib.data.imageset import ImageSet
 from lalib.models.autoencoders import Autoencoder
 from lalib.models.contrastive import ContrastiveEncoder
 from lalib.models.networks import in_blocks
+from lalib.models.pretrained import PretrainedEncoder
 from lalib.models.semisupervised import M2
 
 
@@ -33,9 +34,15 @@ class LatentGrid:
     y: Tensor
 
 
-def encode(model: Autoencoder | ContrastiveEncoder, images: ImageSet, batch_size: int = 1024) -> Tensor:
-    """Codes (N, L) of images, float32 on the CPU; a variational model's mean codes."""
-    return in_blocks(model, model.encode, _pixels(model, images), batch_size)
+def encode(
+    model: Autoencoder | ContrastiveEncoder | PretrainedEncoder,
+    images: ImageSet,
+    batch_size: int = 1024,
+    *,
+    progress: bool = True,
+) -> Tensor:
+    """Codes (N, L) of images, float32 on the CPU; a variational model's mean codes. A bar comes after two seconds."""
+    return in_blocks(model, model.encode, _pixels(model, images), batch_size, "encode" if progress else "")
 
 
 def decode(model: Autoencoder | M2, codes: Tensor, batch_size: int = 1024, *, labels: Tensor | None = None) -> Tensor:
@@ -115,6 +122,6 @@ def traversal(
 def _pixels(model: Autoencoder, images: ImageSet) -> Tensor:
     if not isinstance(images, ImageSet):
         raise TypeError(f"images must be an ImageSet, as la.data.from_arrays makes one, got {type(images).__name__}")
-    if images.image_shape != tuple(model.image_shape):
+    if model.image_shape is not None and images.image_shape != tuple(model.image_shape):
         raise ValueError(f"the model takes images of shape {tuple(model.image_shape)}, got {images.image_shape}")
     return images.images

@@ -41,10 +41,11 @@ from lalib.models.classifiers import (
     predict_proba,
 )
 from lalib.models.contrastive import ContrastiveEncoder
+from lalib.models.pretrained import PretrainedEncoder
 from lalib.models.semisupervised import M1M2, M2, ClassPriorVAE, FixMatch, partly_labelled
 from lalib.models.views import CLOTHES, RandomViews
 
 __all__ = ["CAE", "CLOTHES", "M1M2", "M2", "M2VAAL", "MODELS", "TAVAAL", "TSNEAE", "VAAL", "VAE", "Autoencoder"]
 __all__ += ["CNNClassifier", "ClassPriorVAE", "Classifier", "ConditionalVAE", "ContrastiveEncoder", "EncoderClassifier"]
-__all__ += ["FixMatch", "MLPClassifier", "RandomViews", "ResNetClassifier", "VariationalTSNEAE", "accuracy"]
-__all__ += ["mc_dropout_proba", "partly_labelled", "predict_proba"]
+__all__ += ["FixMatch", "MLPClassifier", "PretrainedEncoder", "RandomViews", "ResNetClassifier", "VariationalTSNEAE"]
+__all__ += ["accuracy", "mc_dropout_proba", "partly_labelled", "predict_proba"]

@@ -159,27 +159,31 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 def block_size(model: nn.Module, x: Tensor, most: int = 1024) -> int:
     """How many of the inputs x (N, ...) `model` takes at once outside training, from 1 to `most`.
 
-    Inputs, or the images that it makes of codes, fill at most 16 MiB in float32: 1,024 of 64 x 64 grey pixels, 27 of
-    3 x 224 x 224. What the layers hold of them grows with the same number.
+    Inputs, the images that it makes of codes, or those that it makes of images (input_shape) fill at most 16 MiB in
+    float32: 1,024 of 64 x 64 grey pixels, 27 of 3 x 224 x 224. What the layers hold of them grows with the same number.
     """
-    pixels = math.prod(getattr(model, "image_shape", None) or ())
+    pixels = max(math.prod(getattr(model, name, None) or ()) for name in ("image_shape", "input_shape"))
     return max(1, min(most, 2**22 // max(1, pixels, x.shape[1:].numel())))
 
 
 @torch.no_grad()  # inference mode would hand out tensors that can be neither changed in place nor trained on
-def in_blocks(model: nn.Module, function: Callable[..., Tensor], x: Tensor | tuple, batch_size: int = 1024) -> Tensor:
+def in_blocks(
+    model: nn.Module, function: Callable[..., Tensor], x: Tensor | tuple, batch_size: int = 1024, progress: str = ""
+) -> Tensor:
     """function applied to x (N, ...) in blocks on the model's device, in eval_mode; (N, ...) float32 on the CPU.
 
     x may be several tensors, which are then the function's arguments. A block holds batch_size inputs, of large images
-    fewer: see block_size. ValueError for a batch_size below 1.
+    fewer: see block_size. progress: the name of a bar, shown after two seconds. ValueError for a batch_size below 1.
     """
     x, device = x if isinstance(x, tuple) else (x,), next(model.parameters()).device
     size = block_size(model, x[0], check_int("batch_size", batch_size, low=1))
+    blocks = zip(*(part.split(size) for part in x), strict=True)
+    if progress:
+        from tqdm.auto import tqdm
+
+        blocks = tqdm(blocks, progress, math.ceil(len(x[0]) / size), unit="block", delay=2, leave=False)
     with eval_mode(model):
-        blocks = (
-            [to_input(part, device) for part in block] for block in zip(*(part.split(size) for part in x), strict=True)
-        )
-        return torch.cat([function(*block).float().cpu() for block in blocks])
+        return torch.cat([function(*(to_input(part, device) for part in block)).float().cpu() for block in blocks])
 
 
 class Dropout(nn.Dropout):
