@@ -85,7 +85,7 @@ def _lloyd(codes, centres, iterations):
     from sklearn.exceptions import ConvergenceWarning
 
     rough = Rough(codes)
-    flat, start = rough.right[:, :-2].numpy(), rough.left(centres)[:, :-2].div_(-2).numpy()
+    flat, start = rough.right[:-2].T.contiguous().numpy(), rough.left(centres)[:, :-2].div(-2).contiguous().numpy()
     kmeans = KMeans(len(centres), init=start, n_init=1, max_iter=iterations, tol=0, copy_x=False)
     with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer places than clusters: the rest is filled below

@@ -91,7 +91,7 @@ class Neighbours:
             if self.p != 2:
                 found[block], indices[block] = self._by_differences(part, k)
                 continue
-            torch.mm(self.rough.left(part), self.rough.right.T, out=room[: len(part), : len(self)])
+            torch.mm(self.rough.left(part), self.rough.right, out=room[: len(part), : len(self)])
             bound, index = _smallest(room[: len(part)], few)
             index.clamp_(max=len(self) - 1)
             distance, order = distances(part[:, None], self.codes[index].double()).squeeze(1).sort(dim=1)
@@ -169,7 +169,7 @@ def _nearly(search, k):
     with threads_kept():
         from pynndescent import NNDescent
 
-        flat = search.rough.right[:, :-2].contiguous().numpy()
+        flat = search.rough.right[:-2].T.contiguous().numpy()
         index = torch.from_numpy(NNDescent(flat, n_neighbors=k, random_state=0, n_jobs=1).neighbor_graph[0]).long()
     parts = zip(search.codes.double().split(CACHED), index.split(CACHED), strict=True)
     distance = torch.cat([distances(part[:, None], search.codes[found].double()).squeeze(1) for part, found in parts])

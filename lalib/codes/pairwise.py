@@ -88,10 +88,11 @@ def power_of_two(value: Tensor) -> float:
 
 
 class Rough:
-    """Lower bounds of squared distances to points (N, L), in single precision: rough.left(queries) @ rough.right.T.
+    """Lower bounds of squared distances to points (N, L), in single precision: rough.left(queries) @ rough.right.
 
     They are about the mean of the points and in units of size^2. A product of L + 2 terms is right to (L + 2) 2^-23 of
     both squared norms, which are made smaller by a little more. Products must be made inside `full_precision`.
+    right (L + 2, N): a product with one query reads it nearly twice as fast as it would read (N, L + 2).
     """
 
     def __init__(self, points: Tensor):
@@ -101,22 +102,22 @@ class Rough:
         # Of some points, in their own type: it need not be exact, and what is subtracted is rounded once.
         kind = points.dtype if 2**-100 < self.size < 2**100 else torch.float64
         self.mean = points[:: 1 + len(points) // 4096].double().mean(dim=0).clamp(low, high).to(kind)
-        self.right = points.new_empty(len(points), points.shape[1] + 2, dtype=torch.float32)
-        for part, rows in zip(self.right.split(CACHED), points.split(CACHED), strict=True):
+        self.right = points.new_empty(points.shape[1] + 2, len(points), dtype=torch.float32)
+        for part, rows in zip(self.right.split(CACHED, dim=1), points.split(CACHED), strict=True):
             self._fill(part, rows, norm=-1, one=-2)
-        self.widest = self.right[:, -1].max()
+        self.widest = self.right[-1].max()
 
     def left(self, queries: Tensor) -> Tensor:
         """(M, L + 2) of queries (M, L)."""
-        left = self.right.new_empty(len(queries), self.right.shape[1])
+        left = self.right.new_empty(len(self.right), len(queries))
         self._fill(left, queries, norm=-2, one=-1)
-        left[:, :-2] *= -2
-        return left
+        left[:-2] *= -2
+        return left.T
 
     def _fill(self, part, points, norm, one):
-        part[:, :-2] = (points - self.mean).mul_(1 / self.size)
-        part[:, norm] = part[:, :-2].square().sum(dim=1) * (1 - self.loss) - TINY
-        part[:, one] = 1
+        part[:-2] = (points - self.mean).mul_(1 / self.size).T
+        part[norm] = part[:-2].square().sum(dim=0) * (1 - self.loss) - TINY
+        part[one] = 1
 
     def slack(self, norm: Tensor) -> Tensor:
         """How far bounds lie below the true squares at most, by the sum of both squared norms."""
@@ -132,10 +133,10 @@ def nearest_centre(points: Tensor, centres: Tensor, rough: Rough | None = None) 
     rough, found = rough or Rough(points), []
     left = rough.left(centres)
     rows = max(1, min(CACHED, TILE // len(centres)))
-    for part, right in zip(points.split(rows), rough.right.split(rows), strict=True):
-        bound = right @ left.T
-        limit = bound.amin(dim=1) + rough.slack(right[:, -1] + left[:, -2].max())
-        row, which = (bound <= limit[:, None]).nonzero(as_tuple=True)
+    for part, right in zip(points.split(rows), rough.right.split(rows, dim=1), strict=True):
+        bound = left @ right
+        limit = bound.amin(dim=0) + rough.slack(right[-1] + left[:, -2].max())
+        which, row = (bound <= limit).nonzero(as_tuple=True)
         index = torch.zeros_like(row[:1]).repeat(len(part)).scatter_(0, row, which)
         several = row.bincount() > 1
         index[several] = distances(part[several].double(), centres.double()).argmin(dim=1)
@@ -152,7 +153,7 @@ def squares_from(centre: Tensor, points: Tensor, rough: Rough) -> Tensor:
     if points.device.type != "cpu":
         return torch.cat([squares(part, centre) for part in points.split(BLOCK)])
     left = rough.left(centre[None])
-    bound = rough.right @ left[0]
+    bound = left[0] @ rough.right
     found = bound.double() * rough.size**2
     rows = (bound >= bound.max() - rough.slack(left[0, -2] + rough.widest)).nonzero().squeeze(1)
     found[rows] = squares(points[rows], centre)
@@ -192,7 +193,7 @@ class Nearest:
 
     def bounds(self, row: Tensor) -> Tensor:
         """Lower bounds (N,) of the squares from a row (1,) to all points, in units of size^2."""
-        return self.rough.right @ self.rough.left(self.points[row])[0]
+        return self.rough.left(self.points[row])[0] @ self.rough.right
 
     def squares(self, rows: Tensor, row: Tensor) -> Tensor:
         """The squares (M,) from a row (1,) to the points at rows (M,)."""

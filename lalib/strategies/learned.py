@@ -85,7 +85,7 @@ def medal(
         point, count = points[row][0].double(), count + 1
         before, mean = point - mean, mean + (point - mean) / count
         spread = spread + (before @ (point - mean) - spread) / count
-        rough.right[row, -1] = -torch.inf  # it cannot be the largest any more
+        rough.right[-1, row] = -torch.inf  # it cannot be the largest any more
 
     found, score = greedily(scores, add, n, first=_cold_start(labeled, points, generator))
     return pick(view, rows[found], score, **_spreads(view, space, alpha))
@@ -130,15 +130,15 @@ class Gradients(Nearest):
     def __init__(self, a: torch.Tensor, b: torch.Tensor):
         self.parts, sizes = (a, b), [power_of_two(part.abs().max()) for part in (a, b)]
         self.size, loss = sizes[0] * sizes[1], (a.shape[1] + b.shape[1] + 16) * 2**-23
-        self.rough = [(part / size).float() for part, size in zip(self.parts, sizes, strict=True)]
+        self.rough = [(part / size).float().T.contiguous() for part, size in zip(self.parts, sizes, strict=True)]
         self.length = squared_norms(a) * squared_norms(b)
         self.low = (self.length / self.size**2).float() * (1 - loss) - TINY
         self.square = torch.full_like(self.length, torch.inf)
         self.reach = self.rounded_up(self.square)
 
     def bounds(self, row: torch.Tensor) -> torch.Tensor:
-        a, b = (part @ part[row][0] for part in self.rough)
-        return a.mul_(b).mul_(-2).add_(self.low).add_(self.low[row])
+        a, b = (part[:, row[0]] @ part for part in self.rough)
+        return torch.addcmul(self.low, a, b, value=-2).add_(self.low[row])
 
     def squares(self, rows: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
         a, b = (part[rows].double() @ part[row][0].double() for part in self.parts)
