@@ -20,7 +20,7 @@ def save_codes(path: str | Path, codes, images: ImageSet) -> None:
     .npz: the arrays codes, hashes and files; .parquet: the columns hashes, files, 0, 1, ... The file is written whole
     or not at all. Raises ValueError for another ending and for codes of another number of images.
     """
-    path, codes = Path(path), check_codes(codes).float().cpu().numpy()
+    path, codes = Path(path), check_codes(check_codes(codes).float()).cpu().numpy()
     check_choice("the ending of path", path.suffix, (".npz", ".parquet"))
     if len(codes) != len(check_type("images", images, ImageSet)):
         raise ValueError(f"codes must be those of the {len(images)} images, got {len(codes)}")
@@ -48,7 +48,7 @@ def load_codes(path: str | Path, images: ImageSet) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"no codes at {path}")
     codes, keys = _read(path)
-    codes = check_codes(codes, f"the codes in {path}").float()
+    codes = check_codes(check_codes(codes, name := f"the codes in {path}").float(), name)
     if path.suffix == ".npy" and len(codes) != n:
         raise LalibError(f"{path} must hold a row for each of the {n} images, got {len(codes)}")
     if path.suffix == ".npy":
@@ -76,7 +76,7 @@ def _read(path: Path) -> tuple[np.ndarray, dict]:
     try:
         if path.suffix == ".npz":
             arrays = read_npz(path)
-            return arrays["codes"], {key: arrays[key].tolist() for key in ("hashes", "files") if key in arrays}
+            return arrays["codes"], {key: arrays[key].ravel().tolist() for key in ("hashes", "files") if key in arrays}
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False), {}
         missing = {"keep_default_na": False, "na_values": ["", "nan", "NaN"]}  # an image may be called NA

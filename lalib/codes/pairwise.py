@@ -83,8 +83,8 @@ def squared_norms(points: Tensor) -> Tensor:
 
 
 def power_of_two(value: Tensor) -> float:
-    """The least power of two above a value (): to scale by it rounds nothing."""
-    return 2.0 ** math.frexp(float(value))[1]
+    """The least power of two above a value (), and not below 2^-500: to scale by it rounds nothing."""
+    return 2.0 ** max(-500, math.frexp(float(value))[1])
 
 
 class Rough:
@@ -137,9 +137,9 @@ def nearest_centre(points: Tensor, centres: Tensor, rough: Rough | None = None) 
         bound = left @ right
         limit = bound.amin(dim=0) + rough.slack(right[-1] + left[:, -2].max())
         which, row = (bound <= limit).nonzero(as_tuple=True)
-        index = torch.zeros_like(row[:1]).repeat(len(part)).scatter_(0, row, which)
-        several = row.bincount() > 1
-        index[several] = distances(part[several].double(), centres.double()).argmin(dim=1)
+        index = torch.zeros(len(part), dtype=torch.int64, device=part.device).scatter_(0, row, which)
+        unsure = row.bincount(minlength=len(part)) != 1  # of very far centres bounds are no numbers: none is near
+        index[unsure] = distances(part[unsure].double(), centres.double()).argmin(dim=1)
         found.append((index, squares(part, centres[index])))
     return tuple(map(torch.cat, zip(*found, strict=True)))
 
@@ -155,7 +155,8 @@ def squares_from(centre: Tensor, points: Tensor, rough: Rough) -> Tensor:
     left = rough.left(centre[None])
     bound = left[0] @ rough.right
     found = bound.double() * rough.size**2
-    rows = (bound >= bound.max() - rough.slack(left[0, -2] + rough.widest)).nonzero().squeeze(1)
+    below = bound < bound.max() - rough.slack(left[0, -2] + rough.widest)  # none, if bounds are no numbers
+    rows = (~below).nonzero().squeeze(1)
     found[rows] = squares(points[rows], centre)
     return found
 

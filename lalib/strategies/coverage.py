@@ -27,7 +27,7 @@ from functools import cached_property
 import torch
 
 from lalib.codes.neighbours import distinct, evenly_spread
-from lalib.codes.pairwise import blocks, full_precision, tiles
+from lalib.codes.pairwise import blocks, distances, full_precision, tiles
 from lalib.data.checks import check_choice, check_int, check_number
 from lalib.strategies.picking import check_bandwidth, draw_candidates, pick
 from lalib.strategies.uncertainty import MEASURES, uncertainty
@@ -39,6 +39,7 @@ PAIRS = 2 * 10**9  # of probes and images, where that allows more probes
 BATCH = 64  # gains computed exactly at once
 SHARE = 4  # a ball of unit radius holds a quarter of an image's share: better on mnist-mini than a half or all of it
 PLACES = 256  # whose neighbours set the unit of length
+FAR = 1e8  # squared, in units of length: there a product is right to about 1e-6
 LIMIT = 1 + 1e-9  # squares of distances in units of the radius, up to which an image lies in a ball
 DECIMALS = 9  # of a gain: gains that differ less are equal
 
@@ -168,7 +169,9 @@ class _Squares:
 
     def exact(self, images):
         """`tiles` from all columns to the images at these indices (B,)."""
-        return tiles(self.columns, self._factor(images))
+        right = self._factor(images)
+        for at, part, square in tiles(self.columns, right):
+            yield at, part, _mended(self.columns[at], right[part], square)
 
     def bounds(self, side, mask=slice(None), rows=slice(None)):
         """`tiles` from the probes in the mask to these rows of the candidates."""
@@ -177,7 +180,8 @@ class _Squares:
 
     def from_row(self, row):
         """From all columns to one candidate, (R,)."""
-        return (self.columns @ self._factor(self.images[[row]])[0]).clamp_(max=0)
+        right = self._factor(self.images[[row]])
+        return _mended(self.columns, right, self.columns @ right.T)[:, 0]
 
     def near(self, row, radius):
         """Rows of the candidates that may lie within the radius about one of them; all if they are many."""
@@ -187,6 +191,14 @@ class _Squares:
 
     def _widened(self, columns, side):
         return torch.cat([columns[:, :-2], columns[:, -2:] * (1 + side * self.slack)], dim=1)
+
+
+def _mended(columns, right, square):
+    """Where both images lie very far from the median a product has few digits left: differences take its place."""
+    far, there = (columns[:, -1] > FAR).nonzero()[:, 0], (right[:, -2] < -FAR).nonzero()[:, 0]
+    if len(far) and len(there):
+        square[far[:, None], there] = -distances(columns[far, :-2], right[there, :-2] / 2).square_()
+    return square.clamp_(max=0)
 
 
 def _turned(factor):

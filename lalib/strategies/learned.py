@@ -19,7 +19,7 @@ import torch
 from lalib.codes.clustering import seeding
 from lalib.codes.pairwise import TINY, Nearest, Rough, power_of_two, squared_norms, squares_from
 from lalib.data.checks import LalibError, check_choice, check_number
-from lalib.data.door import check_labels
+from lalib.data.door import LARGEST, check_labels, within
 from lalib.strategies.picking import check_candidates, greedily, largest, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
 from lalib.strategies.view import PoolView, Selection, Strategy
@@ -102,6 +102,8 @@ def latent_points(view: PoolView, space: str, alpha: float) -> tuple[torch.Tenso
     alpha = check_number("alpha", alpha, low=0)
     if space == "both":
         points = torch.cat([view.features.double(), alpha * view.codes.to(view.features.device).double()], dim=1)
+        if not within(points, LARGEST):
+            raise ValueError(f"alpha={alpha:g} makes codes beyond {LARGEST:g}")
     else:
         points = getattr(view, space)
     return points[view.labeled.to(points.device)], points[view.unlabeled.to(points.device)]
@@ -129,7 +131,7 @@ class Gradients(Nearest):
 
     def __init__(self, a: torch.Tensor, b: torch.Tensor):
         self.parts, sizes = (a, b), [power_of_two(part.abs().max()) for part in (a, b)]
-        self.size, loss = sizes[0] * sizes[1], (a.shape[1] + b.shape[1] + 16) * 2**-23
+        self.size, loss = max(2**-500, sizes[0] * sizes[1]), (a.shape[1] + b.shape[1] + 16) * 2**-23
         self.rough = [(part / size).float().T.contiguous() for part, size in zip(self.parts, sizes, strict=True)]
         self.length = squared_norms(a) * squared_norms(b)
         self.low = (self.length / self.size**2).float() * (1 - loss) - TINY

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lalib.data.checks import LalibError, check_int, check_known, check_number
-from lalib.data.door import as_tensor, check_codes, within
+from lalib.data.door import LARGEST, as_tensor, check_codes, within
 
 PASSES, VAE_EPOCHS, ADVERSARIAL, LOSS_WEIGHT = 5, 20, 1.0, 1.0  # defaults of the settings below
 
@@ -86,9 +86,11 @@ class Source:
         value = check_codes(value) if self.name == "codes" else value
         if value.ndim != len(self.axes) or value.shape[self.axes.index("N")] != size:
             raise ValueError(f"{self.name} must have shape {self.shape} with N = {size}, got {tuple(value.shape)}")
-        if not within(value, torch.inf):
-            raise ValueError(f"{self.name} must be finite, got NaN or infinity")
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        if not within(value, LARGEST):
+            raise ValueError(f"{self.name} must be finite, got NaN, infinity or numbers beyond {LARGEST:g}")
+        if value.dtype in (torch.float16, torch.bfloat16):
+            return value.float()
+        return value if value.is_floating_point() else value.double()
 
 
 def _alone(task, several):

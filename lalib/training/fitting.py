@@ -118,7 +118,8 @@ def fit(
                     on_epoch(epoch, model)
                 if seconds is not None:
                     spent = time.perf_counter() - started
-                    bar.total = min(epochs, epoch + math.ceil(max(0, limit - spent) / spent * (epoch - done)))
+                    further = max(0, limit - spent) / spent * (epoch - done)
+                    bar.total = math.ceil(min(epochs, epoch + further))
     except KeyboardInterrupt:
         run.history.interrupted = True
     finally:

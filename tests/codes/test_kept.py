@@ -139,3 +139,17 @@ def test_what_cannot_be_read(tmp_path, images, codes):
             (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
             with pytest.raises(la.LalibError, match=r"can(not)? be read"):
                 la.codes.load_codes(tmp_path / name, images)
+
+
+def test_codes_beyond_single_precision_are_refused(tmp_path, images, codes):
+    with pytest.raises(ValueError, match="codes must be finite, but 6 of 6 rows hold NaN or infinity"):
+        la.codes.save_codes(tmp_path / "codes.npz", 1e60 * codes.double(), images)
+    assert not list(tmp_path.iterdir())
+    np.save(tmp_path / "codes.npy", 1e60 * codes.double().numpy())
+    with pytest.raises(ValueError, match="must be finite, but 6 of 6 rows hold NaN or infinity"):
+        la.codes.load_codes(tmp_path / "codes.npy", images)
+
+
+def test_names_in_a_column_are_names(tmp_path, images, codes):
+    np.savez(tmp_path / "codes.npz", codes=codes.numpy(), files=np.array(FILES)[:, None])
+    assert torch.equal(la.codes.load_codes(tmp_path / "codes.npz", images), codes)

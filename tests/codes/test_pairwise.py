@@ -100,6 +100,17 @@ def test_neighbours_of_a_query_beyond_single_precision(monkeypatch):
     assert index.max() < 500
 
 
+@pytest.mark.parametrize("far", [1e30, 1e60, 1e149])
+def test_centres_very_far_from_the_points_change_nothing(far):
+    points = 1e-10 * normal(50, 3).double()
+    centres = torch.cat([torch.tensor([[far, 0, 0], [0, -far, 0]], dtype=torch.float64), points[:2]])
+    index, square = pairwise.nearest_centre(points, centres)
+    assert torch.equal(square, slow_squares(points)[:, :2].amin(dim=1))
+    assert set(index.tolist()) == {2, 3}
+    seen = pairwise.squares_from(centres[0], points, pairwise.Rough(points))
+    assert torch.equal(seen, pairwise.squares(points, centres[0]))
+
+
 def test_points_at_distance_0_are_never_computed_again(monkeypatch):
     near, asked = pairwise.Nearest(torch.zeros(1000, 3), torch.zeros(1, 3)), []
     original = pairwise.squares

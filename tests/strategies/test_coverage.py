@@ -295,7 +295,8 @@ HARD = {
     "every place twice": lambda x: x[torch.arange(len(x)) // 2],
     "few places": lambda x: x.round(),
     "below the smallest normal number": lambda x: (x * 1e-39).float(),
-    "one of them far away": lambda x: torch.cat([x[:-1], 1e5 + x[-1:]]),
+    "one of them far away": lambda x: torch.cat([x[:-1], 1e7 + x[-1:]]),
+    "some at one place very far away": lambda x: torch.cat([x[:-6], 1e10 + x[-1:].expand(6, -1)]),
 }
 
 
@@ -305,6 +306,14 @@ def test_hard_codes_give_the_picks_of_the_slow_reference(how):
     n, unit = 60, slow_unit(codes, len(LABELED) + 60)
     assert run("probcover", codes, n, reference=None).index.tolist() == slow_probcover(codes, LABELED, n, unit)
     assert run("maxherding", codes, n, reference=None).index.tolist() == slow_maxherding(codes, LABELED, n, unit)
+
+
+@pytest.mark.parametrize("bandwidth", [1e-7, 1e-9])
+def test_a_kernel_narrower_than_any_distance_covers_itself_alone(bandwidth):
+    view = PoolView(blobs())
+    seen = STRATEGIES["maxherding"](view, 5, generator=generator(0, "select"), bandwidth=bandwidth)
+    assert seen.index.tolist() == [0, 1, 2, 3, 4]
+    assert seen.score.tolist() == [1, 1, 1, 1, 1]
 
 
 def drawn(size, reference):

@@ -389,6 +389,28 @@ def test_badge_with_several_labels():
     assert seen.index.tolist() == expected
 
 
+@pytest.mark.parametrize("scale", [1e-170, 1e-310, 0])
+def test_badge_takes_gradients_of_length_0_by_chance(scale):
+    index = run("badge", 20, probs=probs(), features=scale * normal(SIZE, 5).double()).index
+    assert len(index.unique()) == 20
+
+
+@pytest.mark.parametrize("name", ["core-set", "medal", "badge"])
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool])
+def test_features_of_whole_numbers_are_features(name, kind):
+    features = (3 * normal(SIZE, 5).abs()).to(kind)
+    seen, expected = (run(name, 9, probs=probs(), features=h).index for h in (features, features.double()))
+    assert torch.equal(seen, expected)
+
+
+def test_features_too_large_for_their_squares_are_refused():
+    features = 1e160 * normal(SIZE, 5).double()
+    with pytest.raises(ValueError, match=r"features must be finite, got NaN, infinity or numbers beyond 1e\+150"):
+        run("core-set", 3, features=features)
+    with pytest.raises(ValueError, match=r"alpha=1e\+160 makes codes beyond 1e\+150"):
+        run("core-set", 3, features=normal(SIZE, 5), options={"space": "both", "alpha": 1e160})
+
+
 def test_badge_leaves_duplicates_for_last():
     p, h = probs()[:20].repeat(3, 1), normal(20, 5, seed=7).repeat(3, 1)
     index = run("badge", 60, labeled=None, probs=p, features=h).index

@@ -269,6 +269,10 @@ def test_the_bar_expects_as_many_epochs_as_the_budget_allows(monkeypatch, capsys
     assert "/500" not in last
 
 
+def test_a_budget_that_is_never_spent_is_all_epochs():
+    assert len(_fit(_Mean(1.0), _points(4), epochs=3, seconds=1e308).epochs) == 3
+
+
 def test_a_run_that_patience_stopped_stays_stopped_when_resumed(tmp_path):
     path, losses = tmp_path / "run", [5.0, 3.0, 4.0, 4.0, 2.0]
     _, stopped = _scheduled(losses, patience=2, checkpoint=path)
