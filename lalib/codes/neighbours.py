@@ -13,7 +13,7 @@ from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
 
 PACK = 64  # columns searched as one at first
-SPARE = 12  # bounds looked at beyond k
+SPARE = 4  # bounds looked at beyond k; where they do not decide, all are measured
 EXACT = 100_000  # codes: for fewer an exact search takes less than pynndescent with its compilation
 TREE_DIMENSIONS = 15  # beyond about 15 dimensions a tree visits nearly every leaf
 # The p of the norm:
