@@ -121,7 +121,7 @@ def odd_files() -> dict[str, tuple[bytes, np.ndarray | str]]:
         # more than 8 bits
         "16.png": (saved(DEEP.astype(np.uint16), "PNG"), SEEN),
         "16.tif": (saved(DEEP.astype(np.uint16), "TIFF"), SEEN),
-        "16 the other way round.tif": (_big_endian_tiff(DEEP), SEEN),
+        "16 the other way round.tif": (big_endian_tiff(DEEP), SEEN),
         "16.pgm": (b"P5 %d %d 65535\n" % (W, H) + DEEP.astype(">u2").tobytes(), SEEN),
         "32.tif": (saved(DEEP.astype(np.int32) * 70_000, "TIFF"), SEEN),
         "float.tif": (saved(DEEP.astype(np.float32) / 7000, "TIFF"), SEEN),
@@ -205,7 +205,7 @@ def _png(width, height, pixels):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
-def _big_endian_tiff(pixels):
+def big_endian_tiff(pixels):
     """16-bit grey in the byte order of many a microscope, which Pillow reads but does not write."""
     height, width = pixels.shape
     data = pixels.astype(">u2").tobytes()

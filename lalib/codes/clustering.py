@@ -70,9 +70,9 @@ def kmeans(codes: Tensor, k: int, generator: torch.Generator, *, iterations: int
     if codes.device.type == "cpu":
         assignment = _lloyd(codes, centres, iterations)
         return _means(codes, assignment, k), assignment
-    assignment = None
+    rough, assignment = Rough(codes), None
     for _ in range(iterations):
-        before, assignment = assignment, _fill_empty(codes, centres, nearest_centre(codes, centres)[0])
+        before, assignment = assignment, _fill_empty(codes, centres, nearest_centre(codes, centres, rough)[0])
         if before is not None and torch.equal(before, assignment):
             break
         centres = _means(codes, assignment, k)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lalib.codes.clustering import refill, row_at, sums_and_counts
-from lalib.codes.pairwise import CACHED, nearest_centre, squares
+from lalib.codes.pairwise import CACHED, nearest_centre, squares, squares_to
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, check_options, check_type, listed
 from lalib.data.door import as_tensor, check_index
 from lalib.data.seeds import generator as make_generator
@@ -352,12 +352,12 @@ def _sums(view, start, centres, moved):
 
 def _far(view, start, centres, most):
     codes, assignment = _assigned(view, centres, start, {})
-    return _largest([(start + view.unlabeled, assignment, squares(codes, centres[assignment]))], most)
+    return _largest([(start + view.unlabeled, assignment, squares_to(codes, centres, assignment))], most)
 
 
 def _members(view, start, centres, moved, means):
     codes, assignment = _assigned(view, centres, start, moved)
-    distance = squares(codes, means[assignment])
+    distance = squares_to(codes, means, assignment)
     rows = nearest_members(distance, assignment)
     return start + view.unlabeled[rows], assignment[rows], distance[rows]
 

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 import shutil
-import struct
 import sys
 import unicodedata
 import zipfile
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from odd_files import big_endian_tiff
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -508,22 +508,11 @@ def test_size_resizes(tmp_path):
     assert la.from_folder(tmp_path, size=[16, 16]).images[:, :, 8, 8].tolist() == [[1] * 3, [2] * 3, [3, 100, 200]]
 
 
-def _big_endian_tiff(pixels):
-    """16-bit grey in the byte order of many a microscope, which Pillow reads but does not write."""
-    height, width = pixels.shape
-    data = pixels.astype(">u2").tobytes()
-    short = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 277: 1, 278: height}  # sizes, bits, no compression, ...
-    entries = {tag: struct.pack(">HHIHxx", tag, 3, 1, value) for tag, value in short.items()}
-    entries |= {tag: struct.pack(">HHII", tag, 4, 1, value) for tag, value in {273: 8, 279: len(data)}.items()}
-    directory = struct.pack(">H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
-    return struct.pack(">2sHI", b"MM", 42, 8 + len(data)) + data + directory
-
-
 def test_kinds_of_pixels(tmp_path):
     """16 bits, 1 bit, palette: each becomes what the eye sees, without a warning."""
     write(tmp_path, "16.png", np.full((8, 8), 257 * 200, dtype=np.uint16))
     write(tmp_path, "1.png", np.full((8, 8), True))
-    (tmp_path / "16.tif").write_bytes(_big_endian_tiff(np.full((8, 8), 257 * 100)))
+    (tmp_path / "16.tif").write_bytes(big_endian_tiff(np.full((8, 8), 257 * 100)))
     Image.new("LA", (8, 8), (77, 255)).save(tmp_path / "la.png")
     images = la.from_folder(tmp_path, depth=(0, 65535))
     assert dict(zip(images.files, images.images[:, 0, 0, 0].tolist(), strict=True)) == {

@@ -18,16 +18,6 @@ TASK = Task(steps=5)
 COLUMNS = ["strategy", "seed", "round", "labels", "accuracy", "confusion", "train_seconds", "select_seconds"]
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return la.load("digits").subset(range(250))
-
-
-@pytest.fixture(scope="module")
-def held_out():
-    return la.load("digits", "test").subset(range(100))
-
-
 def _compare(images, test, out, **options):
     defaults = {"strategies": ["random", "margin"], "task": TASK, "initial": 10, "step": 5, "rounds": 2, "seeds": 2}
     return compare(images, test, out=out, progress=False, device="cpu", **{**defaults, **options})

@@ -14,16 +14,6 @@ from lalib.strategies.registry import LABEL_FREE
 # compare_query_sets ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return la.load("digits").subset(range(250))
-
-
-@pytest.fixture(scope="module")
-def held_out():
-    return la.load("digits", "test").subset(range(100))
-
-
 ENCODER = {"model": "VAE", "latent_dim": 2, "epochs": 2}
 
 

@@ -240,16 +240,6 @@ def test_killed_and_started_again_it_goes_on(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return la.load("digits").subset(range(250))
-
-
-@pytest.fixture(scope="module")
-def held_out():
-    return la.load("digits", "test").subset(range(100))
-
-
 QUICK = {"task": la.Task(steps=5), "initial": 10, "step": 5, "device": "cpu", "progress": False}
 KILLED = """
 import os, time
