@@ -25,6 +25,7 @@ from lalib.models import (
     ContrastiveEncoder,
     FixMatch,
     MLPClassifier,
+    PretrainedEncoder,
     VariationalTSNEAE,
     accuracy,
     predict_proba,
@@ -35,11 +36,11 @@ from lalib.training import fit, load_model, save
 __version__ = "0.1.0"
 
 __all__ = ["CAE", "M2", "TSNEAE", "VAE", "CNNClassifier", "ContrastiveEncoder", "FixMatch", "ImageSet", "LabelStore"]
-__all__ += ["LabellingLoop", "LalibError", "MLPClassifier", "Task", "VariationalTSNEAE", "accuracy", "codes", "compare"]
-__all__ += ["data", "decode", "encode", "experiments", "figures", "fit", "from_arrays", "from_folder", "from_npz"]
-__all__ += ["labelling", "load", "load_model", "models", "one_nn_error", "predict_proba", "project"]
-__all__ += ["reconstruction_errors", "results", "save", "select", "strategies", "stratified_split", "training"]
-__all__ += ["unbalance", "widgets"]
+__all__ += ["LabellingLoop", "LalibError", "MLPClassifier", "PretrainedEncoder", "Task", "VariationalTSNEAE"]
+__all__ += ["accuracy", "codes", "compare", "data", "decode", "encode", "experiments", "figures", "fit", "from_arrays"]
+__all__ += ["from_folder", "from_npz", "labelling", "load", "load_model", "models", "one_nn_error", "predict_proba"]
+__all__ += ["project", "reconstruction_errors", "results", "save", "select", "strategies", "stratified_split"]
+__all__ += ["training", "unbalance", "widgets"]
 
 _LAZY = {"figures": "lalib.figures", "results": "lalib.experiments.results", "widgets": "lalib.widgets"}  # slow imports
 

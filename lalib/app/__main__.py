@@ -5,11 +5,11 @@ import os
 import secrets
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from lalib.app.page import Settings, prepare
 from lalib.app.server import server
+from lalib.codes.kept import CODES_FILES
 from lalib.data.checks import LalibError
 
 
@@ -23,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     option("--labeller", default=usual.labeller, help="who labels (%(default)s)")
     option("--size", type=int, default=usual.size, help="pixels to which photos are brought (%(default)s)")
     option("--bad-files", default=usual.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    option(
+        "--codes", default=usual.codes, help="vae, the name of a pretrained network, or a file of codes (%(default)s)"
+    )
     option("--seconds", type=float, default=usual.seconds, help="to learn the map, at least one epoch (%(default)s)")
     option("--port", type=int, default=8866, help="the first port to try (%(default)s)")
     return made
@@ -34,7 +37,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
     images = str(folder.resolve()) if folder.is_dir() else options.images
     labels = Path(options.labels or f"runs/labels-{Path(images).name}.sqlite").expanduser().resolve()
     classes = tuple(name.strip() for name in options.classes.split(",") if name.strip())
-    rest = {name: getattr(options, name) for name in ("labeller", "size", "bad_files", "seconds")}
+    rest = {name: getattr(options, name) for name in ("labeller", "size", "bad_files", "codes", "seconds")}
+    if Path(options.codes).suffix in CODES_FILES:
+        rest["codes"] = str(Path(options.codes).expanduser().resolve())
     return Settings(images, classes, str(labels), **rest)
 
 
@@ -42,13 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Prepare, then serve until Ctrl-C."""
     settings = settings_of(options := parser().parse_args(arguments))
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder, "vae.safetensors")
         print(f"Learning a map of the images ({settings.images}) ...", flush=True)
         try:
-            prepare(settings, model)
+            settings = prepare(settings, Path(folder))
         except (LalibError, ValueError, TypeError, OSError) as error:
             sys.exit(f"error: {error}")
-        replace(settings, model=str(model)).tell(os.environ)
+        settings.tell(os.environ)
         print(f"Labels go to {settings.labels}")
         server(Path(__file__).with_name("page.ipynb"), options.port, secrets.token_urlsafe(32)).start()
 

@@ -4,18 +4,24 @@ import json
 import os
 import warnings
 from collections.abc import MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lalib.codes import encode, project
+import torch
+
+from lalib.codes import encode, load_codes, project, save_codes
+from lalib.codes.kept import CODES_FILES
 from lalib.data import DATASETS, ImageSet, LalibError, from_folder, load
 from lalib.labelling import LabelStore
-from lalib.models import VAE
+from lalib.models import VAE, PretrainedEncoder
 from lalib.training import fit, load_model, save
 from lalib.widgets import Workbench
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 EPOCHS = 500  # more do not help the map of a few images
+AUTO, OWN, PHOTOS = "auto", "vae", "efficientnet-lite0"  # whose codes
+MODEL, VIEW = "vae.safetensors", "view.npz"  # what `prepare` leaves for the page
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,10 @@ class Settings:
     """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file;
     if they are given, the folder's sub-folders are mere folders.
 
-    labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder;
-    model: the file of the autoencoder that draws the map, from `prepare`, which trains it for about so many `seconds`.
+    labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder.
+    codes, from which strategies choose: "vae", of one that is trained for about so many `seconds`; the name of a
+    network, as PretrainedEncoder takes it; a file that load_codes reads; or "auto", which is efficientnet-lite0 for
+    images in colour and else "vae". prepared: the folder that `prepare` has filled.
     """
 
     images: str = "fashion-mnist-mini"
@@ -32,9 +40,10 @@ class Settings:
     labels: str = "runs/labels.sqlite"
     labeller: str = "me"
     size: int = 64
-    model: str | None = None
     bad_files: str = "refuse"
+    codes: str = AUTO
     seconds: float = 60
+    prepared: str | None = None
 
     def load(self) -> ImageSet:
         """The images. Raises ValueError if there are none."""
@@ -57,31 +66,58 @@ class Settings:
         store.adopt(images)  # what an earlier version has written
         return store
 
+    def coded(self, images: ImageSet) -> dict[str, torch.Tensor]:
+        """Name and codes (N, L) that do not come from an autoencoder; {} for "vae".
+
+        Those of a network are kept beside the labels, and computed again if that file is not of these images.
+        """
+        source = self.codes if self.codes != AUTO else PHOTOS if images.image_shape[0] == 3 else OWN
+        if source == OWN:
+            return {}
+        if Path(source).suffix in CODES_FILES:
+            return {Path(source).stem: load_codes(Path(source).expanduser(), images)}
+        kept = Path(self.labels).expanduser()
+        kept = kept.with_name(f"{kept.stem}-{source.replace('/', '-')}-{self.size}.npz")
+        with suppress(FileNotFoundError, LalibError):
+            return {source: load_codes(kept, images)}
+        codes = encode(PretrainedEncoder(source), images)
+        save_codes(kept, codes, images)
+        return {source: codes}
+
     def tell(self, environment: MutableMapping[str, str]) -> None:
         """Leave these settings for kernels that are started in this environment."""
         environment[VARIABLE] = json.dumps(asdict(self))
 
 
-def prepare(settings: Settings, model: Path) -> None:
-    """Check images and labels, and train the map's autoencoder into the file `model`, with a progress bar.
+def prepare(settings: Settings, folder: Path) -> Settings:
+    """Check images and labels, and make what the map needs, in `folder`, with a progress bar: the settings that say so.
 
-    It trains until settings.seconds have passed, one epoch at least and EPOCHS at most. Ctrl-C ends it. Raises
-    ValueError and LalibError for settings that lead nowhere.
+    That is a UMAP view of the codes, or the autoencoder. It trains until settings.seconds have passed, one epoch at
+    least and EPOCHS at most. Ctrl-C ends it. Raises ValueError and LalibError for settings that lead nowhere.
     """
     images = settings.load()
     settings.store(images)
-    vae = VAE(images.image_shape, latent_dim=2, seed=0)
-    if fit(vae, images, epochs=EPOCHS, seconds=settings.seconds, seed=0).interrupted:
-        raise KeyboardInterrupt
-    save(vae, model)
+    for codes in (coded := settings.coded(images)).values():
+        save_codes(folder / VIEW, project(codes), images)
+    if not coded:
+        vae = VAE(images.image_shape, latent_dim=2, seed=0)
+        if fit(vae, images, epochs=EPOCHS, seconds=settings.seconds, seed=0).interrupted:
+            raise KeyboardInterrupt
+        save(vae, folder / MODEL)
+    return replace(settings, prepared=str(folder))
 
 
 def page() -> Workbench:
-    """The widgets for the settings in the environment, else the defaults. Without a model there is a PCA map only."""
+    """The widgets for the settings in the environment, else the defaults. If nothing is prepared, there is PCA only."""
     settings = Settings(**json.loads(os.environ.get(VARIABLE, "{}")))
     with warnings.catch_warnings(action="ignore"):  # of files left out `prepare` has told
         images = settings.load()
-    model = None if settings.model is None else load_model(settings.model)
-    maps = {} if model is None else {"VAE": encode(model, images)}
-    maps["PCA"] = project(images.images.flatten(1).float() / 255, "pca")
-    return Workbench(images, maps, settings.store(images), model)
+    codes, views, model = {}, {}, None
+    if settings.prepared is not None:
+        codes = settings.coded(images)
+        views = {name: load_codes(Path(settings.prepared, VIEW), images) for name in codes}
+        if not codes:
+            model = load_model(Path(settings.prepared, MODEL))
+            codes = {"VAE": encode(model, images)}
+    codes["PCA"] = project(images.images.flatten(1).float() / 255, "pca")
+    return Workbench(images, codes, settings.store(images), model, views=views)

@@ -13,6 +13,8 @@ from lalib.data.downloads import read_npz
 from lalib.data.files import written_whole
 from lalib.data.imageset import ImageSet
 
+CODES_FILES = (".npz", ".npy", ".csv", ".parquet")  # endings
+
 
 def save_codes(path: str | Path, codes, images: ImageSet) -> None:
     """Write the codes (N, L) of images, in single precision, with their hashes and, where they have any, their names.
@@ -20,10 +22,9 @@ def save_codes(path: str | Path, codes, images: ImageSet) -> None:
     .npz: the arrays codes, hashes and files; .parquet: the columns hashes, files, 0, 1, ... The file is written whole
     or not at all. Raises ValueError for another ending and for codes of another number of images.
     """
-    path, codes = Path(path), check_codes(check_codes(codes).float()).cpu().numpy()
+    path, n = Path(path), len(check_type("images", images, ImageSet))
     check_choice("the ending of path", path.suffix, (".npz", ".parquet"))
-    if len(codes) != len(check_type("images", images, ImageSet)):
-        raise ValueError(f"codes must be those of the {len(images)} images, got {len(codes)}")
+    codes = check_codes(check_codes(codes, n=n).float()).cpu().numpy()
     keys = {"hashes": list(images.hashes)} | ({"files": list(images.files)} if images.files else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary, open(temporary, "wb") as file:
@@ -44,7 +45,7 @@ def load_codes(path: str | Path, images: ImageSet) -> Tensor:
     damaged, lacks an image, or has one that is none of them or one twice; ValueError for codes that are not finite.
     """
     path, n = Path(path), len(check_type("images", images, ImageSet))
-    check_choice("the ending of path", path.suffix, (".npz", ".npy", ".csv", ".parquet"))
+    check_choice("the ending of path", path.suffix, CODES_FILES)
     if not path.is_file():
         raise FileNotFoundError(f"no codes at {path}")
     codes, keys = _read(path)

@@ -110,15 +110,17 @@ def within(values: Tensor, bound: float) -> bool:
     return all(math.isfinite(value) and abs(value) <= bound for value in extremes)
 
 
-def check_codes(codes, name: str = "codes") -> Tensor:
+def check_codes(codes, name: str = "codes", n: int | None = None) -> Tensor:
     """`codes` as a finite tensor (N, L) of float32 or float64 on its own device, N >= 1 and L >= 1.
 
-    Half precision becomes float32; whole numbers become float64. Raises ValueError for other shapes, NaN, infinity and
-    numbers beyond LARGEST, whose squares would be infinite.
+    n: what N must be, one row per image. Half precision becomes float32; whole numbers become float64. Raises
+    ValueError for other shapes, NaN, infinity and numbers beyond LARGEST, whose squares would be infinite.
     """
     codes = as_tensor(codes, name)
     if codes.ndim != 2 or 0 in codes.shape:
         raise ValueError(f"{name} must have shape (N, L) with N, L >= 1, got {tuple(codes.shape)}")
+    if n not in (None, len(codes)):
+        raise ValueError(f"{name} must be those of the {n} images, got {len(codes)} rows")
     if codes.dtype not in (torch.float32, torch.float64):
         codes = codes.float() if codes.is_floating_point() else codes.double()
     if not within(codes, LARGEST):

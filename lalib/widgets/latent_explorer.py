@@ -51,9 +51,8 @@ def latent_explorer(
     the class that it is drawn as, or None; and `controls`, a dict of widgets by name.
     Raises ValueError or TypeError for what does not fit the images or the model.
     """
-    codes, n = check_codes(codes).cpu().float(), len(check_type("images", images, ImageSet))
-    if len(codes) != n:
-        raise ValueError(f"codes must have one row for each of the {n} images, got {len(codes)}")
+    n = len(check_type("images", images, ImageSet))
+    codes = check_codes(codes, n=n).cpu().float()
     if view is not None:
         view = check_map(view, "view", n).float()
     elif codes.shape[1] < 2:

@@ -107,7 +107,7 @@ class SamplingMap(Plot):
         bar = {"tickvals": list(range(n)), "ticktext": list(names), "title": {"text": "class"}, "thickness": 16}
         self.scale = {"colorscale": steps, "cmin": -0.5, "cmax": n - 0.5, "showscale": single, "colorbar": bar}
         fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
-        equal_axes(fig, "latent coordinate")
+        equal_axes(fig, "map coordinate")
         legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "trace"}
         super().__init__(apply_layout(fig, "", width=620, height=500, legend=legend), fixed=1)
 

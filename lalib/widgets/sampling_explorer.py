@@ -9,6 +9,7 @@ import torch
 
 from lalib import figures
 from lalib.data.checks import check_choice, check_int, check_type
+from lalib.data.door import check_codes
 from lalib.data.imageset import ImageSet
 from lalib.experiments import results
 from lalib.figures.curves import class_totals, classes_in_words
@@ -30,6 +31,7 @@ def sampling_explorer(
     images: ImageSet,
     codes: Mapping[str, torch.Tensor],
     *,
+    views: Mapping[str, torch.Tensor] | None = None,
     errors: Mapping[str, torch.Tensor] | None = None,
     strategies: Sequence[str] | None = None,
     strategy: str = "normal-in-clusters",
@@ -41,8 +43,10 @@ def sampling_explorer(
 ) -> "SamplingExplorer":
     """A box of controls beside the map, and the class histogram and thumbnails of what one or two strategies pick.
 
-    images: the pool. codes: autoencoder's name -> its codes (N, 2). errors: the same names -> reconstruction errors
-    (N,), which add the strategies that need them. strategies: the names offered, by default all that need no label;
+    images: the pool. codes: autoencoder's name -> its codes (N, L), from which the strategies choose. views: the same
+    names -> maps (N, 2), as from la.project(codes) or of another model; by default the codes themselves if L = 2, else
+    their principal components. errors: the same names -> reconstruction errors (N,), which add the strategies that
+    need them. strategies: the names offered, by default all that need no label;
     strategy, second (None: only one), n, seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
     of random and others on such a map, with two seeds or more. The sentence then says how many random labels are worth
@@ -53,15 +57,16 @@ def sampling_explorer(
     Raises ValueError for other codes, unknown names, and a comparison that results.label_saving refuses.
     """
     count = len(check_type("images", images, ImageSet))
-    errors, comparison = ({} if each is None else each for each in (errors, comparison))
+    views, errors, comparison = ({} if each is None else each for each in (views, errors, comparison))
     if not check_type("codes", codes, Mapping):
-        raise ValueError("codes must hold at least one autoencoder's name and its codes (N, 2), got none")
-    for what, each in {"errors": errors, "comparison": comparison}.items():
+        raise ValueError("codes must hold at least one autoencoder's name and its codes (N, L), got none")
+    for what, each in {"views": views, "errors": errors, "comparison": comparison}.items():
         for name in check_type(what, each, Mapping):
             check_choice(what, name, codes)
     errors = {name: check_numbers(each, f"errors[{name!r}]", count) for name, each in errors.items()}
-    maps = {name: check_map(each, f"codes[{name!r}]", count) for name, each in codes.items()}
-    places = {name: Places(each, errors.get(name)) for name, each in maps.items()}
+    codes = {name: check_codes(each, f"codes[{name!r}]", count).cpu() for name, each in codes.items()}
+    views = {name: check_map(each, f"views[{name!r}]", count) for name, each in views.items()}
+    places = {name: Places(each, errors.get(name), views.get(name)) for name, each in codes.items()}
     offered = [name for name in LABEL_FREE if errors or "errors" not in STRATEGIES[name].needs]
     offered = offered if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
     check_choice("strategy", check_choice("strategy", strategy, STRATEGIES), offered)
@@ -120,7 +125,7 @@ class SamplingExplorer(Panel):
         last = {"to label": control(ipywidgets.Dropdown, "to label", options=(FIRST,))}
         self.controls = shared | first.controls | {f"second {k}": v for k, v in second.controls.items()} | last
         self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
-        self.map = SamplingMap(images, next(iter(places.values())).codes)
+        self.map = SamplingMap(images, next(iter(places.values())).view)
         self.exchange = Exchange(images, lambda: self.selection, store)
         panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "360px"})
         super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
@@ -144,7 +149,7 @@ class SamplingExplorer(Panel):
         which = ("", "") if one else ("first: ", "second: ")
         self.shown = [part for part in zip(which, self.strategies, self.picked, strict=True) if len(part[2])]
         marks = {f"{which}{each.value('strategy')}": index for which, each, index in self.shown}
-        self.map.mark(self.places[autoencoder].codes, marks, autoencoder)
+        self.map.mark(self.places[autoencoder].view, marks, autoencoder)
         histograms = _histograms(self.images, [index for *_, index in self.shown])
         for sheet, (name, index), histogram in zip(self.sheets, marks.items(), histograms, strict=False):
             sheet.show(name, index, histogram)

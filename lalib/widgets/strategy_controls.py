@@ -5,7 +5,7 @@ from functools import lru_cache
 import ipywidgets
 import torch
 
-from lalib.codes import median_nn_distance, ward
+from lalib.codes import median_nn_distance, project, ward
 from lalib.data.checks import LalibError, keyword_defaults
 from lalib.strategies.matching import matching
 from lalib.strategies.registry import STRATEGIES, select
@@ -23,10 +23,15 @@ def options_of(strategy: str) -> set[str]:
 
 
 class Places:
-    """The codes (N, 2) of one autoencoder and its reconstruction errors (N,), if known; what follows is made once."""
+    """The codes (N, L) of one encoder, errors (N,) if known, and the map (N, 2); what follows is made once.
 
-    def __init__(self, codes: torch.Tensor, errors: torch.Tensor | None = None):
-        self.codes, self.errors = codes, errors
+    The map is the codes themselves if L = 2, else their first two principal components, if it is not given.
+    """
+
+    def __init__(self, codes: torch.Tensor, errors: torch.Tensor | None = None, view: torch.Tensor | None = None):
+        if view is None:
+            view = codes if codes.shape[1] == 2 else project(codes, "pca")
+        self.codes, self.errors, self.view = codes, errors, view
         self.unit = lru_cache(lambda: float(median_nn_distance(codes)))  # of thresholds
         self.clusters = lru_cache(lambda k: ward(codes, k))
         self.select = lru_cache(self._select)  # so that a change of one strategy costs the other nothing

@@ -24,16 +24,23 @@ class Workbench(ipywidgets.VBox):
 
         store = la.LabelStore("labels.sqlite", images.class_names, labeller="me")
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
-    codes: autoencoder's name -> its codes (N, 2); the latent explorer shows the first of them. model: the autoencoder
-    that made those, if they are to be decoded. store: where the answers go. Raises what sampling_explorer raises.
+    codes (N, L), views (N, 2): by name, as in sampling_explorer; the latent explorer shows the first. model: the
+    autoencoder that made those, if they are to be decoded. store: where the answers go. Raises what sampling_explorer
+    raises.
     `explorer` and, once the button was pressed, `labeller` are the widgets inside; `who` chooses the explorer.
     """
 
     def __init__(
-        self, images: ImageSet, codes: Mapping[str, torch.Tensor], store: LabelStore, model: Autoencoder | None = None
+        self,
+        images: ImageSet,
+        codes: Mapping[str, torch.Tensor],
+        store: LabelStore,
+        model: Autoencoder | None = None,
+        *,
+        views: Mapping[str, torch.Tensor] | None = None,
     ):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
-        self.codes, self.model, self.labeller, self._explorers = codes, model, None, {}
+        self.codes, self.views, self.model, self.labeller, self._explorers = codes, views, model, None, {}
         self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
         self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
         self.button = button("", self.label, icon="tags", button_style="primary", layout={"width": "240px"})
@@ -80,9 +87,12 @@ class Workbench(ipywidgets.VBox):
         """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
         if self.who.value not in self._explorers:
             if self.who.value == STRATEGY:
-                made = sampling_explorer(self.images, self.codes, n=min(N, len(self.images)), store=self.store)
+                n = min(N, len(self.images))
+                made = sampling_explorer(self.images, self.codes, views=self.views, n=n, store=self.store)
             else:
-                made = latent_explorer(self.images, next(iter(self.codes.values())), self.model, store=self.store)
+                first = next(iter(self._explorers[STRATEGY].places.values()))
+                view = None if first.view is first.codes else first.view
+                made = latent_explorer(self.images, first.codes, self.model, view=view, store=self.store)
             self._explorers[self.who.value] = made
             made.sentence.observe(self._count, names="value")
             made.exchange.sentence.observe(self._refresh, names="value")

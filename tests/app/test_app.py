@@ -66,6 +66,8 @@ def test_command_line(photos, tmp_path, monkeypatch):
     assert settings_of(parser().parse_args([])).images == "fashion-mnist-mini"
     assert settings_of(parser().parse_args([])).seconds == 60
     assert settings_of(parser().parse_args(["--seconds", "2.5"])).seconds == 2.5
+    assert settings_of(parser().parse_args(["--codes", "resnet18"])).codes == "resnet18"
+    assert settings_of(parser().parse_args(["--codes", "mine.npz"])).codes == str(photos.parent / "mine.npz")
 
 
 def test_images_and_labels(settings, tmp_path):
@@ -112,13 +114,61 @@ def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fitting, "time", Clock())
     monkeypatch.setitem(prepare.__globals__, "fit", counted)
-    prepare(dataclasses.replace(settings, seconds=1), tmp_path / "vae.safetensors")
+    prepared = prepare(dataclasses.replace(settings, seconds=1), tmp_path)
     assert [len(history.epochs) for history in histories] == [3]  # an epoch takes 0.4 seconds of this clock
-    Settings(settings.images, CLASSES, settings.labels, "me", SIZE, str(tmp_path / "vae.safetensors")).tell(os.environ)
+    monkeypatch.setattr(os, "environ", environment := {})
+    prepared.tell(environment)
     bench = page()
-    monkeypatch.delenv("LALIB_APP")
     assert list(bench.explorer.places) == ["VAE", "PCA"]
     assert bench.explorer.places["VAE"].codes.shape == (COUNT, 2)
+
+
+@pytest.fixture
+def shown_with(settings, tmp_path, monkeypatch):
+    """The page's widgets, prepared with changed settings."""
+
+    def shown(**changes):
+        (folder := tmp_path / "prepared").mkdir(exist_ok=True)
+        monkeypatch.setattr(os, "environ", environment := {})
+        prepare(dataclasses.replace(settings, **changes), folder).tell(environment)
+        return page()
+
+    return shown
+
+
+def test_colour_photos_have_the_codes_of_a_pretrained_network(shown_with, photos, tmp_path, monkeypatch):
+    (colour := tmp_path / "colour").mkdir()
+    for number, file in enumerate(sorted(photos.iterdir())[:12]):
+        Image.merge("RGB", [Image.open(file).point(lambda v, c=c: v * c // 3) for c in (1, 2, 3)]).save(
+            colour / f"{number}.png"
+        )
+    bench = shown_with(images=str(colour))
+    places = bench.explorer.places
+    assert list(places) == ["efficientnet-lite0", "PCA"]
+    assert places["efficientnet-lite0"].codes.shape == (12, 1280)
+    assert places["efficientnet-lite0"].view.shape == (12, 2)
+    assert len(bench.explorer.selection) == 12
+    bench.who.value = "I, on the map"
+    assert torch.equal(bench.explorer.points, places["efficientnet-lite0"].view)
+
+    monkeypatch.setitem(Settings.coded.__globals__, "PretrainedEncoder", None)  # the codes were kept
+    again = shown_with(images=str(colour)).explorer.places["efficientnet-lite0"]
+    assert torch.equal(again.codes, places["efficientnet-lite0"].codes)
+    assert torch.equal(again.view, places["efficientnet-lite0"].view)
+
+
+def test_codes_from_a_file(shown_with, settings, tmp_path):
+    images, codes = settings.load(), torch.randn(COUNT, 7, generator=torch.Generator().manual_seed(0))
+    la.codes.save_codes(tmp_path / "mine.npz", codes, images)
+    places = shown_with(codes=str(tmp_path / "mine.npz")).explorer.places
+    assert list(places) == ["mine", "PCA"]
+    assert torch.equal(places["mine"].codes, codes)
+    la.codes.save_codes(tmp_path / "mine.npz", codes[1:], images.subset(range(1, COUNT)))
+    with pytest.raises(la.LalibError, match=r"does not hold the codes of these 40 images: 1 without a row \(00.png\)"):
+        shown_with(codes=str(tmp_path / "mine.npz"))
+    with pytest.raises(ValueError, match=r"name must be a network of torchvision or timm, got 'effnet'; close to it: "):
+        shown_with(codes="effnet")
+    assert [file.name for file in Path(settings.labels).parent.iterdir()] == ["labels.sqlite"]
 
 
 # Widgets

@@ -312,7 +312,7 @@ def test_counts_in_words_stops_after_the_largest():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"codes": torch.rand(299, 2)}, ValueError, "each of the 300 images, got 299"),
+        ({"codes": torch.rand(299, 2)}, ValueError, "those of the 300 images, got 299 rows"),
         ({"codes": torch.full((300, 2), torch.nan)}, ValueError, "NaN"),
         ({"codes": torch.rand(300, 1), "model": None}, ValueError, "view"),
         ({"view": torch.rand(300, 3)}, ValueError, r"view of shape \(300, 2\), got \(300, 3\)"),

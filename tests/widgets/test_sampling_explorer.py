@@ -392,12 +392,26 @@ def test_class_names_cannot_inject_html(digits, codes):
     assert "<script>" not in la.widgets.sampling_explorer(nasty, codes, n=300).pictures.children[0].thumbnails.value
 
 
+def test_strategies_choose_from_codes_that_the_map_only_shows(digits):
+    """With more than two coordinates the map is a view: principal components, or the one given."""
+    codes = torch.rand(300, 10, generator=torch.Generator().manual_seed(0))
+    given = {"codes": {"wide": codes, "other": codes}, "views": {"other": codes[:, :2]}, "strategy": "k-medoids"}
+    explorer = la.widgets.sampling_explorer(digits, n=5, seed=3, **given)
+    assert torch.equal(explorer.selection, la.select("k-medoids", codes, n=5, seed=3))
+    drawn = explorer.map.figure.data[0]
+    assert np.allclose(np.stack([drawn.x, drawn.y]), la.project(codes, "pca").T)
+    explorer.controls["autoencoder"].value = "other"
+    drawn = explorer.map.figure.data[0]
+    assert np.array_equal(np.stack([drawn.x, drawn.y]), codes[:, :2].T)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"codes": {}}, "at least one autoencoder"),
-        ({"codes": {"CAE": torch.rand(299, 2)}}, r"'CAE'.*\(300, 2\).*got \(299, 2\)"),
-        ({"codes": {"CAE": torch.rand(300, 10)}}, "la.project"),
+        ({"codes": {"CAE": torch.rand(299, 2)}}, r"'CAE'.* must be those of the 300 images, got 299 rows"),
+        ({"views": {"CAE": torch.rand(300, 10)}}, "la.project"),
+        ({"views": {"CEA": torch.rand(300, 2)}}, "Did you mean 'CAE'"),
         ({"codes": {"CAE": torch.full((300, 2), torch.nan)}}, "NaN"),
         ({"errors": {"CEA": torch.rand(300)}}, "Did you mean 'CAE'"),
         ({"strategies": ["randon"]}, "Did you mean 'random'"),
