@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lalib.codes import encode, project
+from lalib.codes.projection import pixel_pca
 from lalib.data import DATASETS, ImageSet, LalibError, from_folder, load
 from lalib.labelling import LabelStore
 from lalib.models import VAE
@@ -23,7 +24,8 @@ class Settings:
     """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file;
     if they are given, the folder's sub-folders are mere folders.
 
-    labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder;
+    labels: the file that takes the answers, beside which LABELS.images is the cache of a folder's images; labeller: who
+    gives them; size, bad_files: of a folder, as in from_folder;
     model: the file of the autoencoder that draws the map, from `prepare`, which trains it for about so many `seconds`.
     """
 
@@ -44,7 +46,8 @@ class Settings:
         if not folder.is_dir():
             raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
         labels = "none" if self.classes else "folders"
-        return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files)
+        cache = Path(f"{self.labels}.images").expanduser()  # for the page's kernels, and the next start
+        return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files, cache=cache)
 
     def store(self, images: ImageSet) -> LabelStore:
         """The file of labels, made if it is not there. Raises LalibError if it is not one, or of other classes."""
@@ -83,5 +86,5 @@ def page() -> Workbench:
         images = settings.load()
     model = None if settings.model is None else load_model(settings.model)
     maps = {} if model is None else {"VAE": encode(model, images)}
-    maps["PCA"] = project(images.images.flatten(1).float() / 255, "pca")
+    maps["PCA"] = project(pixel_pca(2, images)[0], "pca")
     return Workbench(images, maps, settings.store(images), model)
