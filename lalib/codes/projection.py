@@ -16,6 +16,7 @@ from lalib.data.seeds import child_seed
 LARGEST = 1e37  # a view is in float32
 EXTREME = 1e12  # codes that spread over more, or over less than 1 / EXTREME, are scaled first
 PIXELS = 2**27  # half a GiB in float32
+BLOCK = 2**24  # pixels that become codes at once
 WIDE = 1000  # coordinates from which on nothing of their square is computed
 CLOSE = 1e-4  # codes that spread over less than this share of their distance from 0 are centred first
 
@@ -87,12 +88,14 @@ def pixel_pca(dims: int, images: ImageSet, *others: ImageSet) -> list[Tensor]:
     sample = images.images[::step].flatten(1).float().div_(255).numpy()
     if not (sample != sample[0]).any():
         return [torch.zeros(len(each), min(dims, *sample.shape)) for each in (images, *others)]
-    view, size = pca(sample, dims, "covariance_eigh").fit(sample), max(1, 2**24 // sample.shape[1])
+    view, size = pca(sample, dims, "covariance_eigh").fit(sample), max(1, BLOCK // sample.shape[1])
     del sample
-    blocks = (
-        (block.flatten(1).float().div_(255).numpy() for block in of.images.split(size)) for of in (images, *others)
-    )
-    return [torch.cat([torch.from_numpy(view.transform(block)) for block in each]) for each in blocks]
+
+    def codes_of(each):
+        blocks = (block.flatten(1).float().div_(255).numpy() for block in each.images.split(size))
+        return torch.cat([torch.from_numpy(view.transform(block)) for block in blocks])
+
+    return [codes_of(each) for each in (images, *others)]
 
 
 def _pca(points, dims, seed):
