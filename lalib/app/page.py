@@ -24,8 +24,8 @@ class Settings:
     """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file;
     if they are given, the folder's sub-folders are mere folders.
 
-    labels: the file that takes the answers, beside which LABELS.images is the cache of a folder's images; labeller: who
-    gives them; size, bad_files: of a folder, as in from_folder;
+    labels: the file that takes the answers, beside which a hidden folder .LABELS.images is the cache of a folder's
+    images; labeller: who gives them; size, bad_files: of a folder, as in from_folder;
     model: the file of the autoencoder that draws the map, from `prepare`, which trains it for about so many `seconds`.
     """
 
@@ -46,7 +46,8 @@ class Settings:
         if not folder.is_dir():
             raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
         labels = "none" if self.classes else "folders"
-        cache = Path(f"{self.labels}.images").expanduser()  # for the page's kernels, and the next start
+        path = Path(self.labels).expanduser()
+        cache = path.with_name(f".{path.name}.images")  # hidden: the photos may lie there, too
         return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files, cache=cache)
 
     def store(self, images: ImageSet) -> LabelStore:

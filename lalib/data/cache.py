@@ -28,7 +28,7 @@ EVERY = 10  # seconds of reading that a kill may cost
 Known = tuple[str, ...]  # the hash of an image, then those that earlier versions of lalib gave it
 
 
-def stamp(file: Path) -> list[int]:
+def stamp_of(file: Path) -> list[int]:
     """What changes if a file does: its size, the times of change of what it holds and of what is said of it."""
     about = file.stat()
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
@@ -41,8 +41,8 @@ class Memory:
         """What read_header said of the file, if it has not changed."""
         return None
 
-    def expect(self, names: Collection[str], shape: tuple[int, ...], made: list) -> Collection[str]:
-        """Those of the files that are to come, all in this order; made: what else their pixels (C, H, W) depend on."""
+    def expect(self, names: Collection[str], shape: tuple[int, ...], span: tuple | None) -> Collection[str]:
+        """Those of the files that are to come, all in this order, of this shape (C, H, W) and span of deep pixels."""
         self.rows, self.known = torch.empty((len(names), *shape), dtype=torch.uint8), {}
         return names
 
@@ -77,9 +77,9 @@ class Cache(Memory):
         size, kind, span = self.files[name][1]
         return tuple(size), kind, span and tuple(span)
 
-    def expect(self, names: Collection[str], shape: tuple[int, ...], made: list) -> Collection[str]:
+    def expect(self, names: Collection[str], shape: tuple[int, ...], span: tuple | None) -> Collection[str]:
         self.shape, self.known = shape, {}
-        self.form = f"{self.path.stem}-{digest(repr((shape, made)))[:8]}"
+        self.form = f"{self.path.stem}-{digest(repr((shape, span)))[:8]}"
         for name in {row[3] for row in self.files.values()}:
             file = self.path.with_name(name)
             rows = name.startswith(self.form) and file.is_file() and file.stat().st_size // math.prod(shape)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import UnidentifiedImageError
 
-from lalib.data.cache import Memory, opened, stamp
+from lalib.data.cache import Memory, opened, stamp_of
 from lalib.data.checks import listed
 from lalib.data.decoding import FAULT, Look, extensions, formats, read_header, read_image
 from lalib.data.door import check_name
@@ -55,12 +55,12 @@ def _read(files: dict[str, Path], look: Look, skip: bool, memory: Memory) -> tup
     stamps, headers = {}, {}
 
     def header(name):
-        stamps[name] = stamp(files[name])
+        stamps[name] = stamp_of(files[name])
         return memory.header(name, stamps[name]) or read_header(files[name], look)
 
     def pixels(name):
         found = memory.find(name) or read_image(files[name], grey, size, look, span)
-        if stamp(files[name]) != stamps[name]:
+        if stamp_of(files[name]) != stamps[name]:
             raise ValueError("it has changed while it was read")
         return found
 
@@ -78,7 +78,7 @@ def _read(files: dict[str, Path], look: Look, skip: bool, memory: Memory) -> tup
     grey = all(headers[name][1] == "grey" for name in left)
     size = look.size or (headers[next(iter(left))][0] if left else (0, 0))
     span = _span([headers[name][2] for name in left], look)
-    wanted = memory.expect(left, (1 if grey else 3, *size), [span])
+    wanted = memory.expect(left, (1 if grey else 3, *size), span)
     truncated = _each(
         pixels, wanted, "images", lambda name, found: memory.keep(name, stamps[name], headers[name], *found)
     )
