@@ -12,6 +12,7 @@ import torch
 
 from lalib.codes import encode, load_codes, project, save_codes
 from lalib.codes.kept import CODES_FILES
+from lalib.codes.projection import pixel_pca
 from lalib.data import DATASETS, ImageSet, LalibError, from_folder, load
 from lalib.labelling import LabelStore
 from lalib.models import VAE, PretrainedEncoder
@@ -29,7 +30,8 @@ class Settings:
     """images: a data set's name or a folder; classes: to label with, by default those of the images, else of the file;
     if they are given, the folder's sub-folders are mere folders.
 
-    labels: the file that takes the answers; labeller: who gives them; size, bad_files: of a folder, as in from_folder.
+    labels: the file that takes the answers, beside which a hidden folder .LABELS.images keeps what was read and coded;
+    labeller: who gives them; size, bad_files: of a folder, as in from_folder.
     codes, from which strategies choose: "vae", of one that is trained for about so many `seconds`; the name of a
     network, as PretrainedEncoder takes it; a file that load_codes reads; or "auto", which is efficientnet-lite0 for
     images in colour and else "vae". prepared: the folder that `prepare` has filled.
@@ -45,6 +47,12 @@ class Settings:
     seconds: float = 60
     prepared: str | None = None
 
+    @property
+    def cache(self) -> Path:
+        """A folder for what was read and coded, hidden, since the photos may lie there, too."""
+        labels = Path(self.labels).expanduser()
+        return labels.with_name(f".{labels.name}.images")
+
     def load(self) -> ImageSet:
         """The images. Raises ValueError if there are none."""
         if self.images in DATASETS:
@@ -53,7 +61,7 @@ class Settings:
         if not folder.is_dir():
             raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
         labels = "none" if self.classes else "folders"
-        return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files)
+        return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files, cache=self.cache)
 
     def store(self, images: ImageSet) -> LabelStore:
         """The file of labels, made if it is not there. Raises LalibError if it is not one, or of other classes."""
@@ -69,15 +77,14 @@ class Settings:
     def coded(self, images: ImageSet) -> dict[str, torch.Tensor]:
         """Name and codes (N, L) that do not come from an autoencoder; {} for "vae".
 
-        Those of a network are kept beside the labels, and computed again if that file is not of these images.
+        Those of a network are kept, and computed again if that file is not of these images.
         """
         source = self.codes if self.codes != AUTO else PHOTOS if images.image_shape[0] == 3 else OWN
         if source == OWN:
             return {}
         if Path(source).suffix in CODES_FILES:
             return {Path(source).stem: load_codes(Path(source).expanduser(), images)}
-        kept = Path(self.labels).expanduser()
-        kept = kept.with_name(f"{kept.stem}-{source.replace('/', '-')}-{self.size}.npz")
+        kept = self.cache / f"{source.replace('/', '-')}-{self.size}.npz"
         with suppress(FileNotFoundError, LalibError):
             return {source: load_codes(kept, images)}
         codes = encode(PretrainedEncoder(source), images)
@@ -119,5 +126,5 @@ def page() -> Workbench:
         if not codes:
             model = load_model(Path(settings.prepared, MODEL))
             codes = {"VAE": encode(model, images)}
-    codes["PCA"] = project(images.images.flatten(1).float() / 255, "pca")
+    codes["PCA"] = project(pixel_pca(2, images)[0], "pca")
     return Workbench(images, codes, settings.store(images), model, views=views)

@@ -1,5 +1,6 @@
 """Views of codes in a few coordinates: UMAP, t-SNE, PCA."""
 
+import math
 import warnings
 
 import numpy as np
@@ -9,10 +10,13 @@ from torch import Tensor
 from lalib.codes.neighbours import threads_kept
 from lalib.data.checks import check_choice, check_int
 from lalib.data.door import check_codes
+from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed
 
 LARGEST = 1e37  # a view is in float32
 EXTREME = 1e12  # codes that spread over more, or over less than 1 / EXTREME, are scaled first
+PIXELS = 2**27  # half a GiB in float32
+BLOCK = 2**24  # pixels that become codes at once
 WIDE = 1000  # coordinates from which on nothing of their square is computed
 CLOSE = 1e-4  # codes that spread over less than this share of their distance from 0 are centred first
 
@@ -72,6 +76,26 @@ def pca(points: np.ndarray, dims: int, solver: str = "auto", seed: int = 0):
         differ = (points != points[0]).any()  # ARPACK cannot start from zeros
         solver = "arpack" if dims < min(points.shape) and differ else "full"
     return PCA(dims, svd_solver=solver, random_state=seed)
+
+
+def pixel_pca(dims: int, images: ImageSet, *others: ImageSet) -> list[Tensor]:
+    """Principal components of images and of others, on the axes of the first: (N, dims) each; fewer of few images.
+
+    The axes are those of all images, or where they have more than PIXELS pixels of every second, third, ... of them, so
+    that the float copy stays below that. Images that are all equal lie at 0.
+    """
+    step = math.ceil(images.images.numel() / PIXELS)
+    sample = images.images[::step].flatten(1).float().div_(255).numpy()
+    if not (sample != sample[0]).any():
+        return [torch.zeros(len(each), min(dims, *sample.shape)) for each in (images, *others)]
+    view, size = pca(sample, dims, "covariance_eigh").fit(sample), max(1, BLOCK // sample.shape[1])
+    del sample
+
+    def codes_of(each):
+        blocks = (block.flatten(1).float().div_(255).numpy() for block in each.images.split(size))
+        return torch.cat([torch.from_numpy(view.transform(block)) for block in blocks])
+
+    return [codes_of(each) for each in (images, *others)]
 
 
 def _pca(points, dims, seed):

@@ -89,6 +89,7 @@ def from_folder(
     fit: str = "stretch",
     background: str | tuple = "white",
     depth: str | tuple = "auto",
+    cache: str | Path | None = None,
 ) -> ImageSet:
     """An ImageSet of the image files in a folder and below it, in sorted order, as a person sees them.
 
@@ -108,9 +109,12 @@ def from_folder(
     If no sub-folder has one of these names, folders are mere folders, which a warning says. bad_files: images that are
     unreadable or, without `size`, differ from most in size or in being grey: "refuse", or "skip", which leaves them out
     with a warning that names them.
+    Files are read by as many threads as torch has. cache: a folder, not inside `path`, in which the pixels stay as a
+    memory map: they need not fit into memory, and later calls read only new and changed files. It may be the same for
+    several folders and sizes, and deleted at any time. Images on a map cannot be written to.
     Raises ValueError, naming the files, for bad ones that are refused and for images beside class folders; for a folder
     that is closed or without images; for class folders of which some are not among the class_names, that are refused by
-    door.check_name, or alike but for the spelling of accents.
+    door.check_name, or alike but for the spelling of accents; LalibError for a cache that cannot be written.
     """
     from lalib.data.decoding import Look
     from lalib.data.folders import read_folder
@@ -132,7 +136,8 @@ def from_folder(
     skip = check_choice("bad_files", bad_files, ("refuse", "skip")) == "skip"
     classes = check_choice("labels", labels, ("folders", "none")) == "folders"
     names = None if class_names is None else check_class_names(class_names)
-    images, labels, names, files, identities = read_folder(Path(path), look, classes, names, skip)
+    cache = None if cache is None else Path(cache).expanduser()
+    images, labels, names, files, identities = read_folder(Path(path), look, classes, names, skip, cache)
     return ImageSet(images, labels, names, str(path), files, identities)
 
 

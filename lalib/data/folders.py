@@ -3,26 +3,32 @@
 import os
 import unicodedata
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from PIL import UnidentifiedImageError
 
+from lalib.data.cache import Memory, opened, stamp_of
 from lalib.data.checks import listed
 from lalib.data.decoding import FAULT, Look, extensions, formats, read_header, read_image
 from lalib.data.door import check_name
 
 UNREADABLE = "cannot be read"
 MERE = "labels='none' takes folders as mere folders"
+AHEAD = 4  # images that wait, per thread
 BIG = 500  # files from which on a progress bar is worth its line
 
 
-def read_folder(folder: Path, look: Look, classes: bool, class_names: tuple[str, ...] | None, skip: bool) -> tuple:
+def read_folder(
+    folder: Path, look: Look, classes: bool, class_names: tuple[str, ...] | None, skip: bool, cache: Path | None
+) -> tuple:
     """(images (N, C, H, W) uint8, labels (N,) or None, class_names, file names relative to `folder`, identities).
 
     Files are sorted. classes: whether sub-folders are classes. identities: of each file its hash, then former ones.
+    cache: the folder of the map that the images then are.
     """
     files, passed = _files(folder)
     if passed:
@@ -36,7 +42,29 @@ def read_folder(folder: Path, look: Look, classes: bool, class_names: tuple[str,
         classes = False
     if classes:
         _classes(files, class_names)  # what names decide is decided before the longest part
-    headers, bad = _each(lambda name: read_header(files[name], look), files, "headers")
+    with opened(cache, folder, look) as memory:
+        images, known, kept = _read(files, look, skip, memory)
+    own = {known[name][0] for name in kept}  # a former hash that is another file's own says nothing
+    identities = tuple((known[name][0], *(old for old in known[name][1:] if old not in own)) for name in kept)
+    labels, names = _classes(kept, class_names) if classes else (None, class_names or ())
+    return images, labels, names, tuple(kept), identities
+
+
+def _read(files: dict[str, Path], look: Look, skip: bool, memory: Memory) -> tuple:
+    """Images (N, C, H, W), the hashes of each by its name, and the files that these are."""
+    stamps, headers = {}, {}
+
+    def header(name):
+        stamps[name] = stamp_of(files[name])
+        return memory.header(name, stamps[name]) or read_header(files[name], look)
+
+    def pixels(name):
+        found = memory.find(name) or read_image(files[name], grey, size, look, span)
+        if stamp_of(files[name]) != stamps[name]:
+            raise ValueError("it has changed while it was read")
+        return found
+
+    bad = _each(header, files, "headers", headers.__setitem__)
     left, unlike = _without(files, bad), []
     for form in ("{0[0]} x {0[1]} pixels", "{1}") if left and look.size is None else ():  # what must be the same in all
         values = {name: form.format(*headers[name]) for name in left}
@@ -50,25 +78,17 @@ def read_folder(folder: Path, look: Look, classes: bool, class_names: tuple[str,
     grey = all(headers[name][1] == "grey" for name in left)
     size = look.size or (headers[next(iter(left))][0] if left else (0, 0))
     span = _span([headers[name][2] for name in left], look)
-    images = torch.empty((len(left), 1 if grey else 3, *size), dtype=torch.uint8)
-    rows = dict(zip(left, images, strict=True))
-
-    def read(name):
-        pixels, known = read_image(files[name], grey, size, look, span)
-        rows[name].copy_(pixels)
-        return known
-
-    known, truncated = _each(read, left, "images")
+    wanted = memory.expect(left, (1 if grey else 3, *size), span)
+    truncated = _each(
+        pixels, wanted, "images", lambda name, found: memory.keep(name, stamps[name], headers[name], *found)
+    )
     kept = _settled(files, dict(sorted((bad | truncated).items())), UNREADABLE, skip)
     for problem in unlike:
         kept = _settled(kept, *problem, skip)
-    if truncated:  # the rest must be as if these had never been there
-        colours = 1 if all(headers[name][1] == "grey" for name in kept) else 3
-        images = images[[name in kept for name in left], :colours]
-    own = {known[name][0] for name in kept}  # a former hash that is another file's own says nothing
-    identities = tuple((known[name][0], *(old for old in known[name][1:] if old not in own)) for name in kept)
-    labels, names = _classes(kept, class_names) if classes else (None, class_names or ())
-    return images, labels, names, tuple(kept), identities
+    images = memory.images()
+    if truncated and all(headers[name][1] == "grey" for name in kept):
+        images = images[:, :1]  # as if the others, in colour, had never been there
+    return images, memory.known, kept
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -94,19 +114,34 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return _without(files, passed), passed
 
 
-def _each(function, names: Collection[str], what: str) -> tuple[dict, dict[str, str]]:
-    """function(name) for all names under a progress bar: the results and the reasons of failures, by name."""
+def _each(function, names: Collection[str], what: str, keep) -> dict[str, str]:
+    """keep(name, function(name)) for all names, in order under a progress bar: the reasons of failures, by name.
+
+    As many threads as torch has call the function, a few names ahead; Pillow decodes without Python's lock.
+    """
     from tqdm.auto import tqdm
 
-    results, failed = {}, {}
-    for name in tqdm(names, desc=what, unit="image", disable=len(names) < BIG):
+    failed, ahead = {}, deque()
+
+    def finish(name, result):
         try:
-            results[name] = function(name)
+            value = result.result()
         except UnidentifiedImageError:
             failed[name] = "not an image"
         except FAULT as error:
             failed[name] = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return results, failed
+        else:
+            keep(name, value)
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for name in tqdm(names, desc=what, unit="image", disable=len(names) < BIG):
+            ahead.append((name, pool.submit(function, name)))
+            if len(ahead) > AHEAD * threads:
+                finish(*ahead.popleft())
+        for each in ahead:
+            finish(*each)
+    return failed
 
 
 def _span(spans: list[tuple[float, float] | None], look: Look) -> tuple[float, float] | None:
@@ -116,7 +151,7 @@ def _span(spans: list[tuple[float, float] | None], look: Look) -> tuple[float, f
         return deep[0] if deep else None
     low, high = min(low for low, _ in deep), max(high for _, high in deep)
     said = f"{len(deep)} of {len(spans)} images have more than 8 bits: {low:.10g} becomes 0 and {high:.10g} becomes 255"
-    warnings.warn(f"{said}; depth=(low, high) sets other bounds, or the same for several folders", stacklevel=4)
+    warnings.warn(f"{said}; depth=(low, high) sets other bounds, or the same for several folders", stacklevel=5)
     return low, high
 
 
@@ -141,7 +176,7 @@ def _settled(files: dict[str, Path], bad: dict[str, str], what: str, skip: bool)
         raise ValueError(f"{said}. {resize}bad_files='skip' leaves these out")
     if len(bad) == len(files):
         raise ValueError(f"{said}. None is left")
-    warnings.warn(f"{said}. They are left out", stacklevel=4)
+    warnings.warn(f"{said}. They are left out", stacklevel=5)
     return _without(files, bad)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
 from lalib.codes.measures import class_balance, one_nn_error, trustworthiness
-from lalib.codes.projection import pca
+from lalib.codes.projection import pixel_pca
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, keyword_defaults, resolve_device
 from lalib.data.door import check_codes, plain
 from lalib.data.files import file_digest, tensor_digest
@@ -171,11 +171,9 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     """Codes of the pool and of the test images, reconstruction errors of the pool or None, and what identifies them."""
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
-        pixels = [part.images.flatten(1).float().div_(255) for part in (images, test)]
         if encoder == "pixels":
-            return *pixels, None, encoder
-        view = pca(pixels[0].numpy(), PCA_DIMENSIONS, "covariance_eigh").fit(pixels[0].numpy())
-        return *(torch.from_numpy(view.transform(part.numpy())) for part in pixels), None, {"pca": PCA_DIMENSIONS}
+            return *(part.images.flatten(1).float().div_(255) for part in (images, test)), None, encoder
+        return *pixel_pca(PCA_DIMENSIONS, images, test), None, {"pca": PCA_DIMENSIONS}
     if isinstance(encoder, tuple | list) and len(encoder) == 2:
         pool, held_out = (check_codes(codes, "codes").float().cpu() for codes in encoder)
         if len(pool) != len(images) or len(held_out) != len(test):

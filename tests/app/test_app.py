@@ -168,7 +168,7 @@ def test_codes_from_a_file(shown_with, settings, tmp_path):
         shown_with(codes=str(tmp_path / "mine.npz"))
     with pytest.raises(ValueError, match=r"name must be a network of torchvision or timm, got 'effnet'; close to it: "):
         shown_with(codes="effnet")
-    assert [file.name for file in Path(settings.labels).parent.iterdir()] == ["labels.sqlite"]
+    assert not [file for file in settings.cache.iterdir() if file.suffix == ".npz"]
 
 
 # Widgets

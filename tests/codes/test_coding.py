@@ -1,6 +1,7 @@
 """Latent tools against the model called by hand, scikit-learn and hand-made values."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ import torch
 
 import lalib as la
 from lalib.codes.measures import _difficulty
+from lalib.codes.projection import pixel_pca
 
 SHAPE = (1, 8, 8)
 
@@ -533,3 +535,22 @@ def test_bad_difficulties(digits):
         la.codes.difficulty(dataclasses.replace(digits, labels=None))
     with pytest.raises(ValueError, match="early must be at most 2, got 3"):
         la.codes.difficulty(digits, epochs=2)
+
+
+@pytest.mark.parametrize("pixels", [2**27, 2**13])
+def test_pca_of_pixels_takes_blocks(pixels, digits, monkeypatch):
+    """The axes are those of all images, or of every fourth; the codes are the same in blocks as at once."""
+    monkeypatch.setattr("lalib.codes.projection.PIXELS", pixels)
+    monkeypatch.setattr("lalib.codes.projection.BLOCK", 2**12)
+    step = math.ceil(digits.images.numel() / pixels)
+    pool, test = (part.images.flatten(1).double() / 255 for part in (digits, digits.subset(range(7))))
+    mean = pool[::step].mean(0)
+    axes = torch.linalg.svd(pool[::step] - mean, full_matrices=False).Vh[:3].T
+    for found, points in zip(pixel_pca(3, digits, digits.subset(range(7))), (pool, test), strict=True):
+        expected = (points - mean) @ axes
+        assert torch.allclose(found.double() * (found[0] * expected[0]).sign(), expected, atol=1e-4)
+
+
+def test_pca_of_equal_pixels_is_zero(digits):
+    assert (pixel_pca(2, digits.subset([3, 3, 3]), digits.subset([3]))[0] == 0).all()
+    assert pixel_pca(2, digits.subset([3]))[0].shape == (1, 1)
