@@ -1,8 +1,8 @@
 """Selection when the codes do not fit one machine: they lie in pieces of rows in Dask arrays, and a cluster picks.
 
-A worker reads a piece, answers and forgets it; this process picks from the answers, by the functions that the
-strategies themselves pick with. What a piece keeps from one pick to the next, a number per image, is a result of
-Dask's: if its worker dies, Dask computes it anew from the source and the picks so far, and the selection is the same.
+A worker reads a piece, answers and forgets it. This process keeps a few numbers for each image and picks from them by
+the functions that the strategies themselves pick with. So a worker that dies takes nothing with it: Dask asks another
+one, and the selection is the same.
 """
 
 from collections.abc import Callable

@@ -2,14 +2,17 @@
 
 import os
 import signal
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
 import torch
+from forks import FORKS
 
 from lalib.data.checks import LalibError
 from lalib.strategies import select, select_distributed
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
@@ -149,7 +152,9 @@ def test_a_worker_that_is_killed_changes_nothing(tmp_path):
     """What it was asked is lost; the cluster starts another process."""
     (tmp_path / "log").mkdir()
     read = Reading(tmp_path / "codes.npy", Dies(tmp_path / "log")).array()
+    forkserver.ensure_running()  # before Dask says what it shall have imported
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": FORKS.get_start_method()}),
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
