@@ -252,7 +252,7 @@ class App:
     def __init__(self, photos, folder):
         self.folder, self.log = folder, folder / "log"
         options = ["--images", str(photos), "--classes", ",".join(CLASSES), "--size", str(SIZE), "--labeller", "me"]
-        options += ["--labels", "labels.sqlite", "--port", str(free_port())]
+        options += ["--labels", "labels.sqlite", "--seconds", "1", "--port", str(free_port())]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lalib.app", *options],

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import run_code
 
 import lalib as la
 from lalib.codes.measures import _difficulty
@@ -330,15 +329,14 @@ for codes in (*few, *alike, *scales, normal(60, 1), normal(2, 1), normal(3, 5)[t
     for dims in (2, 3):
         view = la.project(codes, METHOD, dims=dims)
         assert view.shape == (len(codes), dims) and torch.isfinite(view).all(), codes
-print("done")
 """
 
 
 def test_few_and_equal_and_extreme_codes_have_a_view_by_tsne():
     """In a process of its own: given NaN, scikit-learn's t-SNE ends the process with a segmentation fault."""
-    code = HARD.replace("METHOD", "'tsne'")
-    seen = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
-    assert (seen.stdout, seen.returncode) == ("done\n", 0), seen.stderr
+    child = run_code("import warnings; warnings.simplefilter('ignore')\n" + HARD.replace("METHOD", "'tsne'"))
+    child.join()
+    assert child.exitcode == 0
 
 
 @pytest.mark.filterwarnings("ignore")

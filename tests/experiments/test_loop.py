@@ -149,7 +149,7 @@ def test_options_and_errors_reach_the_strategy(data):
 @pytest.mark.parametrize("task", [{}, {"warm_start": True, "options": {"dropout": 0.2}}, {"model": "cnn"}])
 @pytest.mark.parametrize(("strategy", "options"), [("margin", {}), ("bald", {"passes": 3})])
 def test_in_lockstep_as_alone(strategy, options, task, data):
-    data, seeds = TaskData(data.codes, data.images, Task(steps=8, **task)), (0, 3, 5)
+    data, seeds = TaskData(data.codes, data.images, Task(steps=4, **task)), (0, 3, 5)
     alone = [_run(data, strategy, seed, rounds=2, options=options) for seed in seeds]
     pools = [Pool(DIGITS.labels) for _ in seeds]
     initial = [cold_start("random", data, 10, seed=seed) for seed in seeds]

@@ -95,9 +95,9 @@ def slow_probcover(codes, labeled, n, delta, columns=slice(None)):
     within, picked = (matrix(codes) <= delta * (1 + 1e-10))[:, columns], []
     covers = within[labeled.tolist()].sum(axis=0)
     while len(picked) < n:
-        uncovered = covers == covers.min()
+        gain = (within & (covers == covers.min())).sum(axis=1)
         free = [i for i in range(len(codes)) if i not in labeled.tolist() + picked]
-        picked.append(slow_best({i: int((within[i] & uncovered).sum()) for i in free}))
+        picked.append(slow_best({i: int(gain[i]) for i in free}))
         covers = covers + within[picked[-1]]
     return picked
 
@@ -151,8 +151,8 @@ def slow_maxherding(codes, labeled, n, bandwidth, weight=1.0, columns=slice(None
     while len(picked) < n:
         taken = labeled.tolist() + picked
         reach = kernel[taken].max(axis=0) if taken else np.zeros(kernel.shape[1])
-        value = {i: (weight * np.maximum(kernel[i] - reach, 0)).sum() for i in range(len(codes)) if i not in taken}
-        picked.append(slow_best(value))
+        gain = (weight * np.maximum(kernel - reach, 0)).sum(axis=1)
+        picked.append(slow_best({i: gain[i] for i in range(len(codes)) if i not in taken}))
     return picked
 
 
