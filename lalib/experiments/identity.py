@@ -30,7 +30,6 @@ from lalib.strategies.view import Strategy
 LISTED = 1000  # numbers of an array; a larger one is told by its SHA-256
 WRAPPED = (property, functools.cached_property, staticmethod, classmethod)
 LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-UNTOLD = "which its runs cannot be told from others"
 
 
 def describe(value):
@@ -123,7 +122,7 @@ def _object(value, met: dict):
     if kind.__module__ != "builtins":
         with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
             return f"{kind.__module__}.{kind.__qualname__} {joblib.hash(value)}"
-    raise TypeError(f"a parameter of a strategy is a {kind.__name__}, by {UNTOLD}")
+    raise TypeError(f"a parameter of a strategy is a {kind.__name__}, by which its runs cannot be told from others")
 
 
 def _module(value) -> str:
@@ -150,7 +149,7 @@ def _is_own(name: str, part) -> bool:
     """Whether a part of a class was written by its author, and is not what Python or dataclass adds."""
     if name.startswith("__"):
         made = name.startswith("__annotat") or not isinstance(part, FunctionType)
-        return not made and part.__code__.co_filename != "<string>"
+        return not made and inspect.unwrap(part).__code__.co_filename != "<string>"
     return not name.startswith("_abc_")
 
 
