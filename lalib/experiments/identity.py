@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 
-import joblib
 import numpy as np
 import torch
 
@@ -55,7 +54,7 @@ def _described(value, met: dict):
     if isinstance(value, torch.Tensor):
         return tensor_digest({"": value}) if value.numel() > LISTED else value.tolist()
     if isinstance(value, np.ndarray):
-        return joblib.hash(value) if value.size > LISTED else value.tolist()
+        return _hashed(value) if value.size > LISTED else value.tolist()
     if isinstance(value, ImageSet):
         return value.fingerprint()
     if isinstance(value, Mapping):
@@ -121,8 +120,14 @@ def _object(value, met: dict):
         return {"class": _described(kind, met), "state": _described(vars(value), met)}
     if kind.__module__ != "builtins":
         with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
-            return f"{kind.__module__}.{kind.__qualname__} {joblib.hash(value)}"
+            return f"{kind.__module__}.{kind.__qualname__} {_hashed(value)}"
     raise TypeError(f"a parameter of a strategy is a {kind.__name__}, by which its runs cannot be told from others")
+
+
+def _hashed(value) -> str:
+    from joblib import hash as digest_of_pickle  # the same in every process, but for what holds tensors
+
+    return digest_of_pickle(value)
 
 
 def _module(value) -> str:

@@ -1,8 +1,4 @@
-"""What the file of a run says: its configuration, its rows, and with which code of lalib they were made.
-
-python -m lalib.experiments.records FOLDER lists with which code the results in a folder were made, and which of them
-would have to be run again to be those of the code that lies here.
-"""
+"""What the file of a run says, its configuration and rows, when it is believed, and which code of lalib has made it."""
 
 import ast
 import functools
@@ -11,7 +7,6 @@ import json
 import math
 import platform
 import subprocess
-import sys
 import time
 import uuid
 import warnings
@@ -60,7 +55,7 @@ class Records:
         try:
             record = json.loads(path.read_text())
             self._check(record, run)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (IsADirectoryError, ValueError, RecursionError) as error:
             if tell:
@@ -183,7 +178,10 @@ def counted(differences: Iterable[str]) -> str:
 
 
 def listing(folder: str | Path) -> list[str]:
-    """A line for the runs of each folder in `folder`, and for each other .json file: which code made them."""
+    """Which results in a folder this code has made, and which would have to be run again to be so, and who made them.
+
+    A line for the runs of each folder in it, and one for each other .json file, by what its parts say of themselves.
+    """
     folder, found = Path(folder), defaultdict(list)
     for path in sorted(folder.rglob("*.json")):
         record = json.loads(path.read_text())
@@ -206,7 +204,3 @@ def _made(record) -> Iterator[dict]:
     elif isinstance(record, dict | list):
         for part in record.values() if isinstance(record, dict) else record:
             yield from _made(part)
-
-
-if __name__ == "__main__":
-    print("\n".join(listing(sys.argv[1])))
