@@ -23,6 +23,7 @@ import torch
 from lalib.data.door import plain
 from lalib.data.files import tensor_digest
 from lalib.data.imageset import ImageSet
+from lalib.experiments.run_files import failing_in
 from lalib.strategies.peers import OVERWRITTEN, Peer
 from lalib.strategies.view import Strategy
 
@@ -73,35 +74,50 @@ def _described(value, met: dict):
     if hasattr(value, "get_params") and not isinstance(value, type):
         kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
         return {"class": _described(type(value), met), "parameters": _described(kept, met)}
+    if (found := _elsewhere(value, met)) is not None:
+        return found
     if id(value) in met:
         return f"see {met[id(value)][1]}"
     met[id(value)] = value, f"{getattr(value, '__qualname__', type(value).__name__)} {len(met)}"
-    if isinstance(value, ModuleType | FunctionType | type) or callable(getattr(value, "__wrapped__", None)):
-        return _code(value, met)
-    return _object(value, met)
-
-
-def _code(value, met: dict):
-    """A module, a function or a class: by name if it is not the user's, else by its source and what that reaches."""
-    module = value.__name__ if isinstance(value, ModuleType) else _module(value)
-    known, inner = _installed(module), getattr(value, "__wrapped__", None)
-    if known is not None and inner is not None and _installed(_module(inner)) is None:
-        return {"wrapped by": f"{module} {known}".strip(), "function": _described(inner, met)}
-    if known is not None:
-        name = module if isinstance(value, ModuleType) else f"{module}.{value.__qualname__}"
-        return f"{name} {known}".strip()
+    if isinstance(value, FunctionType):
+        return _function(value, met)
     if isinstance(value, type):
         parts = {name: _described(part, met) for name, part in sorted(vars(value).items()) if _is_own(name, part)}
         bases = [_described(base, met) for base in value.__bases__]
         return {"class": value.__qualname__, "bases": bases, "parts": parts}
-    code = _source(value)
-    reached = {name: _described(part, met) for name, part in _reached(value)}
+    return _object(value, met)
+
+
+def _elsewhere(value, met: dict) -> str | dict | None:
+    """The name of a module, function or class of an installed package, with its version; None for the user's own.
+
+    Of a function of the user's that such a package wraps, as @torch.no_grad() does, that function as well.
+    """
+    inner = getattr(value, "__wrapped__", None)
+    if not isinstance(value, ModuleType | FunctionType | type) and not inspect.isfunction(inner):
+        return None
+    module = value.__name__ if isinstance(value, ModuleType) else _module(value)
+    if (known := _installed(module)) is None:
+        return None
+    if inspect.isfunction(inner) and _installed(_module(inner)) is None:
+        return {"wrapped by": f"{module} {known}".strip(), "function": _described(inner, met)}
+    name = module if isinstance(value, ModuleType) else f"{module}.{value.__qualname__}"
+    return f"{name} {known}".strip()
+
+
+def _function(value: FunctionType, met: dict) -> str | dict:
+    """The source of a function of the user's, and what it reaches, if there is anything."""
+    code, reached = _source(value), {}
+    for name, part in _reached(value):
+        with failing_in(f"{name}, which {value.__qualname__} reaches"):
+            reached[name] = _described(part, met)
     return {"code": code, "reaches": reached} if reached else code
 
 
 def _object(value, met: dict):
     """Anything else: by its class and its state."""
-    own = _installed(_module(type(value))) is None
+    kind = type(value)
+    own = _installed(_module(kind)) is None
     if isinstance(value, functools.partial):
         return {"partial": _described(value.func, met), "given": _described([value.args, value.keywords], met)}
     if isinstance(value, MethodType):
@@ -110,17 +126,18 @@ def _object(value, met: dict):
         inner = [getattr(value, name, None) for name in ("__func__", "func", "fget", "fset")]
         return [_described(part, met) for part in inner if part is not None]
     if inspect.isroutine(value) or inspect.ismemberdescriptor(value):
-        return f"{value.__module__ if hasattr(value, '__module__') else ''}.{value.__qualname__}"
+        return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
     if isinstance(value, torch.Generator):
         return _described(value.get_state(), met)
     if isinstance(value, torch.nn.Module) and not own:
         return {"module": repr(value), "weights": tensor_digest(value.state_dict())}
-    kind = type(value)
     if hasattr(value, "__dict__") and (own or kind.__module__.startswith("lalib.")):
         return {"class": _described(kind, met), "state": _described(vars(value), met)}
-    if kind.__module__ != "builtins":
-        with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
-            return f"{kind.__module__}.{kind.__qualname__} {_hashed(value)}"
+    try:
+        if kind.__module__ != "builtins":
+            return {"class": _described(kind, met), "state": _hashed(value)}
+    except (TypeError, AttributeError, pickle.PicklingError):
+        pass
     raise TypeError(f"a parameter of a strategy is a {kind.__name__}, by which its runs cannot be told from others")
 
 

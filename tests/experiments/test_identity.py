@@ -147,6 +147,29 @@ class Chooser(Base):
 @dataclass
 class Settings:
     power: int = 3
+
+
+class Slotted:
+    __slots__ = ("power",)
+
+    def __init__(self, power):
+        self.power = power
+
+    def twice(self):
+        return helper(2)
+
+
+class Decorator:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __call__(self, view, n, *, generator):
+        return self.__wrapped__(view, n, generator=generator)
+
+
+@Decorator
+def decorated_by_object(view, n, *, generator):
+    return helper(n)
 """
 DEEP = "SCALE = 3\n\n\ndef scaled(x):\n    return SCALE * x\n\n\ndef unused(x):\n    return x\n"
 
@@ -192,6 +215,8 @@ FUNCTIONS = {
     "a partial": lambda own: functools.partial(own.around, own.helper),
     "a decorator": lambda own: own.decorated,
     "torch's decorator": lambda own: own.decorated_by_torch,
+    "a decorator that is an object": lambda own: own.decorated_by_object,
+    "slots": lambda own: own.Slotted(3),
     "a cache": lambda own: own.cached,
     "an object": lambda own: own.Chooser(2),
     "a method": lambda own: own.Chooser(2).choose,
@@ -281,6 +306,7 @@ def test_what_functions_are_made_of_counts(own):
         (module.Chooser(1).choose, module.Chooser(2).choose),
         (module.Chooser(1).choose, module.Chooser(1).base),
         (module.Settings(), module.Settings(4)),
+        (module.Slotted(3), module.Slotted(4)),
     ):
         assert describe(one) != describe(other)
 
@@ -355,8 +381,11 @@ def test_what_cannot_be_told(tmp_path):
         if kind is None:
             assert isinstance(describe(function), str)
         else:
-            with pytest.raises(TypeError, match=f"a parameter of a strategy is a {kind}, by which its runs"):
+            with pytest.raises(TypeError, match=f"a parameter of a strategy is a {kind}, by which its runs") as caught:
                 describe(function)
+            assert caught.value.__notes__ == [
+                f"in {'lock' if kind == 'lock' else 'stream'}, which {function.__qualname__} reaches"
+            ]
     nowhere = {}
     exec("def f(x):\n    return x", nowhere)
     helper = nowhere["f"]
