@@ -20,7 +20,7 @@ from lalib.data.splits import unbalance
 from lalib.experiments.arguments import entrants, matched, seeds_of, several
 from lalib.experiments.identity import describe
 from lalib.experiments.loop import Pool, Round, cold_start, in_lockstep
-from lalib.experiments.records import number, share
+from lalib.experiments.records import number, share, whole_numbers
 from lalib.experiments.run_files import failing_in, run_all
 from lalib.experiments.task_models import evaluate
 from lalib.experiments.tasks import Task, TaskData
@@ -131,13 +131,9 @@ def _learnt(run: dict) -> list[dict]:
     first, measured = run["initial"] or sum(run["start"].values()), {"train_seconds": number, "select_seconds": number}
     known = {"strategy": run["label"], "seed": run["seed"], "accuracy": share, **measured}
     return [
-        known | {"round": k, "labels": first + k * run["step"], "picked": _whole, "counts": _whole}
+        known | {"round": k, "labels": first + k * run["step"], "picked": whole_numbers, "counts": whole_numbers}
         for k in range(run["rounds"] + 1)
     ]
-
-
-def _whole(value) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int) for one in value)
 
 
 def _row(test: tuple, run: dict, state: Round) -> dict:

@@ -35,6 +35,11 @@ def share(value) -> bool:
     return number(value) and value <= 1
 
 
+def whole_numbers(value) -> bool:
+    """Whether a value may be indices or counts: a list of whole numbers."""
+    return isinstance(value, list) and all(type(one) is int for one in value)
+
+
 @dataclass(frozen=True)
 class Records:
     """The files of runs in a folder, each named by the hash of its run's configuration, and written whole.
