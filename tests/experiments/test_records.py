@@ -329,10 +329,11 @@ def test_strategies_that_leave_print_or_record_what_is_no_number(tmp_path, capsy
 
 
 WRITING = """
-import os, time
+import os, signal, time
 from pathlib import Path
 from lalib.experiments import records, run_files
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background would not have
 records.code = lambda: known  # which takes longer than all the rest
 run_files.provenance = lambda: {"lalib": known}
 
