@@ -12,7 +12,7 @@ STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill metadata.widge
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab app notebooks bench strip install venv chromium
+.PHONY: help demo test lab app notebooks bench results strip install venv chromium
 
 help:
 	@echo 'make demo       set up, run the guided tour, say where its pictures and table are'
@@ -22,6 +22,7 @@ help:
 	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=64 BAD_FILES=skip CODES=vae SECONDS=60 PORT=8866)'
 	@echo 'make notebooks  run every notebook at small size and replay it'
 	@echo 'make bench      the measurements of tests/benchmarks'
+	@echo 'make results   with which code data/results were made, and what would have to be run again'
 	@echo 'make strip      remove the outputs of the notebooks before a commit'
 
 # The figures go into the page with plotly's JavaScript, so that a browser shows them without a network; what would be
@@ -51,6 +52,9 @@ notebooks: install
 
 bench: install
 	$(PY) -m pytest -s tests/benchmarks
+
+results: install
+	@$(PY) -c 'from lalib.experiments.records import listing; print(*listing("data/results"), sep="\n")'
 
 # Jupyter refuses root unless told; in a container there is nobody else.
 lab: install

@@ -11,9 +11,8 @@ from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
 # The last is what an optimizer of torch imports at its first step.
-FORKS.set_forkserver_preload(
-    ["lalib.experiments.comparison", "sklearn.datasets", "sklearn.decomposition", "distributed", "torch._dynamo"]
-)
+PRELOADED = "pandas joblib tqdm.auto lalib.experiments.comparison sklearn.datasets sklearn.decomposition distributed"
+FORKS.set_forkserver_preload([*PRELOADED.split(), "torch._dynamo"])
 
 
 def run_code(code: str, **names) -> BaseProcess:

@@ -1,18 +1,12 @@
-"""What the comparisons are given, checked once for all of them; and what tells their runs apart."""
+"""What the comparisons are given, checked once for all of them."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
-
-import numpy as np
-import torch
 
 from lalib.data.checks import LalibError, check_int
 from lalib.data.door import plain, renumbered
-from lalib.data.files import digest
 from lalib.data.imageset import ImageSet
-from lalib.strategies.peers import OVERWRITTEN, Peer, peer_label
+from lalib.strategies.peers import peer_label
 from lalib.strategies.registry import STRATEGIES, as_strategy
 from lalib.strategies.view import Strategy
 
@@ -78,46 +72,3 @@ def entrants(strategies: Sequence | Mapping) -> dict[str, tuple[str | Strategy, 
     if len(set(labels)) < len(labels):
         raise ValueError(f"strategies must have labels of their own, got {labels}: give a dict of labels")
     return dict(zip(labels, entered, strict=True))
-
-
-def source_code(value: Callable, alone: bool = True) -> str:
-    """The text of a function or class; ValueError where it is not to be had, or does not say all and must (alone)."""
-    name, told = getattr(value, "__qualname__", repr(value)), "its runs could not be told from others"
-    if alone and (getattr(value, "__closure__", None) or inspect.ismethod(value)):
-        raise ValueError(f"{name} depends on variables around it, by which {told}: give what varies as options")
-    try:
-        return inspect.getsource(value)
-    except (OSError, TypeError) as error:
-        remedy = "define it in a file or a notebook with def, and give what varies as options"
-        raise ValueError(f"the source of {name} is not to be had, so that {told}: {remedy}") from error
-
-
-def describe(value):
-    """A value as JSON can hold it, which tells runs apart: names as they are, a strategy of another's by its source, of
-    scikit-activeml's and other estimators class and parameters, functions and classes by name and digest of the source.
-
-    Seeds of estimators are left out: the run's own takes their place. ValueError or TypeError if this cannot be done.
-    """
-    value = plain(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | torch.Tensor):
-        return value.tolist()
-    if isinstance(value, list | tuple | range):
-        return [describe(item) for item in value]
-    if isinstance(value, Strategy) and isinstance(peer := value.function, Peer):
-        found = {"strategy": describe(peer.strategy), "scikit-activeml": version("scikit-activeml")}
-        return found | ({"given": describe(peer.given)} if peer.given else {})
-    if isinstance(value, Strategy):
-        own = {source.name: source_code(source.model) for source in value.own if callable(source.model)}
-        code = source_code(value.function)
-        return {"function": code, "sources": own} if own else code
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        kept = {k: v for k, v in value.get_params(deep=False).items() if k not in OVERWRITTEN}
-        return {"class": describe(type(value)), "parameters": describe(kept)}
-    if isinstance(value, type) or inspect.isfunction(value):
-        return f"{value.__module__}.{value.__qualname__} {digest(source_code(value, alone=False))[:16]}"
-    found = f"a parameter of a strategy is a {type(value).__name__}"
-    raise TypeError(f"{found}, by which its runs cannot be told from others")

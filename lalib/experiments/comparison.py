@@ -17,9 +17,11 @@ from lalib.data.files import file_digest, tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import child_seed
 from lalib.data.splits import unbalance
-from lalib.experiments.arguments import describe, entrants, matched, seeds_of, several
+from lalib.experiments.arguments import entrants, matched, seeds_of, several
+from lalib.experiments.identity import describe
 from lalib.experiments.loop import Pool, Round, cold_start, in_lockstep
-from lalib.experiments.run_files import run_all
+from lalib.experiments.records import number, share, whole_numbers
+from lalib.experiments.run_files import failing_in, run_all
 from lalib.experiments.task_models import evaluate
 from lalib.experiments.tasks import Task, TaskData
 from lalib.models.autoencoders import MODELS, Autoencoder
@@ -46,6 +48,7 @@ def compare(
     random_rounds: int | None = None,
     seeds: int | Iterable[int] = 10,
     out: str | Path,
+    stale: str = "warn",
     jobs: int = 1,
     cluster=None,
     device: str = "auto",
@@ -66,7 +69,9 @@ def compare(
     initial: labels to start with, chosen by `start`, a strategy that needs no label, or {class name: how many} instead.
     Then `rounds` times `step` labels; random_rounds: more of them for "random", so that label saving is not cut off.
     seeds: how many, or which. out: folder of the run files: a finished run is never repeated, a killed comparison goes
-    on where it was. jobs, cluster, on_run: see run_files.run_all. device: of the training.
+    on where it was. stale: what becomes of finished runs that other code of lalib has made: "warn" takes them and says
+    how many, "redo" does them again, "refuse" raises LalibError. jobs, cluster, on_run: see run_files.run_all. device:
+    of the training. A function of one's own is known by its source and by all of one's own that it reaches.
 
     With the task "mlp" up to five seeds of a strategy train together, which is faster (see training.together); fewer
     do where jobs would be idle. The same call always gives the same table. Other seeds or jobs may form other groups,
@@ -103,7 +108,8 @@ def compare(
     size = min(TOGETHER, math.ceil(len(runs) / jobs)) if task.together else 1
     count = len(entered)  # runs of one strategy are so far apart; all strategies come before the next seeds
     groups = [runs[k + i : k + size * count : count] for k in range(0, len(runs), size * count) for i in range(count)]
-    return run_all(function, runs, out, groups=groups, jobs=jobs, cluster=cluster, on_run=on_run, progress=progress)
+    where = {"stale": stale, "jobs": jobs, "cluster": cluster, "on_run": on_run, "progress": progress}
+    return run_all(function, runs, out, groups=groups, expected=_learnt, **where)
 
 
 def _learn(data, labels, test, errors, entered, start, device, group: list[dict]) -> list[list[dict]]:
@@ -118,6 +124,16 @@ def _learn(data, labels, test, errors, entered, start, device, group: list[dict]
     rounds = in_lockstep(pools, data, strategy, initial=initial, seeds=seeds, device=device, **settings)
     rows = [[_row(test, *each) for each in zip(group, states, strict=True)] for states in rounds]
     return [list(of_one) for of_one in zip(*rows, strict=True)]
+
+
+def _learnt(run: dict) -> list[dict]:
+    """What the rows of a run of compare say."""
+    first, measured = run["initial"] or sum(run["start"].values()), {"train_seconds": number, "select_seconds": number}
+    known = {"strategy": run["label"], "seed": run["seed"], "accuracy": share, **measured}
+    return [
+        known | {"round": k, "labels": first + k * run["step"], "picked": whole_numbers, "counts": whole_numbers}
+        for k in range(run["rounds"] + 1)
+    ]
 
 
 def _row(test: tuple, run: dict, state: Round) -> dict:
@@ -183,8 +199,9 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     if not (isinstance(encoder, torch.nn.Module) and hasattr(encoder, "encode")):
         raise TypeError(f"encoder must be a model, 'pca', 'pixels' or a pair of codes, got {type(encoder).__name__}")
     errors = reconstruction_errors(encoder, images) if isinstance(encoder, Autoencoder) else None
-    known = {"model": type(encoder).__name__, "weights": tensor_digest(encoder.state_dict())}
-    return encode(encoder, images), encode(encoder, test), errors, known
+    pool, held_out = encode(encoder, images), encode(encoder, test)
+    known = tensor_digest({"pool": pool, "test": held_out} | ({} if errors is None else {"errors": errors}))
+    return pool, held_out, errors, known
 
 
 def compare_query_sets(
@@ -199,6 +216,7 @@ def compare_query_sets(
     task: str = "cnn",
     steps: int = 200,
     out: str | Path,
+    stale: str = "warn",
     jobs: int = 1,
     device: str = "auto",
     progress: bool = True,
@@ -228,13 +246,20 @@ def compare_query_sets(
     shared["sizes"] = several("size", sizes, low=1, high=len(images))
     ratios = several("ratio", ratios, check_number, low=1)
     runs = [shared | {"ratio": ratio, "seed": seed} for seed in seeds_of(seeds) for ratio in ratios]
-    return run_all(partial(_query_sets, images, test, device, entered), runs, out, jobs=jobs, progress=progress)
+    function, where = partial(_query_sets, images, test, device, entered), {"stale": stale, "jobs": jobs}
+    return run_all(function, runs, out, expected=_worth, progress=progress, **where)
 
 
 def _seen(images: ImageSet, test: ImageSet, device: str) -> dict:
     """What runs see, and on what: the device is named where it is not a CPU, so that old files of runs stay valid."""
     kind = resolve_device(device).type
     return {"images": images.fingerprint(), "test": test.fingerprint()} | ({} if kind == "cpu" else {"device": kind})
+
+
+def _worth(run: dict) -> list[dict]:
+    """What the rows of a run of compare_query_sets say."""
+    known = {"ratio": run["ratio"], "seed": run["seed"], "accuracy": share, "balance": number, "classes": number}
+    return [{"strategy": label, "labels": n, **known} for label in run["strategies"] for n in run["sizes"]]
 
 
 def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, run: dict) -> list[dict]:
@@ -247,7 +272,8 @@ def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, ru
     x_test = encode(model, test) if on_codes else test.images
     for label, (strategy, options) in entered.items():
         for n in run["sizes"]:
-            query = select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)
+            with failing_in(f"strategy {label!r}, {n} labels"):
+                query = select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)
             classifier, labels = kind(size, pool.n_classes, seed=seed), pool.labels[query]
             epochs = max(1, round(run["steps"] * 32 / n))
             data = (given["codes"][query], labels) if on_codes else pool.subset(query)
@@ -265,6 +291,7 @@ def compare_maps(
     models: Mapping[str, Mapping],
     seeds: int | Iterable[int] = 5,
     out: str | Path,
+    stale: str = "warn",
     jobs: int = 1,
     device: str = "auto",
     progress: bool = True,
@@ -281,7 +308,14 @@ def compare_maps(
     shared = _seen(images, test, device)
     described = [{"label": label, "encoder": _configured(encoder, images)} for label, encoder in models.items()]
     runs = [shared | one | {"seed": seed} for seed in seeds_of(seeds) for one in described]
-    return run_all(partial(_map, images, test, device), runs, out, jobs=jobs, progress=progress)
+    function, where = partial(_map, images, test, device), {"stale": stale, "jobs": jobs}
+    return run_all(function, runs, out, expected=_measured, progress=progress, **where)
+
+
+def _measured(run: dict) -> list[dict]:
+    """What the rows of a run of compare_maps say."""
+    row = {"model": run["label"], "seed": run["seed"], "one_nn_error": share}
+    return [row | {"trustworthiness": number, "mae": number}]
 
 
 def _map(images: ImageSet, test: ImageSet, device: str, run: dict) -> list[dict]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from lalib.data.checks import LalibError, check_choice, check_int
 from lalib.data.door import as_tensor, check_index, check_labels
 from lalib.data.seeds import generator
+from lalib.experiments.run_files import failing_in
 from lalib.experiments.task_models import TaskModel, train_together
 from lalib.experiments.tasks import TaskData
 from lalib.strategies.registry import AnyStrategy, as_strategy, run_strategy
@@ -154,7 +155,8 @@ def _rounds(pools, data, strategy: Strategy, initial, seeds, step, rounds, optio
             if round:
                 started, draws = time.perf_counter(), generator(seed, "select", round - 1)
                 view = pool.view(model.codes, strategy.own, **model.sources(strategy.own), **given)
-                selection = run_strategy(strategy, view, step, generator=draws, **options)
+                with failing_in(f"strategy {strategy.name!r}, seed {seed}, round {round}"):
+                    selection = run_strategy(strategy, view, step, generator=draws, **options)
                 chosen[i] = selection.index, time.perf_counter() - started, selection.record
             pool.buy(chosen[i][0])
         started, bought = time.perf_counter(), [(pool.labeled, pool.labels) for pool in pools]

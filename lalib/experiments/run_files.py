@@ -5,9 +5,7 @@ or not at all. What was finished is kept, and calling again goes on. Two compari
 """
 
 import contextlib
-import json
-import platform
-import subprocess
+import tempfile
 import threading
 import time
 import warnings
@@ -18,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-from lalib.data.checks import LalibError, check_int
-from lalib.data.files import digest, written_whole
+from lalib.data.checks import LalibError, check_choice, check_int
+from lalib.experiments.records import Records, Rows, counted, difference, file_name, provenance
 
-Rows, Group = list[dict], list[dict]
+Group = list[dict]
+STALE = ("warn", "redo", "refuse")
 TRIES = 3  # of processes that die before any run is finished
 _COUNTING, _INSIDE, _BEFORE = threading.Lock(), [], []  # of _one_thread
 
@@ -32,6 +31,8 @@ def run_all(
     out: str | Path,
     *,
     groups: list[Group] | None = None,
+    expected: Callable[[dict], list[dict]] | None = None,
+    stale: str = "warn",
     jobs: int = 1,
     cluster=None,
     on_run: Callable[[Rows], None] | None = None,
@@ -41,12 +42,16 @@ def run_all(
 
     groups: all runs, in groups that are computed together, in this order. Then function(group) gives the rows of each
     of its runs. If one file of a group is missing, the whole group is computed; the other files stay as they are.
+    expected: what the rows of a run must say to be believed, see records.Records. stale: what becomes of runs in `out`
+    that other code of lalib has made: "warn" counts them in one warning and takes them, "redo" does them again and
+    writes over them, "refuse" ends the call with LalibError.
     jobs: processes of one thread each on this machine. cluster: a dask.distributed Client or a scheduler's address. Its
     workers compute on one thread, a run or group at a time; this process writes the files, so that no disk is shared; a
     run whose worker dies goes to another one. on_run: called with the rows of every run as soon as they are there,
     those found in `out` first.
-    A damaged file is reported as a warning and its run done again. The first run that fails ends the call with its
-    error, LalibError if its process dies every time; what was finished before is kept.
+    A damaged file is reported as a warning, set aside under another name, and its run done again. LalibError if a
+    run must be done and `out` cannot be written to. The first run that fails ends the call with its error, to which a
+    note adds which it was, LalibError if its process dies every time; what was finished before is kept.
     """
     import pandas as pd
     from tqdm.auto import tqdm
@@ -56,15 +61,22 @@ def run_all(
         raise ValueError(f"give jobs or cluster, not both: got jobs={jobs} and a cluster")
     if groups is None:
         function, groups = partial(map, function), [[run] for run in runs]
-    named = {tuple(_file_name(run) for run in group): group for group in groups}
+    named = {tuple(file_name(run) for run in group): group for group in groups}
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    rows = {_file_name(run): read_rows(out, run) for run in runs}
+    records = Records(out, expected, check_choice("stale", stale, STALE) == "redo")
+    found = {file_name(run): records.find(run, tell=True) for run in runs}
+    _tell_stale(out, [record for record in found.values() if record is not None], stale)
+    rows = {name: None if record is None else record["rows"] for name, record in found.items()}
     missing = {names: group for names, group in named.items() if any(rows[name] is None for name in names)}
-    on_run, there = on_run or (lambda rows: None), [found for found in rows.values() if found is not None]
-    for found in there:
-        on_run(found)
-    done = _on_cluster(function, missing, out, cluster) if cluster is not None else _here(function, missing, out, jobs)
+    if missing:
+        _check_writable(out)
+    on_run, there = on_run or (lambda rows: None), [one for one in rows.values() if one is not None]
+    for one in there:
+        on_run(one)
+    if cluster is not None:
+        done = _on_cluster(function, missing, records, cluster)
+    else:
+        done = _here(function, missing, records, jobs)
     settings = {"total": len(rows) - len(there), "disable": not progress, "unit": "run", "desc": out.name}
     with contextlib.closing(done), tqdm(**settings) as bar:
         for name, new in done:
@@ -72,10 +84,28 @@ def run_all(
                 rows[name] = new
                 on_run(new)
                 bar.update()
-    return pd.DataFrame([row for run in runs for row in rows[_file_name(run)]])
+    return pd.DataFrame([row for run in runs for row in rows[file_name(run)]])
 
 
-def _here(function, missing: dict[tuple, Group], out: Path, jobs: int) -> Iterator[tuple[str, Rows]]:
+def _tell_stale(out: Path, found: list[dict], stale: str) -> None:
+    """Warn of records by other code, all at once, or refuse them."""
+    if other := [told for record in found if (told := difference(record))]:
+        told = f"{len(other)} of the {len(found)} runs in {out} were made by other code of lalib: {counted(other)}"
+        if stale == "refuse":
+            raise LalibError(f"{told}; stale='redo' does them again, 'warn' takes them")
+        warnings.warn(f"{told}; they are taken as they are, stale='redo' does them again", stacklevel=4)
+
+
+def _check_writable(out: Path) -> None:
+    """Make the folder; LalibError if nothing can be written there, before hours are spent."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise LalibError(f"out must be a folder to write runs to, got {out}: {error}") from error
+
+
+def _here(function, missing: dict[tuple, Group], records: Records, jobs: int) -> Iterator[tuple[str, Rows]]:
     """Names and rows of the runs of the missing groups as these finish; each process writes its own files.
 
     A process that dies takes the others with it: what is left is tried again, TRIES times if nothing more is finished.
@@ -84,7 +114,7 @@ def _here(function, missing: dict[tuple, Group], out: Path, jobs: int) -> Iterat
 
     left, tries = dict(missing), TRIES
     while left:
-        work = [delayed(_compute_and_write)(function, group, out, jobs > 1) for group in left.values()]
+        work = [delayed(_compute_and_write)(function, group, records, jobs > 1) for group in left.values()]
         try:
             for rows in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
                 del left[tuple(rows)]
@@ -94,12 +124,12 @@ def _here(function, missing: dict[tuple, Group], out: Path, jobs: int) -> Iterat
             tries -= 1
             if not tries:
                 raise LalibError(
-                    f"a process died {TRIES} times in a row; what was finished is in {out}: call again, "
+                    f"a process died {TRIES} times in a row; what was finished is in {records.folder}: call again, "
                     "with fewer jobs if memory is short"
                 ) from error
 
 
-def _on_cluster(function, missing: dict[tuple, Group], out: Path, cluster) -> Iterator[tuple[str, Rows]]:
+def _on_cluster(function, missing: dict[tuple, Group], records: Records, cluster) -> Iterator[tuple[str, Rows]]:
     """The same on a Dask cluster; this process writes the files."""
     from distributed import CancelledError, Client, KilledWorker, as_completed
 
@@ -109,24 +139,52 @@ def _on_cluster(function, missing: dict[tuple, Group], out: Path, cluster) -> It
         futures = [client.submit(_records, shared, group, True, pure=False) for group in missing.values()]
         stack.callback(client.cancel, futures)
         try:
-            for _, records in as_completed(futures, with_results=True):
-                yield from _write(records, out).items()
+            for _, new in as_completed(futures, with_results=True):
+                yield from _write(new, records).items()
         except (CancelledError, KilledWorker) as error:
-            raise LalibError(f"the cluster lost a run ({error}); what was finished is in {out}: call again") from error
+            kept = f"what was finished is in {records.folder}"
+            raise LalibError(f"the cluster lost a run ({error}); {kept}: call again") from error
 
 
-def _compute_and_write(function, group: Group, out: Path, single_thread: bool) -> dict[str, Rows]:
-    found = {_file_name(run): read_rows(out, run) for run in group}  # another comparison may have been faster
-    return _write(_records(function, group, single_thread), out) if None in found.values() else found
+def _compute_and_write(function, group: Group, records: Records, single_thread: bool) -> dict[str, Rows]:
+    found = [records.find(run) for run in group]  # another comparison may have been faster
+    return _write(_records(function, group, single_thread) if None in found else found, records)
+
+
+def _write(new: list[dict], records: Records) -> dict[str, Rows]:
+    """Write the files that are not there; the rows that all of them hold then, by their names."""
+    rows = {}
+    for record in new:
+        with failing_in(_names([record["run"]])):
+            rows[file_name(record["run"])] = records.keep(record)
+    return rows
 
 
 def _records(function, group: Group, single_thread: bool) -> list[dict]:
     """What the files of a group's runs will hold; each run is given its share of the seconds."""
-    with _one_thread() if single_thread else contextlib.nullcontext():
+    with failing_in(_names(group)), _one_thread() if single_thread else contextlib.nullcontext():
         started = time.perf_counter()
         rows = list(function(group))
         shared = {"seconds": round((time.perf_counter() - started) / len(group), 2), **provenance()}
     return [{"run": run, "rows": of_one, **shared} for run, of_one in zip(group, rows, strict=True)]
+
+
+def _names(group: Group) -> str:
+    """Which runs these are, in words."""
+    told = [", ".join(f"{key} {run[key]!r}" for key in ("label", "ratio", "seed") if key in run) for run in group]
+    return "the run of " + "; ".join(told)
+
+
+@contextlib.contextmanager
+def failing_in(what: str) -> Iterator[None]:
+    """Errors raised in the block get a note that says in `what`; one that asks Python to end becomes a LalibError."""
+    try:
+        yield
+    except SystemExit as error:
+        raise LalibError(f"{what} asked Python to end: sys.exit({error.code!r})") from error
+    except Exception as error:
+        error.add_note(f"in {what}")
+        raise
 
 
 @contextlib.contextmanager
@@ -144,53 +202,3 @@ def _one_thread() -> Iterator[None]:
         with _COUNTING:
             _INSIDE.pop()
             torch.set_num_threads(_BEFORE[0])  # each of Python's threads has a number of its own
-
-
-def _write(records: list[dict], out: Path) -> dict[str, Rows]:
-    """Write the files that are not there; the rows that all of them hold then, by their names."""
-    rows = {}
-    for record in records:
-        path, found = out / _file_name(record["run"]), read_rows(out, record["run"])
-        if found is None:
-            with written_whole(path) as temporary:
-                temporary.write_text(json.dumps(record, indent=1))
-        rows[path.name] = record["rows"] if found is None else found
-    return rows
-
-
-def _file_name(run: dict) -> str:
-    try:
-        return digest(json.dumps(run, sort_keys=True))[:20] + ".json"
-    except TypeError as error:
-        raise TypeError(f"a run must be described by numbers, text, lists and dicts of them; {error}") from None
-
-
-def read_rows(out: Path, run: dict) -> list[dict] | None:
-    """The rows of a finished run, None if there is no file or it is damaged (then with a warning)."""
-    path = out / _file_name(run)
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())["rows"]
-    except (ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{path} is damaged ({error}); its run is done again", stacklevel=3)
-        return None
-
-
-def provenance() -> dict:
-    """Versions, device, platform and git commit of this run."""
-    import numpy
-    import sklearn
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} thread(s)"
-    versions = {module.__name__: module.__version__ for module in (torch, numpy, sklearn)}
-    versions["python"], commit = platform.python_version(), _commit(Path(__file__).parents[2])
-    return {"device": device, "versions": versions, "commit": commit, "finished": int(time.time())}
-
-
-def _commit(root: Path) -> str:
-    """The commit of lalib's clone, "unknown" where there is no git or no clone."""
-    command, found = ["git", "describe", "--always", "--dirty"], ""
-    with contextlib.suppress(OSError):
-        found = subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip()
-    return found or "unknown"

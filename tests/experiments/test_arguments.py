@@ -60,7 +60,7 @@ def test_one_declaration_serves_select_compare_and_the_loop_of_a_person(tmp_path
     assert picked["least-confidence"] == picked["mine"] == picked["mine, 2"]
     run = next(run for run in _runs(tmp_path / "one") if run["label"] == "mine, 2")
     assert run["options"] == {"power": 2.0}
-    assert "def coolest" in run["strategy"]["function"]
+    assert "def coolest" in run["strategy"]["function"]["code"]
     assert "def coolness" in run["strategy"]["sources"]["cool"]
     store = la.LabelStore(tmp_path / "labels.sqlite", POOL.class_names, labeller="me")
     loop = la.LabellingLoop(POOL, CODES, store, held_out=20, task=Task(steps=3), device="cpu")

@@ -16,7 +16,8 @@ from forks import FORKS, run_code, run_script
 
 import lalib as la
 from lalib import LalibError
-from lalib.experiments import run_files as runs
+from lalib.experiments import records, run_files as runs
+from lalib.experiments.records import file_name
 from lalib.experiments.run_files import run_all
 from lalib.strategies import Selection, Setting, Source, Strategy
 
@@ -80,7 +81,7 @@ def test_a_record_says_where_it_comes_from(square, tmp_path):
 def test_a_damaged_file_is_reported_and_its_run_done_again(damage, square, tmp_path):
     out = tmp_path / "out"
     first = _run_all(square, _runs(1, 2), out)
-    path = out / runs._file_name({"x": 2})
+    path = out / file_name({"x": 2})
     path.write_text(damage)
     with pytest.warns(UserWarning, match="is damaged .*; its run is done again"):
         again = _run_all(square, _runs(1, 2), out)
@@ -93,7 +94,7 @@ def test_what_was_finished_before_an_interruption_is_kept(error, tmp_path):
     out, broken = tmp_path / "out", _Square(tmp_path / "log", break_on=2, error=error)
     with pytest.raises(error):
         _run_all(broken, _runs(1, 2, 3), out)
-    assert [path.name for path in out.iterdir()] == [runs._file_name({"x": 1})]
+    assert [path.name for path in out.iterdir()] == [file_name({"x": 1})]
     broken.break_on = None
     assert len(_run_all(broken, _runs(1, 2, 3), out)) == 6
     assert broken.calls() == ["1-0", "2-0", "2-1", "3-0"]
@@ -125,9 +126,9 @@ def test_progress_counts_the_runs_left(square, tmp_path, capsys):
 
 
 def test_the_commit_where_there_is_no_git(monkeypatch, tmp_path):
-    assert runs._commit(tmp_path) == "unknown"
+    assert records._commit(tmp_path) == "unknown"
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
-    assert runs._commit(tmp_path) == "unknown"
+    assert records._commit(tmp_path) == "unknown"
 
 
 def test_every_run_is_told_of_those_on_disk_first(square, tmp_path):
@@ -181,7 +182,7 @@ def test_a_group_is_computed_whole_and_every_run_has_its_file(jobs, tmp_path):
     assert len(list(out.iterdir())) == 5
     assert told == [0, 3, 4, 1, 2] or (jobs == 2 and sorted(told) == list(range(5)))
     kept = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    lost = out / runs._file_name({"x": 4})
+    lost = out / file_name({"x": 4})
     lost.unlink()
     told.clear()
     assert table().equals(first)
@@ -367,8 +368,8 @@ def test_processes_are_other_processes_and_keep_what_is_finished(tmp_path):
     with pytest.raises(ZeroDivisionError):
         _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)
     kept = {path.name for path in out.iterdir()}
-    assert runs._file_name({"x": 3}) not in kept
-    assert {runs._file_name({"x": 0}), runs._file_name({"x": 1})} <= kept
+    assert file_name({"x": 3}) not in kept
+    assert {file_name({"x": 0}), file_name({"x": 1})} <= kept
     broken.break_on = None
     with _forked():
         assert _run_all(broken, _runs(0, 1, 2, 3), out, jobs=2)["x"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -437,7 +438,7 @@ def test_a_cluster_computes_groups(cluster, tmp_path):
     options = {"groups": [runs_[:3], runs_[3:]], "cluster": cluster.scheduler_address}
     frame = _run_all(squares, runs_, out, **options)
     assert frame["square"].tolist() == [0, 1, 4, 9, 16]
-    (out / runs._file_name({"x": 1})).unlink()
+    (out / file_name({"x": 1})).unlink()
     assert _run_all(squares, runs_, out, **options).equals(frame)
     assert squares.calls() == ["0-1-2 0", "0-1-2 1", "3-4 0"]
 

@@ -12,7 +12,7 @@ import torch
 
 import lalib as la
 from lalib.data.seeds import generator
-from lalib.experiments.arguments import describe
+from lalib.experiments.identity import describe
 from lalib.experiments.task_models import train
 from lalib.experiments.tasks import Task, TaskData
 from lalib.strategies.peers import Peer, peer_label
