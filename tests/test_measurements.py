@@ -51,6 +51,17 @@ def test_table_of_strategies(tmp_path):
     assert all(row["same"] > 0.999 for row in neighbours)  # theirs are in single precision
 
 
+def test_table_of_the_spreading_of_labels(tmp_path):
+    shown = run("spreading.py", "--quick", "--out", tmp_path / "spreading.json")
+    assert shown.returncode == 0, shown.stderr
+    written = json.loads((tmp_path / "spreading.json").read_text())
+    assert {"commit", "device", "versions"} <= written.keys()
+    committed = json.loads((FOLDER.parents[1] / "data/results/spreading.json").read_text())
+    keys = [[(row["data"], row["labels"], row["method"]) for row in found["rows"]] for found in (written, committed)]
+    assert keys[0] == keys[1]
+    assert len(shown.stdout.splitlines()) == len(keys[0])
+
+
 def test_table_of_a_gpu_is_tried_on_the_cpu(tmp_path):
     rows = rows_of("gpu.py", tmp_path / "gpu.json", "--device", "cpu")
     fits = [row for row in rows if row["name"].startswith("fit, ")]

@@ -9,8 +9,17 @@ from lalib.codes.kept import load_codes, save_codes
 from lalib.codes.measures import class_balance, difficulty, one_nn_error, trustworthiness
 from lalib.codes.neighbours import Neighbours, knn, median_nn_distance
 from lalib.codes.projection import project
-from lalib.codes.spreading import spread_labels
+from lalib.codes.spreading import PoissonClassifier, spread_labels
 
-__all__ = ["LatentGrid", "Neighbours", "class_balance", "decode", "difficulty", "encode", "kmeans", "knn"]
-__all__ += ["latent_grid", "load_codes", "median_nn_distance", "one_nn_error", "project", "reconstruct"]
+__all__ = ["LatentGrid", "Neighbours", "PoissonClassifier", "class_balance", "decode", "difficulty", "encode"]
+__all__ += [
+    "kmeans",
+    "knn",
+    "latent_grid",
+    "load_codes",
+    "median_nn_distance",
+    "one_nn_error",
+    "project",
+    "reconstruct",
+]
 __all__ += ["reconstruction_errors", "save_codes", "spread_labels", "traversal", "trustworthiness", "ward"]

@@ -66,7 +66,8 @@ def _refused(model):
     if model in FROM_LABELS_ALONE:
         return {"m2_vaal", "ta_vaal"} if model == "mlp" else {"m2_vaal"}
     losses = {"predicted_losses", "predicted_losses_with_codes", "ta_vaal"}
-    return losses if model == "m2-vaal" else losses | {"m2_vaal"}
+    same = {"mc_probs"} if model == "poisson" else set()  # models of all seeds are one
+    return losses | same if model == "m2-vaal" else losses | same | {"m2_vaal"}
 
 
 def _asked(state):
@@ -106,7 +107,7 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
     assert state.classifier.labeled.tolist() == list(range(40))
     assert state.classifier.unlabeled.tolist() == list(range(40, 80))
     assert given["probs"].shape == (80, 10)
-    size = {"m2": 50, "m2-vaal": 50, "m1m2": 10, "fixmatch": given["features"].shape[1]}[model]
+    size = {"m2": 50, "m2-vaal": 50, "m1m2": 10, "poisson": 64, "fixmatch": given["features"].shape[1]}[model]
     assert given["latents"].shape == (80, size)
     strategies = ["margin", "badge", "m2-distance", "vaal"] + ["m2-vaal"] * (model == "m2-vaal")
     for strategy in strategies:
@@ -119,6 +120,7 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
     [
         ("mlp", "m2_vaal", "m2_vaal needs the task 'm2-vaal', whose model it asks, got 'mlp'"),
         ("mlp", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'mlp'"),
+        ("poisson", "mc_probs", "mc_probs needs a task that another seed changes, got 'poisson'"),
         ("fixmatch", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'fixmatch'"),
         (
             "m1m2",
