@@ -51,15 +51,19 @@ def test_table_of_strategies(tmp_path):
     assert all(row["same"] > 0.999 for row in neighbours)  # theirs are in single precision
 
 
-def test_table_of_the_spreading_of_labels(tmp_path):
-    shown = run("spreading.py", "--quick", "--out", tmp_path / "spreading.json")
+@pytest.mark.parametrize(
+    ("script", "keys"),
+    [("spreading.py", ("data", "labels", "method")), ("stopping.py", ("data", "rule"))],
+)
+def test_tables_that_are_committed_are_those_that_are_written(script, keys, tmp_path):
+    shown = run(script, "--quick", "--out", tmp_path / "table.json")
     assert shown.returncode == 0, shown.stderr
-    written = json.loads((tmp_path / "spreading.json").read_text())
-    assert {"commit", "device", "versions"} <= written.keys()
-    committed = json.loads((FOLDER.parents[1] / "data/results/spreading.json").read_text())
-    keys = [[(row["data"], row["labels"], row["method"]) for row in found["rows"]] for found in (written, committed)]
-    assert keys[0] == keys[1]
-    assert len(shown.stdout.splitlines()) == len(keys[0])
+    committed = (FOLDER.parents[1] / "data/results" / script).with_suffix(".json")
+    tables = [json.loads(path.read_text()) for path in (tmp_path / "table.json", committed)]
+    assert all({"commit", "device", "versions"} <= table.keys() for table in tables)
+    rows = [[tuple(row[key] for key in keys) for row in table["rows"]] for table in tables]
+    assert rows[0] == rows[1]
+    assert len(shown.stdout.splitlines()) == len(rows[0])
 
 
 def test_table_of_a_gpu_is_tried_on_the_cpu(tmp_path):

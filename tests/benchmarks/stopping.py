@@ -78,13 +78,14 @@ def measure(name, given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "data/results/stopping.json")
+    parser.add_argument("--data", nargs="+", default=["mnist-mini", "fashion-mnist-mini"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="600 images, 5 rounds, 2 seeds: whether all of it runs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.seeds, given.rounds = (2, 5) if given.quick else (given.seeds, given.rounds)
-    rows = [row for name in ("mnist-mini", "fashion-mnist-mini") for row in measure(name, given)]
+    rows = [row for name in given.data for row in measure(name, given)]
     what = "should_stop while labels are bought; tests/benchmarks/stopping.py says how"
     text = json.dumps({"what": what, "rounds": given.rounds, "step": STEP, "rows": rows, **provenance()}, indent=1)
     given.out.write_text(text + "\n")

@@ -472,3 +472,13 @@ def test_auc_needs_a_mixed_class(digits):
     state = _train(_data(several), labels=several.labels)
     with pytest.raises(la.LalibError, match="auc needs a class that some but not all of the held-out images have"):
         evaluate(state, _codes(several), torch.zeros(300, 10, dtype=torch.int64))
+
+
+def test_strategies_compared_by_spreading_labels(digits, held_out, tmp_path):
+    settings = {"strategies": ["random", "margin"], "initial": 20, "step": 10, "rounds": 1, "seeds": 2, "out": tmp_path}
+    table = la.compare(digits, held_out, task="poisson", **settings)
+    assert table["accuracy"].between(0.4, 1).all()
+    starts = table[table["round"] == 0].groupby("seed")["accuracy"].nunique()
+    assert (starts == 1).all()  # nothing is drawn: the same labels give the same
+    with pytest.raises(LalibError, match="bald needs a task that another seed changes, got 'poisson'"):
+        la.compare(digits, held_out, task="poisson", **settings | {"strategies": ["random", "bald"]})
