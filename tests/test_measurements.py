@@ -51,19 +51,13 @@ def test_table_of_strategies(tmp_path):
     assert all(row["same"] > 0.999 for row in neighbours)  # theirs are in single precision
 
 
-@pytest.mark.parametrize(
-    ("script", "keys"),
-    [("spreading.py", ("data", "labels", "method")), ("stopping.py", ("data", "rule"))],
-)
-def test_tables_that_are_committed_are_those_that_are_written(script, keys, tmp_path):
+@pytest.mark.parametrize(("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2)])
+def test_tables_of_results(script, rows, tmp_path):
     shown = run(script, "--quick", "--out", tmp_path / "table.json")
     assert shown.returncode == 0, shown.stderr
-    committed = (FOLDER.parents[1] / "data/results" / script).with_suffix(".json")
-    tables = [json.loads(path.read_text()) for path in (tmp_path / "table.json", committed)]
-    assert all({"commit", "device", "versions"} <= table.keys() for table in tables)
-    rows = [[tuple(row[key] for key in keys) for row in table["rows"]] for table in tables]
-    assert rows[0] == rows[1]
-    assert len(shown.stdout.splitlines()) == len(rows[0])
+    written = json.loads((tmp_path / "table.json").read_text())
+    assert {"commit", "device", "versions"} <= written.keys()
+    assert len(shown.stdout.splitlines()) == len(written["rows"]) == rows
 
 
 def test_table_of_a_gpu_is_tried_on_the_cpu(tmp_path):

@@ -48,6 +48,11 @@ def spread_labels(
     lie apart [Calder2020, Algorithm 2]. "consistency": scores (I - alpha S)^-1 Y with S = D^-1/2 W D^-1/2 [Zhou2004,
     Eq. 4], to which the probabilities are in proportion; alpha in [0, 1) says how far labels travel.
 
+    The default and the graph were chosen by tests/benchmarks/spreading.py, whose labels they have seen: on mnist-mini,
+    with 10, 50 and 100 random labels, 10 seeds, "poisson" is 7.3, 7.4 and 6.5 points more often right than [Zhou2004]
+    with 20 neighbours and one scale for all weights, "consistency" on this graph 6.7, 6.0 and 5.7; on
+    fashion-mnist-mini, with 10 and 50 labels, all three are alike within 1.6 points.
+
     Images that no label reaches, in a part of the graph without one or more than STEPS neighbours away, have equal
     probabilities; a class without a label has 0. Images at one place may have different probabilities, if they are
     more than k. A query takes the mean of its k neighbours' scores, by weight; at an image's place that image's.
