@@ -48,8 +48,8 @@ def should_stop(
     mean of Cohen's kappa between a round and the next, over the last `windows` of them, is at least `kappa`.
     labels (R,), accuracy (R,): how many labels each round had, and its accuracy on images kept for this, if there are
     any. Then the upper end of expected_gain must be below `gain`, too.
-    0.99 is careful: networks trained afresh in every round did not reach it on mnist-mini with 20 to 420 labels, 20 at
-    a time (tests/benchmarks/stopping.py, 10 seeds). A smaller kappa stops earlier.
+    0.99 is careful: with networks trained afresh in every round it stopped no run on mnist-mini before the end, at 420
+    labels, 20 at a time (tests/benchmarks/stopping.py, 10 seeds). A smaller kappa stops earlier.
     Raises ValueError for predictions, labels and accuracy of different rounds.
     """
     predictions, more = as_tensor(predictions, "predictions"), check_int("more", more, low=1)
