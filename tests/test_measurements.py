@@ -51,6 +51,15 @@ def test_table_of_strategies(tmp_path):
     assert all(row["same"] > 0.999 for row in neighbours)  # theirs are in single precision
 
 
+@pytest.mark.parametrize(("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2)])
+def test_tables_of_results(script, rows, tmp_path):
+    shown = run(script, "--quick", "--out", tmp_path / "table.json")
+    assert shown.returncode == 0, shown.stderr
+    written = json.loads((tmp_path / "table.json").read_text())
+    assert {"commit", "device", "versions"} <= written.keys()
+    assert len(shown.stdout.splitlines()) == len(written["rows"]) == rows
+
+
 def test_table_of_a_gpu_is_tried_on_the_cpu(tmp_path):
     rows = rows_of("gpu.py", tmp_path / "gpu.json", "--device", "cpu")
     fits = [row for row in rows if row["name"].startswith("fit, ")]

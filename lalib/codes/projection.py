@@ -51,7 +51,7 @@ def _umap(points, dims, seed):
     settings = {"n_neighbors": max(2, min(15, len(points) - 1)), "n_components": dims, "random_state": seed}
     settings["init"] = "random" if len(points) <= dims + 1 else "spectral"
     with threads_kept(), warnings.catch_warnings():  # a fixed seed costs UMAP its parallelism, of which it warns
-        warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger")
+        warnings.filterwarnings("ignore", message="n_jobs value|n_neighbors is larger|Spectral initialisation failed")
         return umap.UMAP(**settings).fit_transform(points)
 
 

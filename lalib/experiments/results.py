@@ -21,6 +21,7 @@ from lalib.data.files import written_whole
 from lalib.data.seeds import generator
 from lalib.experiments import statistics
 from lalib.experiments.statistics import NESTED, interval as interval
+from lalib.experiments.stopping import expected_gain as expected_gain, should_stop as should_stop
 
 SUMMARY = ["strategy", "seeds", "labels", "final", "aulc", "difference", "low", "high"]
 SUMMARY += ["saving", "saving_low", "saving_high", "bound", "p", "p_holm", "wins", "ties", "losses"]

@@ -4,6 +4,7 @@
            ensembles", NeurIPS 2017.
 """
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lalib.codes.spreading import PoissonClassifier
 from lalib.data.checks import LalibError, check_choice, check_int, check_known, check_number, keyword_defaults
 from lalib.data.door import check_codes, plain
 from lalib.data.imageset import ImageSet
@@ -25,7 +27,7 @@ from lalib.training.fitting import OPTIMIZERS, SCHEDULES
 from lalib.training.generation import Generated, GenerativeAugmentation
 
 TASKS = {"mlp": MLPClassifier, "cnn": CNNClassifier, "resnet18": ResNetClassifier}
-TASKS |= {"m2": M2, "m1m2": M1M2, "fixmatch": FixMatch, "m2-vaal": M2VAAL}
+TASKS |= {"m2": M2, "m1m2": M1M2, "fixmatch": FixMatch, "m2-vaal": M2VAAL, "poisson": PoissonClassifier}
 ROUND_ENCODERS = {"conditional-vae": ConditionalVAE, "class-prior-vae": ClassPriorVAE}
 LEFT_TO_THE_LOOP = {"seed", "multi_label", "classifier"}  # of the classifiers' options
 
@@ -75,8 +77,9 @@ def _settle(config, **whole: int) -> None:
 class Task:
     """What is trained in every round and how.
 
-    model: "mlp" on codes, "cnn" or "resnet18" on pixels learn from labelled images; "m1m2" on codes, "m2", "fixmatch"
-    and "m2-vaal" on pixels from the unlabelled ones of the pool as well. options: keywords of that classifier.
+    model: "mlp" on codes, "cnn" or "resnet18" on pixels learn from labelled images; "m1m2" and "poisson" on codes,
+    "m2", "fixmatch" and "m2-vaal" on pixels from the unlabelled ones of the pool as well. options: keywords of that
+    classifier. "poisson" spreads labels: it makes no steps, and all seeds give the same.
     steps: minibatches per training, whatever the number of labels; or epochs, and more_epochs for each round that went
     before. batch_size, learning_rate: None for the classifier's own. optimizer, schedule: as in fit. warm_start: go on
     from the weights of the last round; what is trained for a strategy alone starts afresh all the same. views:
@@ -147,7 +150,7 @@ class Task:
     @property
     def on_pixels(self) -> bool:
         """Whether the task model sees images; else it sees codes."""
-        return self.model not in ("mlp", "m1m2")
+        return "image_shape" in inspect.signature(TASKS[self.model].__init__).parameters
 
     @property
     def partly_labelled(self) -> bool:

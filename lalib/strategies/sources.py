@@ -97,6 +97,10 @@ def _alone(task, several):
     return f"a task that learns from labelled images alone, got {task.model!r}" if task.partly_labelled else ""
 
 
+def _varies(task, several):
+    return f"a task that another seed changes, got {task.model!r}" if task.model == "poisson" else ""
+
+
 def _ranks_losses(task, several):
     if task.partly_labelled or not task.on_pixels:
         return f"the task 'cnn' or 'resnet18', got {task.model!r}"
@@ -113,7 +117,7 @@ _DECLARED = (
     Source("codes", "(N, L)", "codes=z"),
     Source("errors", "(N,)", "errors=la.reconstruction_errors(model, images), or to compare an autoencoder as encoder"),
     Source("probs", "(N, C)", "the task model's class probabilities, probs=p", True),
-    Source("mc_probs", "(T, N, C)", "class probabilities of T stochastic passes, mc_probs=p", True, _PASSES),
+    Source("mc_probs", "(T, N, C)", "class probabilities of T stochastic passes, mc_probs=p", True, _PASSES, _varies),
     Source("features", "(N, F)", "the task model's last features, features=h", True),
     Source("latents", "(N, K)", "the task model's latent codes, latents=z", True),
     Source("predicted_losses", "(N,)", "losses that a task model expects, predicted_losses=r", True, _LOSSES, _alone),

@@ -319,7 +319,7 @@ HARD = """
 import torch, lalib as la
 draw = torch.Generator().manual_seed(0)
 normal = lambda *shape: torch.randn(*shape, generator=draw)
-few = [normal(n, 5) for n in (1, 2, 3, 4, 5, 9, 16, 30, 31)]
+few = [normal(n, 5) for n in (1, 2, 3, 4, 5, 9, 16, 30, 31)] + [normal(n, 1) for n in (3, 4, 7, 31)]
 ones, one_ulp, far = torch.ones(60, 5), torch.ones(60, 5), torch.ones(60, 5)
 one_ulp[3, 2] += 2e-7
 far[5] = 1e6
@@ -343,6 +343,12 @@ def test_few_and_equal_and_extreme_codes_have_a_view_by_tsne():
 @pytest.mark.parametrize("method", ["umap", "pca"])
 def test_few_and_equal_and_extreme_codes_have_a_view(method):
     exec(HARD.replace("METHOD", repr(method)), {})
+
+
+def test_umap_of_equal_codes_but_one_says_nothing():
+    """Its spectral start fails there, and it takes a random one."""
+    view = la.project(torch.ones(12, 1).index_fill(0, torch.tensor([11]), 2.0), "umap")
+    assert view.isfinite().all()
 
 
 def test_equal_codes_lie_at_one_place_and_too_large_ones_are_refused():

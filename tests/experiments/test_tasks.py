@@ -66,7 +66,8 @@ def _refused(model):
     if model in FROM_LABELS_ALONE:
         return {"m2_vaal", "ta_vaal"} if model == "mlp" else {"m2_vaal"}
     losses = {"predicted_losses", "predicted_losses_with_codes", "ta_vaal"}
-    return losses if model == "m2-vaal" else losses | {"m2_vaal"}
+    same = {"mc_probs"} if model == "poisson" else set()  # models of all seeds are one
+    return losses | same if model == "m2-vaal" else losses | same | {"m2_vaal"}
 
 
 def _asked(state):
@@ -106,7 +107,7 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
     assert state.classifier.labeled.tolist() == list(range(40))
     assert state.classifier.unlabeled.tolist() == list(range(40, 80))
     assert given["probs"].shape == (80, 10)
-    size = {"m2": 50, "m2-vaal": 50, "m1m2": 10, "fixmatch": given["features"].shape[1]}[model]
+    size = {"m2": 50, "m2-vaal": 50, "m1m2": 10, "poisson": 64, "fixmatch": given["features"].shape[1]}[model]
     assert given["latents"].shape == (80, size)
     strategies = ["margin", "badge", "m2-distance", "vaal"] + ["m2-vaal"] * (model == "m2-vaal")
     for strategy in strategies:
@@ -119,6 +120,7 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
     [
         ("mlp", "m2_vaal", "m2_vaal needs the task 'm2-vaal', whose model it asks, got 'mlp'"),
         ("mlp", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'mlp'"),
+        ("poisson", "mc_probs", "mc_probs needs a task that another seed changes, got 'poisson'"),
         ("fixmatch", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'fixmatch'"),
         (
             "m1m2",
@@ -470,3 +472,13 @@ def test_auc_needs_a_mixed_class(digits):
     state = _train(_data(several), labels=several.labels)
     with pytest.raises(la.LalibError, match="auc needs a class that some but not all of the held-out images have"):
         evaluate(state, _codes(several), torch.zeros(300, 10, dtype=torch.int64))
+
+
+def test_strategies_compared_by_spreading_labels(digits, held_out, tmp_path):
+    settings = {"strategies": ["random", "margin"], "initial": 20, "step": 10, "rounds": 1, "seeds": 2, "out": tmp_path}
+    table = la.compare(digits, held_out, task="poisson", **settings)
+    assert table["accuracy"].between(0.4, 1).all()
+    starts = table[table["round"] == 0].groupby("seed")["accuracy"].nunique()
+    assert (starts == 1).all()  # nothing is drawn: the same labels give the same
+    with pytest.raises(LalibError, match="bald needs a task that another seed changes, got 'poisson'"):
+        la.compare(digits, held_out, task="poisson", **settings | {"strategies": ["random", "bald"]})
