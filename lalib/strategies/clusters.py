@@ -18,6 +18,7 @@ from lalib.strategies.view import PoolView, Selection, Strategy
 def k_medoids(view: PoolView, n: int, *, generator: torch.Generator, iterations: int = 50) -> Selection:
     """The image nearest the centre of each of n k-means clusters of the unlabelled codes, largest cluster first.
 
+    Differs: k-medoids proper would search for the images of least distance to their clusters.
     iterations: at most so many of Lloyd's. Equal distances go to the lowest index. The score is the cluster's size.
     """
     codes = view.codes[view.unlabeled.to(view.codes.device)]
@@ -84,4 +85,7 @@ def _by_typicality(codes, members, free, neighbours):
     return list(zip(members[order].tolist(), score[order].tolist(), strict=True))
 
 
-DECLARED = (Strategy("k-medoids", k_medoids, needs=("codes",)), Strategy("typiclust", typiclust, needs=("codes",)))
+DECLARED = (
+    Strategy("k-medoids", k_medoids, needs=("codes",)),  # the image nearest each k-means centre
+    Strategy("typiclust", typiclust, needs=("codes",)),
+)

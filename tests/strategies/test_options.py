@@ -17,7 +17,7 @@ LABELED = torch.arange(0, SIZE, 7)
 VALUES = {  # something that each option takes
     **{"threshold": 1.0, "delta": 0.7, "bandwidth": 0.8, "alpha": 0.5, "representativeness": 0.5, "diversity": 0.5},
     **{"clusters": 4, "iterations": 5, "max_clusters": 6, "min_size": 2, "neighbours": 4, "candidates": 20},
-    **{"configurations": 50, "evaluations": 30, "reference": 30},
+    **{"configurations": 50, "evaluations": 30, "reference": 30, "per_pick": 2},
 }
 CHOICES = ("measure", "space", "representative_by", "match", "metric", "bounds", "prior", "allocate")
 CASES = [(name, option) for name, strategy in STRATEGIES.items() for option in keyword_defaults(strategy.function)]

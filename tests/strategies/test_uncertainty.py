@@ -333,13 +333,14 @@ def test_core_set_equals_the_slow_reference(space, offset):
 @pytest.mark.parametrize("space", ["features", "codes", "both"])
 def test_medal_equals_the_slow_reference(space):
     points = spaces(0.5)
-    seen = run("medal", 40, options={"space": space, "alpha": 0.5}, codes=points["codes"], features=points["features"])
+    options = {"space": space, "alpha": 0.5, "per_pick": None}
+    seen = run("medal", 40, options=options, codes=points["codes"], features=points["features"])
     assert seen.index.tolist() == slow_medal(points[space], LABELED.tolist(), 40, FREE)
 
 
 def test_score_of_medal_is_the_mean_squared_distance():
     points = spaces()
-    seen = run("medal", 3, features=points["features"])
+    seen = run("medal", 3, features=points["features"], options={"per_pick": None})
     h, taken = points["features"].double(), LABELED.tolist()
     for i, score in zip(seen.index.tolist(), seen.score, strict=True):
         np.testing.assert_allclose(score, (h[taken] - h[i]).square().sum(dim=1).mean(), rtol=1e-6)
@@ -348,20 +349,21 @@ def test_score_of_medal_is_the_mean_squared_distance():
 
 def test_candidates_of_medal_are_the_most_uncertain():
     h, p = normal(SIZE, 5, seed=7), probs()
-    among = slow_largest(slow_measure("entropy", p), 20)
-    seen = run("medal", 12, features=h, probs=p, options={"candidates": 20})
-    assert seen.index.tolist() == slow_medal(h, LABELED.tolist(), 12, among)
-    everyone = run("medal", 12, features=h, probs=p, options={"candidates": 1000})
-    assert torch.equal(everyone.index, run("medal", 12, features=h).index)
+    for per_pick, options in {6: {}, 3: {"per_pick": 3}, 1: {"per_pick": 1}}.items():
+        among = slow_largest(slow_measure("entropy", p), 7 * per_pick)
+        seen = run("medal", 7, features=h, probs=p, options=options)
+        assert seen.index.tolist() == slow_medal(h, LABELED.tolist(), 7, among)
+    everyone = run("medal", 12, features=h, probs=p, options={"per_pick": 1000})
+    assert torch.equal(everyone.index, run("medal", 12, features=h, options={"per_pick": None}).index)
 
 
 @pytest.mark.parametrize("name", ["core-set", "medal"])
 def test_with_nothing_labelled_the_first_is_anyone_and_the_rest_follows(name):
-    h = normal(SIZE, 5, seed=7)
-    seen = [run(name, 6, labeled=None, features=h, seed=seed).index for seed in range(100)]
+    given = {"features": normal(SIZE, 5, seed=7), "options": {"per_pick": None} if name == "medal" else {}}
+    seen = [run(name, 6, labeled=None, seed=seed, **given).index for seed in range(100)]
     assert len({int(index[0]) for index in seen}) > 30
     for index in seen[:10]:
-        assert torch.equal(run(name, 5, labeled=index[:1], features=h).index, index[1:])
+        assert torch.equal(run(name, 5, labeled=index[:1], **given).index, index[1:])
 
 
 def slow_badge(a, h, n, g):
@@ -441,6 +443,15 @@ def test_learning_loss_takes_the_largest():
     assert beside.index.tolist() == slow_largest({i: -float(losses[i]) for i in FREE}, 9)
 
 
+def test_learning_loss_takes_the_largest_of_those_drawn():
+    size, losses = 12_000, normal(12_000)
+    given = {"codes": torch.zeros(size, 1), "labeled": None, "predicted_losses": losses}
+    few, all_of_them = (run("learning-loss", 2000, options=o, **given) for o in ({}, {"candidates": None}))
+    assert all_of_them.index.tolist() == losses.argsort(descending=True)[:2000].tolist()
+    drawn = torch.randperm(size, generator=generator(0, "select"))[:10_000].tolist()
+    assert few.index.tolist() == sorted(drawn, key=lambda i: -float(losses[i]))[:2000]
+
+
 # Errors
 
 
@@ -460,7 +471,8 @@ def test_learning_loss_takes_the_largest():
         ({"strategy": "batchbald", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
         ({"strategy": "batchbald", "candidates": 5.0}, TypeError, "candidates must be a whole number, got 5.0"),
         ({"strategy": "batchbald", "configurations": 0}, ValueError, "configurations must be at least 1, got 0"),
-        ({"strategy": "medal", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
+        ({"strategy": "medal", "per_pick": 0}, ValueError, "per_pick must be at least 1, got 0"),
+        ({"strategy": "learning-loss", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
         (
             {"strategy": "core-set", "space": "pixels"},
             ValueError,
@@ -470,7 +482,7 @@ def test_learning_loss_takes_the_largest():
     ],
 )
 def test_refuses(arguments, error, message):
-    given = {"probs": probs(), "mc_probs": passes(), "features": normal(SIZE, 5)}
+    given = {"probs": probs(), "mc_probs": passes(), "features": normal(SIZE, 5), "predicted_losses": normal(SIZE)}
     with pytest.raises(error, match=message):
         select(**{"strategy": "margin", "codes": normal(SIZE, 3), "n": 5} | given | arguments)
 
