@@ -217,6 +217,22 @@ def test_views_augment_in_training_only(digits):
     assert not torch.equal(classifier.train().augmented(x, generator(0)), x)
 
 
+def test_dropped_probs_by_hand(digits):
+    model = _train(_data(digits))
+    dropped, codes, draws = model.dropped_probs(4), _codes(digits), generator(0, "dropped")
+    kept = torch.stack([torch.rand(codes.shape, generator=draws) >= 0.75 for _ in range(4)])
+    assert abs(kept.double().mean() - 0.25) < 0.01
+    for one, mask in zip(dropped, kept, strict=True):
+        seen = torch.where(mask, 4 * codes, 0.0)
+        assert torch.equal(one, la.predict_proba(model.classifier, seen))
+    assert not torch.equal(dropped[0], dropped[1])
+
+
+def test_dropquery_needs_a_task_on_codes(digits):
+    with pytest.raises(LalibError, match="dropquery needs a task on codes, 'mlp' or 'm1m2', got 'cnn'"):
+        Task(model="cnn").check_serves(la.strategies.STRATEGIES["dropquery"])
+
+
 # Learning loss
 
 

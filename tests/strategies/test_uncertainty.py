@@ -293,6 +293,66 @@ def test_batchbald_with_certain_answers():
     assert len(run("batchbald", 40, mc_probs=mc).index.unique()) == 40
 
 
+def slow_epig(p_T_N_C, aims):
+    """Mean over the aims of sum_yy* p(y, y*) log(p(y, y*) / (p(y) p(y*)))."""
+    p, value = p_T_N_C.double().numpy(), {}
+    for i in FREE:
+        shared = []
+        for j in aims:
+            joint = np.mean([np.outer(a[i], a[j]) for a in p], axis=0)
+            shared.append((joint * np.log(joint / np.outer(joint.sum(1), joint.sum(0)))).sum())
+        value[i] = np.mean(shared)
+    return value
+
+
+def test_epig_equals_the_slow_reference():
+    value = slow_epig(passes(), FREE)
+    seen = run("epig", 15, mc_probs=passes())
+    assert seen.index.tolist() == slow_largest(value, 15)
+    np.testing.assert_allclose(seen.score, [value[i] for i in seen.index.tolist()], rtol=1e-5)
+
+
+def test_targets_of_epig_are_drawn_among_the_unlabelled():
+    answers = {
+        tuple(run("epig", 3, mc_probs=passes(), seed=s, options={"targets": 1}).index.tolist()) for s in range(40)
+    }
+    assert answers <= {tuple(slow_largest(slow_epig(passes(), [j]), 3)) for j in FREE}
+    assert len(answers) > 10
+
+
+def test_epig_of_several_labels_is_the_sum_over_them():
+    p = normal(5, SIZE, 3).sigmoid()
+    value = dict.fromkeys(FREE, 0.0)
+    for label in range(3):
+        alone = slow_epig(torch.stack([1 - p[..., label], p[..., label]], dim=-1), FREE)
+        value = {i: value[i] + alone[i] for i in FREE}
+    seen = run("epig", 9, mc_probs=p, labels=torch.zeros(len(LABELED), 3))
+    assert seen.index.tolist() == slow_largest(value, 9)
+
+
+# Covering first, and what is doubted without most of the codes
+
+
+def test_tcm_covers_first_and_asks_then():
+    given = {"codes": normal(SIZE, 3, seed=8), "probs": probs()}  # 9 labels, 4 classes
+    for per_class, name in {3: "typiclust", 2: "margin", 0: "margin"}.items():
+        seen = run("tcm", 12, options={"per_class": per_class}, **given)
+        assert torch.equal(seen.index, run(name, 12, **given).index)
+    assert torch.equal(run("tcm", 12, **given).index, run("typiclust", 12, **given).index)
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_dropquery_picks_medoids_of_the_images_whose_class_changes(n):
+    codes, p, dropped = normal(SIZE, 3, seed=8), probs(), passes(3)
+    changes = {i: sum(int(q[i].argmax() != p[i].argmax()) for q in dropped) for i in FREE}
+    doubted = [i for i in FREE if changes[i] >= 2]
+    assert 4 < len(doubted) < 40
+    among = doubted if n < len(doubted) else sorted(slow_largest(changes, n))
+    seen = run("dropquery", n, codes=codes, probs=p, dropped_probs=dropped)
+    expected = run("k-medoids", n, codes=codes[among], labeled=None)
+    assert seen.index.tolist() == [among[i] for i in expected.index.tolist()]
+
+
 # Learned features
 
 
