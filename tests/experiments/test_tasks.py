@@ -417,7 +417,11 @@ def test_several_labels_per_image(digits):
         ({"more_epochs": 5}, ValueError, "more_epochs=5 needs epochs, to which it is added every round"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"epochs": 1, "more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
-        ({"passes": 4}, TypeError, "a Task has no 'passes': it is an option of bald, batchbald, such as"),
+        (
+            {"passes": 4},
+            TypeError,
+            "a Task has no 'passes': it is an option of bald, epig, batchbald, dropquery, such as",
+        ),
         ({"loss_weight": 2.0}, TypeError, "'loss_weight': it is an option of ta-vaal, learning-loss, such as"),
         ({"vae_epochs": 1}, TypeError, r"'vae_epochs': it is an option of vaal, .* \(\"vaal\", {\"vae_epochs\": 1}\)"),
         ({"adversarial": 0}, TypeError, "'adversarial': it is an option of vaal, ta-vaal, such as"),
