@@ -101,6 +101,8 @@ def dropquery(view: PoolView, n: int, *, generator: torch.Generator, iterations:
     These are the images whose class changes in more than half of the `passes` (default 3) of view.dropped_probs, in
     each of which three quarters of the numbers of every code are dropped. If they are fewer than n, the n whose class
     changes most often, the lowest index of equals. iterations: as of k-medoids. The score is the cluster's size.
+    Tried on PCA codes, 20 to 100 labels, 10 seeds, AULC minus random's in points (data/results/rivals.parquet):
+    mnist-mini +5.60 (3.60 to 7.60), fashion-mnist-mini +0.95 (-0.87 to 2.76).
     """
     guess = class_probs(view).argmax(dim=1).cpu()
     changes = (view.dropped_probs.argmax(dim=2).cpu()[:, view.unlabeled] != guess).double().mean(dim=0)
