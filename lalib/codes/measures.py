@@ -14,6 +14,7 @@ from lalib.codes.neighbours import knn
 from lalib.data.checks import LalibError, check_int
 from lalib.data.door import as_tensor, check_codes, check_labels
 from lalib.data.imageset import ImageSet
+from lalib.data.seeds import child_seed
 from lalib.models.classifiers import CNNClassifier, predict_proba
 from lalib.training.fitting import fit
 
@@ -59,32 +60,48 @@ def class_balance(labels: Tensor, n_classes: int) -> float:
 
 
 def difficulty(
-    images: ImageSet, *, epochs: int = 10, early: int = 3, seed: int = 0, device: str = "auto", progress: bool = True
+    images: ImageSet,
+    *,
+    epochs: int = 10,
+    early: int = 3,
+    networks: int = 10,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
 ):
-    """How hard each image is to learn, from one small CNN trained on all: a DataFrame with N rows.
+    """How hard each image is to learn, from small CNNs trained on all: a DataFrame with N rows.
 
-    el2n: |p - onehot(y)|_2 after `early` epochs [Paul2021]; forgetting: times an image went from right to wrong
-    between epochs [Toneva2019] (Differs: counted per epoch, not per batch; `epochs` for an image never learnt);
-    confidence, variability: mean and standard deviation over epochs of p(y) [Swayamdipta2020]. Needs labels.
+    el2n: |p - onehot(y)|_2 after `early` epochs, the mean over so many `networks` of other initial weights and batches,
+    as the paper's over 10 [Paul2021]. The others come from the first network: forgetting: times an image went from
+    right to wrong between epochs [Toneva2019] (Differs: counted per epoch, not per batch; `epochs` for an image never
+    learnt); confidence, variability: mean and standard deviation over epochs of p(y) [Swayamdipta2020]. Needs labels.
     """
     import pandas as pd
 
     if images.labels is None:
         raise LalibError("difficulty needs labels: the image set has none")
-    check_int("early", early, low=1, high=check_int("epochs", epochs, low=1))
-    classifier, probs_T_N_C = CNNClassifier(images.image_shape, images.n_classes, seed=seed), []
-    settings = {"epochs": epochs, "batch_size": 128, "seed": seed, "device": device, "progress": progress}
-    fit(classifier, images, on_epoch=lambda _, model: probs_T_N_C.append(predict_proba(model, images)), **settings)
-    return pd.DataFrame(_difficulty(torch.stack(probs_T_N_C), images.labels, early))
+    early = check_int("early", early, low=1, high=check_int("epochs", epochs, low=1))
+    others = [child_seed(seed, "network", k) for k in range(1, check_int("networks", networks, low=1))]
+    settings = {"batch_size": 128, "device": device, "progress": progress}
+
+    def train(seed, epochs):
+        classifier, probs_T_N_C = CNNClassifier(images.image_shape, images.n_classes, seed=seed), []
+        keep = {"on_epoch": lambda _, model: probs_T_N_C.append(predict_proba(model, images))}
+        fit(classifier, images, epochs=epochs, seed=seed, **keep, **settings)
+        return torch.stack(probs_T_N_C)
+
+    first, *rest = train(seed, epochs), *(train(other, early)[-1] for other in others)
+    return pd.DataFrame(_difficulty(first, images.labels, early, rest))
 
 
-def _difficulty(probs_T_N_C: Tensor, labels: Tensor, early: int) -> dict[str, np.ndarray]:
+def _difficulty(probs_T_N_C: Tensor, labels: Tensor, early: int, others=()) -> dict[str, np.ndarray]:
+    """others: what further networks say after `early` epochs, each (N, C)."""
     onehot = torch.nn.functional.one_hot(labels, probs_T_N_C.shape[2])
     p_true = (probs_T_N_C * onehot).sum(2)
     right = probs_T_N_C.argmax(2) == labels
     forgotten = (right[:-1] & ~right[1:]).sum(0)
     return {
-        "el2n": (probs_T_N_C[early - 1] - onehot).norm(dim=1).numpy(),
+        "el2n": (torch.stack([probs_T_N_C[early - 1], *others]) - onehot).norm(dim=2).mean(dim=0).numpy(),
         "forgetting": torch.where(right.any(0), forgotten, len(right)).numpy(),
         "confidence": p_true.mean(0).numpy(),
         "variability": p_true.std(0, correction=0).numpy(),

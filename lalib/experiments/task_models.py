@@ -3,6 +3,7 @@
 The task model of a round is the same for every strategy. What only some of them ask for is trained beside it.
 
 [Yoo2019]  D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
+[Gupte2024] S. R. Gupte et al., "Revisiting active learning in the era of vision foundation models", TMLR 2024.
 """
 
 import copy
@@ -18,19 +19,20 @@ from lalib.codes.coding import encode
 from lalib.data.checks import LalibError
 from lalib.data.door import as_tensor, check_codes, check_index, check_labels, renumbered
 from lalib.data.imageset import ImageSet
-from lalib.data.seeds import child_seed
+from lalib.data.seeds import child_seed, generator
 from lalib.experiments.tasks import TaskData
 from lalib.models.adversarial import TAVAAL, VAAL
 from lalib.models.classifiers import DETACH, LossPredictor, mc_dropout_proba, predict_proba
 from lalib.models.networks import Trainable, in_blocks
 from lalib.models.semisupervised import partly_labelled
-from lalib.strategies.sources import ADVERSARIAL, LOSS_WEIGHT, PASSES, SOURCES, VAE_EPOCHS, Source
+from lalib.strategies.sources import ADVERSARIAL, LOOKS, LOSS_WEIGHT, PASSES, SOURCES, VAE_EPOCHS, Source
 from lalib.strategies.uncertainty import mutual_information
 from lalib.training.fitting import fit_fully
 from lalib.training.generation import Generated, GenerativeAugmentation
 from lalib.training.together import fit_together
 
 TRAINING = ("batch_size", "learning_rate", "weight_decay", "optimizer", "schedule")  # settings of a task for fit
+DROPPED = 0.75  # of the numbers of a code, the rate of [Gupte2024]
 
 
 def train(
@@ -156,6 +158,12 @@ class TaskModel:
             _fit(members, [self] * len(members), seeds)
             self._members += members
         return torch.stack([predict_proba(each, inputs) for each in (self.classifier, *self._members[: passes - 1])])
+
+    def dropped_probs(self, passes: int = LOOKS) -> Tensor:
+        """Class probabilities (T, N, C) with dropout at the rate DROPPED on the codes, T times [Gupte2024]."""
+        draws, codes = generator(self.seed, "dropped"), self.data.inputs / (1 - DROPPED)
+        looks = (codes * (torch.rand(codes.shape, generator=draws) >= DROPPED) for _ in range(passes))
+        return torch.stack([predict_proba(self.classifier, look) for look in looks])
 
     def predicted_losses(self, loss_weight: float = LOSS_WEIGHT, codes: Tensor | None = None) -> Tensor:
         """What a head trained together with a copy of the task model expects of every image's loss, (N,) [Yoo2019].

@@ -38,7 +38,7 @@ def select_distributed(
     together can hold is better given as codes.persist(). A large file must be opened by the workers, with da.map_blocks
     as in tests/benchmarks/bench_distributed.py, da.from_zarr and so on: da.from_array reads a memory map whole, here.
     client: a dask.distributed.Client, by default the current one. options: space and alpha of core-set, iterations of
-    k-medoids.
+    k-medoids (the image nearest each k-means centre).
 
     The picks are those of select with the same seed. k-medoids makes its iterations in double precision and may end in
     other clusters. This process holds a few numbers for each image and n codes.

@@ -1,7 +1,8 @@
 """Strategies that use what a task model has learned: its last features, or the losses it expects.
 
 [Sener2018] O. Sener, S. Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018.
-[Smailagic2018] A. Smailagic et al., "MedAL: deep active learning sampling method for medical image analysis", 2018.
+[Smailagic2018] A. Smailagic et al., "MedAL: accurate and robust deep active learning for medical image analysis",
+              ICMLA 2018.
 [Yoo2019]   D. Yoo, I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 [Ash2020]   J. T. Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds", ICLR 2020.
 
@@ -18,9 +19,9 @@ import torch
 
 from lalib.codes.clustering import seeding
 from lalib.codes.pairwise import TINY, Nearest, Rough, power_of_two, squared_norms, squares_from
-from lalib.data.checks import LalibError, check_choice, check_number
+from lalib.data.checks import LalibError, check_choice, check_int, check_number
 from lalib.data.door import LARGEST, check_labels, within
-from lalib.strategies.picking import check_candidates, greedily, largest, pick
+from lalib.strategies.picking import draw_candidates, greedily, largest, pick
 from lalib.strategies.uncertainty import class_probs, uncertainty
 from lalib.strategies.view import PoolView, Selection, Strategy
 
@@ -28,15 +29,27 @@ SPACES = ("features", "latents", "codes", "both")
 ROUNDING = 1e-12  # squared distances below this share of the squared norms are those of equal gradients
 
 
-def learning_loss(view: PoolView, n: int, *, generator: torch.Generator, space: str = "features") -> Selection:
-    """The n images of largest expected loss [Yoo2019]; nothing is drawn.
+def learning_loss(
+    view: PoolView,
+    n: int,
+    *,
+    generator: torch.Generator,
+    space: str = "features",
+    candidates: int | None = 10_000,
+) -> Selection:
+    """The n images of largest expected loss among some drawn from the pool [Yoo2019].
 
     space: "features" (default: view.predicted_losses) or "both": view.predicted_losses_with_codes, whose head sees the
-    codes beside the task model's features. loss_weight: of the pair loss beside the task's, default 1.
+    codes beside the task model's features. candidates: how many unlabelled images are drawn, at least n (all, if fewer
+    are left). Images of large expected loss resemble each other, and the draw keeps the picks apart. Default: the
+    paper's 10,000, a fifth of its pool. None: the whole pool, the simpler form. loss_weight: of the pair loss beside
+    the task's, default 1.
     """
     check_choice("space", space, ("features", "both"))
     losses = view.predicted_losses if space == "features" else view.predicted_losses_with_codes
-    return largest(view, losses.cpu()[view.unlabeled], n)
+    losses = losses.cpu()[view.unlabeled]
+    rows = draw_candidates(len(losses), n, candidates, generator)
+    return largest(view, torch.full_like(losses, -torch.inf).index_copy_(0, rows, losses[rows]), n)
 
 
 def core_set(
@@ -59,19 +72,20 @@ def medal(
     generator: torch.Generator,
     space: str = "features",
     alpha: float = 1.0,
-    candidates: int | None = None,
+    per_pick: int | None = 6,
 ) -> Selection:
-    """Again and again the image of largest mean squared distance to all labelled and picked ones [Smailagic2018].
+    """Of the images of largest entropy again and again the one farthest from all labelled and picked [Smailagic2018].
 
-    candidates: only so many images of largest entropy of view.probs are looked at, at least n (all, if fewer are left);
-    None (default): all. With nothing labelled the first is drawn uniformly. The score is the mean squared distance.
+    Farthest: of largest mean squared distance, which is the score. per_pick: the M = per_pick x n images of largest
+    entropy of view.probs are looked at (all, if fewer are left). Default: 6, as in the authors' script, which takes 5
+    of 30. None: all images, the simpler form. With nothing labelled the first is drawn uniformly among those looked at.
     Differs: squared distances, whose mean is |x - m|^2 + mean |l - m|^2 with m the mean of the labelled.
     """
     labeled, points = latent_points(view, space, alpha)
     rows = torch.arange(len(points))
-    if candidates is not None:
+    if per_pick is not None:
         order = uncertainty(view, "entropy").argsort(descending=True, stable=True)
-        rows = order[: check_candidates(candidates, n)].sort().values
+        rows = order[: check_int("per_pick", per_pick, low=1) * n].sort().values
     points, labeled, count = points[rows.to(points.device)], labeled.double(), len(labeled)
     mean = labeled.mean(dim=0) if count else labeled.new_zeros(labeled.shape[1])
     spread = squared_norms(labeled - mean).mean() if count else labeled.new_zeros(())
@@ -172,6 +186,6 @@ def gradient_factors(view: PoolView) -> tuple[torch.Tensor, torch.Tensor]:
 DECLARED = (
     Strategy("badge", badge, needs=("probs", "features")),
     Strategy("core-set", core_set, needs=("features",)),
-    Strategy("medal", medal, needs=("features",)),
+    Strategy("medal", medal, needs=("features", "probs")),
     Strategy("learning-loss", learning_loss, needs=("predicted_losses",)),
 )

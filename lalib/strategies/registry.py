@@ -49,7 +49,7 @@ def select(
     labeled (M,): indices of the labelled images, which are not picked. labels (M,): their classes, or (M, C) of 0 and 1
     if an image may have several. Nothing given is changed.
 
-        first = la.select("k-medoids", codes, n=100)
+        first = la.select("k-medoids", codes, n=100)  # the image nearest each of 100 k-means centres
         more = la.select("margin", codes, n=10, labeled=first, labels=y, probs=p)
 
     Further keywords are what a strategy needs, as arrays or as functions that compute them: probs (N, C), mc_probs

@@ -1,7 +1,8 @@
 """What a strategy may ask the view for, each declared once: its name, its shape, and who gives it.
 
-passes: models or dropout passes behind mc_probs. loss_weight: of the pair loss beside the task's, where losses are
-learnt. vae_epochs, adversarial: epochs of the VAE of VAAL and TA-VAAL, and the weight of its adversarial term.
+passes: models or dropout passes behind mc_probs, draws behind dropped_probs. loss_weight: of the pair loss beside the
+task's, where losses are learnt. vae_epochs, adversarial: epochs of the VAE of VAAL and TA-VAAL, and the weight of its
+adversarial term.
 """
 
 import inspect
@@ -14,7 +15,7 @@ from torch import Tensor
 from lalib.data.checks import LalibError, check_int, check_known, check_number
 from lalib.data.door import LARGEST, as_tensor, check_codes, within
 
-PASSES, VAE_EPOCHS, ADVERSARIAL, LOSS_WEIGHT = 5, 20, 1.0, 1.0  # defaults of the settings below
+PASSES, LOOKS, VAE_EPOCHS, ADVERSARIAL, LOSS_WEIGHT = 5, 3, 20, 1.0, 1.0  # defaults of the settings below
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,23 @@ def _ranks_losses(task, several):
     return "one label per image; these images may have several" if several else ""
 
 
+def _on_codes(task, several):
+    return f"a task on codes, such as 'mlp', got {task.model!r}" if task.on_pixels else ""
+
+
 def _discriminates(task, several):
     return "" if task.model == "m2-vaal" else f"the task 'm2-vaal', whose model it asks, got {task.model!r}"
 
 
 _PASSES, _LOSSES = {"passes": Setting(PASSES, low=2)}, {"loss_weight": Setting(LOSS_WEIGHT)}
+_LOOKS = {"passes": Setting(LOOKS, low=1)}
 _VAE = {"vae_epochs": Setting(VAE_EPOCHS, low=1), "adversarial": Setting(ADVERSARIAL)}
 _DECLARED = (
     Source("codes", "(N, L)", "codes=z"),
     Source("errors", "(N,)", "errors=la.reconstruction_errors(model, images), or to compare an autoencoder as encoder"),
     Source("probs", "(N, C)", "the task model's class probabilities, probs=p", True),
     Source("mc_probs", "(T, N, C)", "class probabilities of T stochastic passes, mc_probs=p", True, _PASSES, _varies),
+    Source("dropped_probs", "(T, N, C)", "the same with codes dropped out, dropped_probs=p", True, _LOOKS, _on_codes),
     Source("features", "(N, F)", "the task model's last features, features=h", True),
     Source("latents", "(N, K)", "the task model's latent codes, latents=z", True),
     Source("predicted_losses", "(N,)", "losses that a task model expects, predicted_losses=r", True, _LOSSES, _alone),

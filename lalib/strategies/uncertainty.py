@@ -3,6 +3,7 @@
 [Settles2009]  B. Settles, "Active learning literature survey", 2009: least confidence, margin, entropy.
 [Houlsby2011]  N. Houlsby et al., "Bayesian active learning for classification and preference learning", 2011: BALD.
 [Kirsch2019]   A. Kirsch, J. van Amersfoort, Y. Gal, "BatchBALD", NeurIPS 2019.
+[BickfordSmith2023] F. Bickford Smith et al., "Prediction-oriented Bayesian active learning", AISTATS 2023: EPIG.
 
 least-confidence, margin and entropy take view.probs (N, C) and share options:
 
@@ -133,6 +134,27 @@ def mutual_information(passes_T_M_C: torch.Tensor) -> torch.Tensor:
     return _entropy(passes_T_M_C.mean(dim=0)) - _entropy(passes_T_M_C).mean(dim=0)
 
 
+def epig(view: PoolView, n: int, *, generator: torch.Generator, targets: int = 100) -> Selection:
+    """The n images x of largest mean information of y about y*, that of a target image: EPIG of [BickfordSmith2023].
+
+    Mean over the targets of H[p(y)] + H[p(y*)] - H[p(y, y*)], in nats, where p is a mean over the passes of
+    view.mc_probs and p(y, y*) that of p(y) p(y*) in each pass. BALD asks what tells most about the model, EPIG what
+    tells most about the images that it is for. targets: so many unlabelled images, drawn uniformly (all, if fewer are
+    left), the paper's 100 by default. passes: see bald. Several labels per image: the sum of that of each label.
+    """
+    drawn = torch.randperm(len(view.unlabeled), generator=generator)[: check_int("targets", targets, low=1)]
+    aims = _passes(view, view.unlabeled[drawn])
+    rows = max(1, BLOCK // (aims[0].numel() * aims.shape[-1]))
+    return largest(view, torch.cat([_shared(_passes(view, part), aims) for part in view.unlabeled.split(rows)]), n)
+
+
+def _shared(passes_T_M_Q_C, aims_T_J_Q_C):
+    """I(y; y*) in nats of each of M images with J others, the mean over these, summed over the questions Q, (M,)."""
+    joint_M_J_Q_CD = torch.einsum("tmqc,tjqd->mjqcd", passes_T_M_Q_C, aims_T_J_Q_C).flatten(3) / len(aims_T_J_Q_C)
+    alone = _entropy(passes_T_M_Q_C.mean(dim=0))[:, None] + _entropy(aims_T_J_Q_C.mean(dim=0))
+    return (alone - _entropy(joint_M_J_Q_CD)).mean(dim=1).sum(dim=-1)
+
+
 def batchbald(
     view: PoolView, n: int, *, generator: torch.Generator, candidates: int | None = None, configurations: int = 1000
 ) -> Selection:
@@ -260,5 +282,6 @@ DECLARED = (
     Strategy("margin", margin, needs=("probs",)),
     Strategy("entropy", entropy, needs=("probs",)),
     Strategy("bald", bald, needs=("mc_probs",)),
+    Strategy("epig", epig, needs=("mc_probs",)),
     Strategy("batchbald", batchbald, needs=("mc_probs",), several=False),
 )

@@ -514,15 +514,17 @@ def test_difficulty_by_hand():
     assert columns["forgetting"].tolist() == [0, 2, 5, 1]  # never learnt counts every epoch
     assert np.allclose(columns["el2n"], np.sqrt(2) * np.array([0.1, 0.2, 0.7, 0.2]))  # after the second epoch
     assert np.allclose(columns["confidence"], [0.9, 0.44, 0.28, 0.62])
+    others = [torch.tensor([[q, 1 - q] for q in of_one]).double() for of_one in ([0.7, 0.5, 0.9, 0.3], [1, 0, 0, 1])]
+    over_three = _difficulty(torch.stack([p0_T_N, 1 - p0_T_N], 2), torch.tensor([0, 0, 1, 1]), 2, others)
+    assert np.allclose(over_three["el2n"], np.sqrt(2) * np.array([0.4, 1.7, 1.6, 1.5]) / 3)
     assert np.allclose(columns["variability"], [np.std(row) for row in p])
 
 
 def test_difficulty_of_images(digits):
     wrong = digits.labels.clone()
     wrong[:20] = (wrong[:20] + 1) % 10
-    frame = la.codes.difficulty(
-        dataclasses.replace(digits, labels=wrong), epochs=50, early=40, device="cpu", progress=False
-    )
+    mislabelled, quiet = dataclasses.replace(digits, labels=wrong), {"device": "cpu", "progress": False}
+    frame = la.codes.difficulty(mislabelled, epochs=50, early=40, networks=2, **quiet)
     assert list(frame) == ["el2n", "forgetting", "confidence", "variability"]
     assert len(frame) == 400
     assert frame["el2n"][:20].mean() > 1.5 * frame["el2n"][20:].mean()  # wrong labels are hard
@@ -530,8 +532,10 @@ def test_difficulty_of_images(digits):
 
 
 def test_difficulty_is_repeatable(digits):
-    one, again = (la.codes.difficulty(digits, epochs=2, early=1, device="cpu", progress=False) for _ in range(2))
+    quiet = {"device": "cpu", "progress": False}
+    one, again, alone = (la.codes.difficulty(digits, epochs=2, early=1, networks=n, **quiet) for n in (2, 2, 1))
     assert one.equals(again)
+    assert (one == alone).all().tolist() == [False, True, True, True]  # further networks serve EL2N only
 
 
 def test_bad_difficulties(digits):
@@ -539,6 +543,8 @@ def test_bad_difficulties(digits):
         la.codes.difficulty(dataclasses.replace(digits, labels=None))
     with pytest.raises(ValueError, match="early must be at most 2, got 3"):
         la.codes.difficulty(digits, epochs=2)
+    with pytest.raises(ValueError, match="networks must be at least 1, got 0"):
+        la.codes.difficulty(digits, networks=0)
 
 
 @pytest.mark.parametrize("pixels", [2**27, 2**13])

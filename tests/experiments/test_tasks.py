@@ -63,11 +63,12 @@ def test_epochs_by_hand(task, labels, round, epochs):
 
 def _refused(model):
     """Sources that a task of this model does not have."""
+    refused = set() if model in ("mlp", "m1m2", "poisson") else {"dropped_probs"}
     if model in FROM_LABELS_ALONE:
-        return {"m2_vaal", "ta_vaal"} if model == "mlp" else {"m2_vaal"}
-    losses = {"predicted_losses", "predicted_losses_with_codes", "ta_vaal"}
-    same = {"mc_probs"} if model == "poisson" else set()  # models of all seeds are one
-    return losses | same if model == "m2-vaal" else losses | same | {"m2_vaal"}
+        return refused | ({"m2_vaal", "ta_vaal"} if model == "mlp" else {"m2_vaal"})
+    refused |= {"predicted_losses", "predicted_losses_with_codes", "ta_vaal"}
+    refused |= {"mc_probs"} if model == "poisson" else set()  # models of all seeds are one
+    return refused if model == "m2-vaal" else refused | {"m2_vaal"}
 
 
 def _asked(state):
@@ -121,6 +122,7 @@ def test_what_a_strategy_may_ask_of_a_model_that_learns_from_the_whole_pool(mode
         ("mlp", "m2_vaal", "m2_vaal needs the task 'm2-vaal', whose model it asks, got 'mlp'"),
         ("mlp", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'mlp'"),
         ("poisson", "mc_probs", "mc_probs needs a task that another seed changes, got 'poisson'"),
+        ("cnn", "dropped_probs", "dropped_probs needs a task on codes, such as 'mlp', got 'cnn'"),
         ("fixmatch", "ta_vaal", "ta_vaal needs the task 'cnn' or 'resnet18', got 'fixmatch'"),
         (
             "m1m2",
@@ -217,6 +219,17 @@ def test_views_augment_in_training_only(digits):
     classifier = moved.classifier.eval()
     assert torch.equal(classifier.augmented(x, generator(0)), x)
     assert not torch.equal(classifier.train().augmented(x, generator(0)), x)
+
+
+def test_dropped_probs_by_hand(digits):
+    model = _train(_data(digits))
+    dropped, codes, draws = model.dropped_probs(4), _codes(digits), generator(0, "dropped")
+    kept = torch.stack([torch.rand(codes.shape, generator=draws) >= 0.75 for _ in range(4)])
+    assert abs(kept.double().mean() - 0.25) < 0.01
+    for one, mask in zip(dropped, kept, strict=True):
+        seen = torch.where(mask, 4 * codes, 0.0)
+        assert torch.equal(one, la.predict_proba(model.classifier, seen))
+    assert not torch.equal(dropped[0], dropped[1])
 
 
 # Learning loss
@@ -406,7 +419,11 @@ def test_several_labels_per_image(digits):
         ({"more_epochs": 5}, ValueError, "more_epochs=5 needs epochs, to which it is added every round"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"epochs": 1, "more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),
-        ({"passes": 4}, TypeError, "a Task has no 'passes': it is an option of bald, batchbald, such as"),
+        (
+            {"passes": 4},
+            TypeError,
+            "a Task has no 'passes': it is an option of bald, epig, batchbald, dropquery, such as",
+        ),
         ({"loss_weight": 2.0}, TypeError, "'loss_weight': it is an option of ta-vaal, learning-loss, such as"),
         ({"vae_epochs": 1}, TypeError, r"'vae_epochs': it is an option of vaal, .* \(\"vaal\", {\"vae_epochs\": 1}\)"),
         ({"adversarial": 0}, TypeError, "'adversarial': it is an option of vaal, ta-vaal, such as"),

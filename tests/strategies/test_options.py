@@ -17,7 +17,7 @@ LABELED = torch.arange(0, SIZE, 7)
 VALUES = {  # something that each option takes
     **{"threshold": 1.0, "delta": 0.7, "bandwidth": 0.8, "alpha": 0.5, "representativeness": 0.5, "diversity": 0.5},
     **{"clusters": 4, "iterations": 5, "max_clusters": 6, "min_size": 2, "neighbours": 4, "candidates": 20},
-    **{"configurations": 50, "evaluations": 30, "reference": 30},
+    **{"configurations": 50, "evaluations": 30, "reference": 30, "per_pick": 2, "per_class": 3, "targets": 20},
 }
 CHOICES = ("measure", "space", "representative_by", "match", "metric", "bounds", "prior", "allocate")
 CASES = [(name, option) for name, strategy in STRATEGIES.items() for option in keyword_defaults(strategy.function)]
@@ -28,6 +28,7 @@ def ask(name, **options):
         return torch.randn(*shape, generator=generator(len(shape), "sources"))
 
     sources = {"probs": draw(SIZE, 3).softmax(1), "mc_probs": draw(4, SIZE, 3).softmax(2), "features": draw(SIZE, 5)}
+    sources |= {"dropped_probs": draw(3, SIZE, 3).softmax(2)}
     sources |= {"latents": draw(SIZE, 4), "errors": draw(SIZE), "predicted_losses": draw(SIZE)}
     sources |= {"predicted_losses_with_codes": draw(SIZE)}
     codes = torch.randn(SIZE, 3, generator=generator(0, "codes"))

@@ -32,7 +32,9 @@ RANKED = {
 }
 COUNTED = {"probcover", "maxherding", "uncertainty-herding"}  # draw nothing; their gains tie, so see test_coverage.py
 COLD = {"core-set", "medal"}  # draw the first image where nothing is labelled
-TAUGHT = set(SINGLE_LABEL) - {"batchbald"}  # need labelled images; draw nothing in small pools
+TAUGHT = {
+    name for name, strategy in STRATEGIES.items() if "labels" in strategy.needs
+}  # need labelled images; draw nothing in small pools
 DRAWN = sorted(set(STRATEGIES) - RANKED - COUNTED - TAUGHT)
 MATCHED = sorted(name for name, f in STRATEGIES.items() if "match" in inspect.signature(f).parameters)
 CLUSTERED = sorted(name for name, f in STRATEGIES.items() if "clusters" in inspect.signature(f).parameters)
@@ -51,6 +53,7 @@ def everything(codes, seed=0):
         "errors": torch.rand(size, generator=g),
         "probs": torch.rand(size, 3, generator=g).softmax(dim=1),
         "mc_probs": torch.rand(4, size, 3, generator=g).softmax(dim=2),
+        "dropped_probs": torch.rand(3, size, 3, generator=g).softmax(dim=2),
         "features": torch.randn(size, 6, generator=g),
         "latents": torch.randn(size, 4, generator=g),
         **{name: torch.randn(size, generator=g) for name in ("vaal", "ta_vaal", "m2_vaal")},
@@ -142,7 +145,7 @@ def test_permuting_the_pool_permutes_the_answer(name):
     codes, order = blobs(), torch.randperm(200, generator=generator(0, "order"))
     sources, labeled = everything(codes), torch.arange(0, 200, 9)
     labels = labeled % 3
-    moved = {key: value.index_select(1 if key == "mc_probs" else 0, order) for key, value in sources.items()}
+    moved = {key: value.index_select(int(value.ndim == 3), order) for key, value in sources.items()}
     here = select(name, codes, 50, labeled=labeled, labels=labels, **sources)
     there = select(name, codes[order], 50, labeled=order.argsort()[labeled], labels=labels, **moved)
     assert torch.equal(order[there], here)

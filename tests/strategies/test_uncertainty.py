@@ -293,6 +293,66 @@ def test_batchbald_with_certain_answers():
     assert len(run("batchbald", 40, mc_probs=mc).index.unique()) == 40
 
 
+def slow_epig(p_T_N_C, aims):
+    """Mean over the aims of sum_yy* p(y, y*) log(p(y, y*) / (p(y) p(y*)))."""
+    p, value = p_T_N_C.double().numpy(), {}
+    for i in FREE:
+        shared = []
+        for j in aims:
+            joint = np.mean([np.outer(a[i], a[j]) for a in p], axis=0)
+            shared.append((joint * np.log(joint / np.outer(joint.sum(1), joint.sum(0)))).sum())
+        value[i] = np.mean(shared)
+    return value
+
+
+def test_epig_equals_the_slow_reference():
+    value = slow_epig(passes(), FREE)
+    seen = run("epig", 15, mc_probs=passes())
+    assert seen.index.tolist() == slow_largest(value, 15)
+    np.testing.assert_allclose(seen.score, [value[i] for i in seen.index.tolist()], rtol=1e-5)
+
+
+def test_targets_of_epig_are_drawn_among_the_unlabelled():
+    answers = {
+        tuple(run("epig", 3, mc_probs=passes(), seed=s, options={"targets": 1}).index.tolist()) for s in range(40)
+    }
+    assert answers <= {tuple(slow_largest(slow_epig(passes(), [j]), 3)) for j in FREE}
+    assert len(answers) > 10
+
+
+def test_epig_of_several_labels_is_the_sum_over_them():
+    p = normal(5, SIZE, 3).sigmoid()
+    value = dict.fromkeys(FREE, 0.0)
+    for label in range(3):
+        alone = slow_epig(torch.stack([1 - p[..., label], p[..., label]], dim=-1), FREE)
+        value = {i: value[i] + alone[i] for i in FREE}
+    seen = run("epig", 9, mc_probs=p, labels=torch.zeros(len(LABELED), 3))
+    assert seen.index.tolist() == slow_largest(value, 9)
+
+
+# Covering first, and what is doubted without most of the codes
+
+
+def test_tcm_covers_first_and_asks_then():
+    given = {"codes": normal(SIZE, 3, seed=8), "probs": probs()}  # 9 labels, 4 classes
+    for per_class, name in {3: "typiclust", 2: "margin", 0: "margin"}.items():
+        seen = run("tcm", 12, options={"per_class": per_class}, **given)
+        assert torch.equal(seen.index, run(name, 12, **given).index)
+    assert torch.equal(run("tcm", 12, **given).index, run("typiclust", 12, **given).index)
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_dropquery_picks_medoids_of_the_images_whose_class_changes(n):
+    codes, p, dropped = normal(SIZE, 3, seed=8), probs(), passes(3)
+    changes = {i: sum(int(q[i].argmax() != p[i].argmax()) for q in dropped) for i in FREE}
+    doubted = [i for i in FREE if changes[i] >= 2]
+    assert 4 < len(doubted) < 40
+    among = doubted if n < len(doubted) else sorted(slow_largest(changes, n))
+    seen = run("dropquery", n, codes=codes, probs=p, dropped_probs=dropped)
+    expected = run("k-medoids", n, codes=codes[among], labeled=None)
+    assert seen.index.tolist() == [among[i] for i in expected.index.tolist()]
+
+
 # Learned features
 
 
@@ -333,13 +393,14 @@ def test_core_set_equals_the_slow_reference(space, offset):
 @pytest.mark.parametrize("space", ["features", "codes", "both"])
 def test_medal_equals_the_slow_reference(space):
     points = spaces(0.5)
-    seen = run("medal", 40, options={"space": space, "alpha": 0.5}, codes=points["codes"], features=points["features"])
+    options = {"space": space, "alpha": 0.5, "per_pick": None}
+    seen = run("medal", 40, options=options, codes=points["codes"], features=points["features"])
     assert seen.index.tolist() == slow_medal(points[space], LABELED.tolist(), 40, FREE)
 
 
 def test_score_of_medal_is_the_mean_squared_distance():
     points = spaces()
-    seen = run("medal", 3, features=points["features"])
+    seen = run("medal", 3, features=points["features"], options={"per_pick": None})
     h, taken = points["features"].double(), LABELED.tolist()
     for i, score in zip(seen.index.tolist(), seen.score, strict=True):
         np.testing.assert_allclose(score, (h[taken] - h[i]).square().sum(dim=1).mean(), rtol=1e-6)
@@ -348,20 +409,21 @@ def test_score_of_medal_is_the_mean_squared_distance():
 
 def test_candidates_of_medal_are_the_most_uncertain():
     h, p = normal(SIZE, 5, seed=7), probs()
-    among = slow_largest(slow_measure("entropy", p), 20)
-    seen = run("medal", 12, features=h, probs=p, options={"candidates": 20})
-    assert seen.index.tolist() == slow_medal(h, LABELED.tolist(), 12, among)
-    everyone = run("medal", 12, features=h, probs=p, options={"candidates": 1000})
-    assert torch.equal(everyone.index, run("medal", 12, features=h).index)
+    for per_pick, options in {6: {}, 3: {"per_pick": 3}, 1: {"per_pick": 1}}.items():
+        among = slow_largest(slow_measure("entropy", p), 7 * per_pick)
+        seen = run("medal", 7, features=h, probs=p, options=options)
+        assert seen.index.tolist() == slow_medal(h, LABELED.tolist(), 7, among)
+    everyone = run("medal", 12, features=h, probs=p, options={"per_pick": 1000})
+    assert torch.equal(everyone.index, run("medal", 12, features=h, options={"per_pick": None}).index)
 
 
 @pytest.mark.parametrize("name", ["core-set", "medal"])
 def test_with_nothing_labelled_the_first_is_anyone_and_the_rest_follows(name):
-    h = normal(SIZE, 5, seed=7)
-    seen = [run(name, 6, labeled=None, features=h, seed=seed).index for seed in range(100)]
+    given = {"features": normal(SIZE, 5, seed=7), "options": {"per_pick": None} if name == "medal" else {}}
+    seen = [run(name, 6, labeled=None, seed=seed, **given).index for seed in range(100)]
     assert len({int(index[0]) for index in seen}) > 30
     for index in seen[:10]:
-        assert torch.equal(run(name, 5, labeled=index[:1], features=h).index, index[1:])
+        assert torch.equal(run(name, 5, labeled=index[:1], **given).index, index[1:])
 
 
 def slow_badge(a, h, n, g):
@@ -441,6 +503,15 @@ def test_learning_loss_takes_the_largest():
     assert beside.index.tolist() == slow_largest({i: -float(losses[i]) for i in FREE}, 9)
 
 
+def test_learning_loss_takes_the_largest_of_those_drawn():
+    size, losses = 12_000, normal(12_000)
+    given = {"codes": torch.zeros(size, 1), "labeled": None, "predicted_losses": losses}
+    few, all_of_them = (run("learning-loss", 2000, options=o, **given) for o in ({}, {"candidates": None}))
+    assert all_of_them.index.tolist() == losses.argsort(descending=True)[:2000].tolist()
+    drawn = torch.randperm(size, generator=generator(0, "select"))[:10_000].tolist()
+    assert few.index.tolist() == sorted(drawn, key=lambda i: -float(losses[i]))[:2000]
+
+
 # Errors
 
 
@@ -460,7 +531,8 @@ def test_learning_loss_takes_the_largest():
         ({"strategy": "batchbald", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
         ({"strategy": "batchbald", "candidates": 5.0}, TypeError, "candidates must be a whole number, got 5.0"),
         ({"strategy": "batchbald", "configurations": 0}, ValueError, "configurations must be at least 1, got 0"),
-        ({"strategy": "medal", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
+        ({"strategy": "medal", "per_pick": 0}, ValueError, "per_pick must be at least 1, got 0"),
+        ({"strategy": "learning-loss", "candidates": 4}, ValueError, "candidates must be at least n=5, got 4"),
         (
             {"strategy": "core-set", "space": "pixels"},
             ValueError,
@@ -470,7 +542,7 @@ def test_learning_loss_takes_the_largest():
     ],
 )
 def test_refuses(arguments, error, message):
-    given = {"probs": probs(), "mc_probs": passes(), "features": normal(SIZE, 5)}
+    given = {"probs": probs(), "mc_probs": passes(), "features": normal(SIZE, 5), "predicted_losses": normal(SIZE)}
     with pytest.raises(error, match=message):
         select(**{"strategy": "margin", "codes": normal(SIZE, 3), "n": 5} | given | arguments)
 
