@@ -40,15 +40,15 @@ KINDS = {  # class: types in Stellarium's catalogue (its enumeration of them beg
     "planetary nebula": (11,),
 }
 LICENCES = {  # licence by Stellarium's CREDITS.md: patterns of what the credits of its pictures begin with
-    "public domain": "Dylan O'Donnell|Fryns Fryns|Giuseppe Donatiello|J. Aleu|"
-    "Lowell Observatory|NASA$|Sun ?Shuwei|Wang Lingyi|Yang Kai|The Pan-STARRS1 Surveys",
+    "public domain": "Dylan O'Donnell|Fryns Fryns|Giuseppe Donatiello|J. Aleu|Lowell Observatory|NASA$|"
+    "Sun ?Shuwei|Wang Lingyi|Yang Kai|The Pan-STARRS1 Surveys",
     "CC BY 3.0": "AAE-Agrupacio|Bart Delsaert|Friendlystar|Guillermo Abramson|HG731GZ|LEE ang HG731GZ|Ivan Bok|"
     "Jschulman555|Mi Lan|Oleg Bryzgalov|Zhao Jingna|Zhu Ying",
     "CC BY 4.0": "Cristina Cellini|Davide De Martin|ESA/Hubble|ESO|Howard Bond|NASA,? ?/?(and )?ESA|NASA, Holland|"
     "TRAPPIST",
     "CC BY-SA 2.5": "Clh288|Ole Nielsen",
-    "CC BY-SA 3.0": ".*Adam Block|Hewholooks|Jeffjnet|Jose (A )?Mtanous|Klaus Hohmann|Kong Fanxi|Philos2000|R. Jay GaBany|Roberto Mura|"
-    "Rogelio Bernal|San Esteban|Sun Gang|Sunfishtommy",
+    "CC BY-SA 3.0": ".*Adam Block|Hewholooks|Jeffjnet|Jose (A )?Mtanous|Klaus Hohmann|Kong Fanxi|Philos2000|"
+    "R. Jay GaBany|Roberto Mura|Rogelio Bernal|San Esteban|Sun Gang|Sunfishtommy",
     "CC BY-SA 4.0": "Aldeabaran66|Chuck Ayoub|Gianluca.pollastri|Harel Boren|Keesscherer|Starhopper|Tom Wildoner",
     "free use with credit": "Grasslands Observatory",
 }
