@@ -34,5 +34,7 @@ SMALL = {
         "artificial": 20,
         "random_rounds": 3,
         "seeds": 2,
+        "live_size": [40, 20, 2, 1],
+        "vae_seconds": 1,
     },
 }

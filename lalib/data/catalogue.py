@@ -56,6 +56,7 @@ DATASETS = {  # name: (reader of (name, split, root, mirror), splits)
     "digits": (_digits, _TRAIN_TEST),
     "mnist-mini": (_mini, _TRAIN_TEST),
     "fashion-mnist-mini": (_mini, _TRAIN_TEST),
+    "deep-sky": (_mini, _TRAIN_TEST),
     "mnist": (downloads.read_idx_pair, _TRAIN_TEST),
     "fashion-mnist": (downloads.read_idx_pair, _TRAIN_TEST),
     "svhn": (downloads.read_svhn, (*_TRAIN_TEST, "extra")),

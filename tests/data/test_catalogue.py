@@ -2,9 +2,12 @@
 
 import gzip
 import importlib.util
+import io
+import json
 import os
 import re
 import shutil
+import struct
 import sys
 import unicodedata
 import zipfile
@@ -54,18 +57,20 @@ def labelled(counts, size=8):
         ("mnist-mini", "test", (1, 28, 28), 100),
         ("fashion-mnist-mini", "train", (1, 28, 28), 1000),
         ("fashion-mnist-mini", "test", (1, 28, 28), 200),
+        ("deep-sky", "train", (3, 96, 96), [89, 29, 36, 29, 28]),
+        ("deep-sky", "test", (3, 96, 96), [45, 15, 23, 15, 15]),
     ],
 )
 def test_mini(name, split, shape, per_class):
     images = la.load(name, split)
     assert images.image_shape == shape
-    assert torch.bincount(images.labels).tolist() == [per_class] * 10
+    assert torch.bincount(images.labels).tolist() == (per_class if isinstance(per_class, list) else [per_class] * 10)
     assert images.source == f"{name}/{split}"
     assert len(set(images.labels[:20].tolist())) > 4  # in random order
     assert 0 == images.images.min() < images.images.max() == 255
 
 
-@pytest.mark.parametrize("name", ["mnist-mini", "fashion-mnist-mini"])
+@pytest.mark.parametrize("name", ["mnist-mini", "fashion-mnist-mini", "deep-sky"])
 def test_mini_splits_share_no_image(name):
     train, test = (la.load(name, split).images.flatten(1).numpy() for split in ("train", "test"))
     shared = {row.tobytes() for row in train} & {row.tobytes() for row in test}
@@ -88,7 +93,7 @@ def test_every_flat_medmnist_is_known():
     import medmnist
 
     flat = {name for name in medmnist.INFO if not name.endswith("3d")}
-    own = {"digits", "mnist-mini", "fashion-mnist-mini", "mnist", "fashion-mnist", "svhn"}
+    own = {"digits", "mnist-mini", "fashion-mnist-mini", "deep-sky", "mnist", "fashion-mnist", "svhn"}
     assert set(la.data.DATASETS) == flat | own
 
 
@@ -138,6 +143,61 @@ def test_mnist_mini_script(make_minis, tmp_path, monkeypatch, capsys):
     assert sorted(map(bytes, both)) == sorted(map(bytes, digits.astype(np.uint8)))
     monkeypatch.setattr(data, "DATA", tmp_path)  # the checksum beside it is the right one
     assert torch.bincount(la.load("mnist-mini", "test").labels).tolist() == [100] * 10
+
+
+def sky_object(kind, ngc=0, messier=0, pgc=0):
+    """A row of Stellarium's catalogue: a field is a number or, where it is b"", a string."""
+    text = struct.pack(">I", 4) + "Sb".encode("utf-16-be")
+    start = struct.pack(">I4dI", 1, 0, 0, 0, 0, kind) + text + struct.pack(">2dI6d", *[0] * 9)
+    numbers = struct.pack(">14I", ngc, 0, messier, *[0] * 9, pgc, 0)
+    return start + numbers + text + struct.pack(">2I", 0, 0) + b"\xff" * 4 + text * 6 + struct.pack(">5I", *[0] * 5)
+
+
+def sky_files():
+    """What the package of Stellarium holds, made up: 4 galaxies, 2 nebulae; others that must be left out."""
+    header = struct.pack(">I", 8) + "3.16".encode("utf-16-be") + struct.pack(">I", 0)
+    rows = [sky_object(0, messier=i, ngc=100 + i) for i in range(1, 5)] + [sky_object(17, pgc=i) for i in (5, 6)]
+    files = {"catalog.dat": gzip.compress(header + b"".join([*rows, sky_object(28, messier=7)]))}
+    who = ["ESO", "Starhopper", "ESO", "ESO", "ESO", "NASA", "ESO", "nobody knows", "ESO"]
+    names = ["m1", "m2", "n103", "m4", "p5", "p6", "m7", "m4-again", "lmc"]  # 7 is a star, the last has no number
+    tiles = []
+    for place, (name, credit) in enumerate(zip(names, who, strict=True)):
+        east = 0.05 if name == "m2" else 10.0 * place  # beside m1, across the date line
+        corners = [[east - 0.1, -0.1], [east + 0.1, -0.1], [east + 0.1, 0.1], [east - 0.1, 0.1]]
+        tile = {"imageCredits": {"Short": credit}, "imageUrl": f"{name}.png", "worldCoords": [corners]}
+        tiles.append(json.dumps(tile).replace("-0.1]", "-.1]"))
+        Image.new("RGB", (7, 5), (place, 0, 200)).save(picture := io.BytesIO(), "PNG")
+        files[f"{name}.png"] = picture.getvalue()
+    return files | {"textures.json": ('{"subTiles": [' + ",\n".join(tiles) + ",]}").encode()}
+
+
+def test_deep_sky_script(make_minis, monkeypatch):
+    monkeypatch.setattr(make_minis, "read_stellarium", lambda package: sky_files())
+    arrays = make_minis.deep_sky(None)
+    credits = [*arrays["train_credits"], *arrays["test_credits"]]
+    assert {"m2.png: Starhopper (CC BY-SA 4.0)", "n103.png: ESO (CC BY 4.0)", "p6.png: NASA (public domain)"} < set(
+        credits
+    )
+    assert sorted(credit.split(".")[0] for credit in credits) == ["m1", "m2", "m4", "n103", "p5", "p6"]
+    places = {"m1": 0, "m2": 1, "n103": 2, "m4": 3, "p5": 4, "p6": 5}
+    images = np.concatenate([arrays["train_images"], arrays["test_images"]])
+    labels = [arrays["class_names"][i] for i in [*arrays["train_labels"], *arrays["test_labels"]]]
+    for image, label, credit in zip(images, labels, credits, strict=True):
+        place = places[credit.split(".")[0]]
+        assert image.shape == (3, 96, 96)
+        assert (image == np.array([place, 0, 200])[:, None, None]).all()
+        assert label == ("galaxy" if place < 4 else "nebula")
+    split = {credit.split(".")[0]: part for part in ("train", "test") for credit in arrays[f"{part}_credits"]}
+    assert split["m1"] == split["m2"]  # they show a common part of the sky
+    assert {"train", "test"} == {split["p5"], split["p6"]}
+
+
+def test_deep_sky_says_whose_each_photograph_is():
+    arrays = _downloads.read_npz(DATA / "deep-sky.npz")
+    for split in ("train", "test"):
+        assert len(arrays[f"{split}_credits"]) == len(arrays[f"{split}_images"])
+        kinds = "CC BY(-SA)? [234].[05]|public domain|free use with credit"
+        assert all(re.fullmatch(rf"\S+\.png: .+ \(({kinds})\)", credit) for credit in arrays[f"{split}_credits"])
 
 
 def test_recorded_checksums_stand_in_the_readme():
