@@ -435,7 +435,7 @@ TAKE_NUMBERS = {
     "trustworthiness": lambda v: la.codes.trustworthiness(_points(), _points(), v),
     "latent_grid": lambda v: la.codes.latent_grid(la.CAE(SHAPE, 2), size=v),
     "traversal": lambda v: la.codes.traversal(la.CAE(SHAPE, 2), steps=v),
-    "spread_labels, neighbours": lambda v: la.codes.spread_labels(_points(), Y, 3, neighbours=v),
+    "spread_labels, neighbours": lambda v: la.codes.spread_labels(_points(), Y, 3, neighbours=-1 if v is None else v),
     "spread_labels, n_classes": lambda v: la.codes.spread_labels(_points(), Y, v, neighbours=5),
     "decode": lambda v: la.decode(la.CAE(SHAPE, 2), _points(), batch_size=v),
 }
