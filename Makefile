@@ -19,7 +19,7 @@ help:
 	@echo 'make test       set up, then ruff, the tests and the notebooks'
 	@echo 'make lab        set up, open JupyterLab'
 	@echo 'make app        set up, serve the explorers and the labeller as a page for this machine alone; of your own images:'
-	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=64 BAD_FILES=skip CODES=vae SECONDS=60 PORT=8866)'
+	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=128 BAD_FILES=skip CODES=vae SECONDS=60 PORT=8866)'
 	@echo 'make notebooks  run every notebook at small size and replay it'
 	@echo 'make bench      the measurements of tests/benchmarks'
 	@echo 'make results   with which code data/results were made, and what would have to be run again'
