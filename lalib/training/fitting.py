@@ -101,8 +101,9 @@ def fit(
         raise ValueError("patience needs validation data: give validation=")
     patience = epochs if patience is None else check_int("patience", patience, low=1)
     limit = math.inf if seconds is None else check_number("seconds", seconds, low=0)
-    if until is not None and check_number("until", until, low=0, high=1) and not isinstance(model, Classifier):
+    if until is not None and not isinstance(model, Classifier):
         raise TypeError(f"until asks what a classifier has learnt, got {type(model).__name__}")
+    until = math.inf if until is None else check_number("until", until, low=0, high=1)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
     run = _Run(model, data, validation, course, seed, resolve_device(device))
@@ -116,7 +117,7 @@ def fit(
                 spent = time.perf_counter() - started
                 if epoch - 1 - (run.history.best_epoch or 0) >= patience or (spent >= limit and epoch > done + 1):
                     break
-                if until is not None and (epoch - 1) % LOOK == 0 and run.learnt() > until:
+                if until < math.inf and (epoch - 1) % LOOK == 0 and run.learnt() > until:
                     break
                 run.epoch(epoch)
                 row = run.history.epochs[-1].items()
