@@ -214,11 +214,11 @@ def compare_query_sets(
 
     encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
     strategies: as in compare, of those that need no label, which are the default. task: "cnn" on pixels or "mlp" on
-    codes. It is trained until it has more than the share `until` of its labelled images right (see fit), and for no
-    more than `steps` minibatches of 32; until=None: for so many. Other arguments as in compare.
+    codes. It is trained until it has at least the share `until` of its labelled images right (see fit), and for no more
+    than `steps` minibatches of 32; until=None: for so many. Other arguments as in compare.
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
     balance (normalised entropy of the classes picked), classes (how many were met), steps (minibatches trained), learnt
-    (the share of its labelled images that the classifier has right: not above `until` where the steps ran out).
+    (the share of its labelled images that the classifier has right: below `until` where the steps ran out).
     """
     test = matched(images, test)
     check_choice("task", task, ("cnn", "mlp"))

@@ -82,7 +82,7 @@ def fit(
     "constant", or "cosine": the learning rate falls to 0 over the epochs.
     validation: evaluated after every epoch (`val_loss`); the model then ends with the weights of its best epoch,
     else with the last ones, also after Ctrl-C. patience: training stops after so many epochs without a better one.
-    until: a classifier's training stops once it has more than this share of its labelled training data right, dropout
+    until: a classifier's training stops once it has at least this share of its labelled training data right, dropout
     and views off; it looks after every fifth epoch, since a look costs up to a third of one.
     seconds: a budget; once so many have passed in this call no further epoch begins, but one always does. The bar then
     expects as many epochs as the budget allows. How many these are depends on the machine.
@@ -117,7 +117,7 @@ def fit(
                 spent = time.perf_counter() - started
                 if epoch - 1 - (run.history.best_epoch or 0) >= patience or (spent >= limit and epoch > done + 1):
                     break
-                if until < math.inf and (epoch - 1) % LOOK == 0 and run.learnt() > until:
+                if until < math.inf and (epoch - 1) % LOOK == 0 and run.learnt() >= until:
                     break
                 run.epoch(epoch)
                 row = run.history.epochs[-1].items()
