@@ -1,8 +1,8 @@
 """Every notebook has the agreed shape, runs at small size, and gives the same again when it is replayed.
 
-Papermill runs it into a temporary folder; nbval replays the executed copy in a new kernel, with two threads where xdist's
-workers have one, so that other maps are trained, and compares the cells marked `# NBVAL_CHECK_OUTPUT`. What is marked and
-what is asserted must not hang on one trained map. The small sizes are in notebook_parameters.py.
+Papermill runs it into a temporary folder; nbval replays the executed copy in a new kernel and compares the cells marked
+`# NBVAL_CHECK_OUTPUT`. The replay has two threads where xdist's workers have one, so that it trains other maps: what is
+marked or asserted must not hang on one of them. The small sizes are in notebook_parameters.py.
 """
 
 import ast
