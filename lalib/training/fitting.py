@@ -288,6 +288,8 @@ class _Run:
         try:
             self.model.load_state_dict(checkpoints.part(state, "last."))
             self.course.optimizer.load_state_dict(self.course.optimizer.state_dict() | {"state": slots})
+            for weight, kept in self.course.optimizer.state.items():  # fused steps want these laid out as the weights
+                kept |= {name: torch.empty_like(weight).copy_(x) for name, x in kept.items() if x.ndim == weight.ndim}
         except (RuntimeError, ValueError) as error:
             raise LalibError(f"{path} is of another run: its weights do not fit this model ({error})") from error
         self.best = {key: value.to(self.device) for key, value in checkpoints.part(state, "model.").items()}
