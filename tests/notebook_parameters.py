@@ -10,7 +10,7 @@ SMALL = {
     "03_tsne_autoencoder": {"epochs": 1, "batch_epochs": 1, "sweep_epochs": 1, "weights": [1.0]},
     "04_variational_tsne_autoencoder": {"epochs": 1, "spreads": [1.0, 10.0]},
     "05_latent_maps": {"epochs": 1, "views": 300, "difficulty_epochs": 3, "contrastive_epochs": 1, "draws": 2},
-    "06_sampling_strategies": {"epochs": 1, "repeats": 3},
+    "06_sampling_strategies": {"epochs": 1, "map_epochs": 1, "map_draws": 1},
     "07_query_sets_and_classifiers": {"epochs": 1, "live_epochs": 1, "live_seeds": 1, "steps": 20, "grid": 5},
     "08_uncertainty_in_latent_space": {"epochs": 1, "live_rounds": 1, "live_seeds": 1, "shown": 200},
     "09_task_agnostic_features": {"live_size": [2, 1, 200, 1], "shown": [200, 200, 20]},

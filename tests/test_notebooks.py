@@ -1,7 +1,8 @@
 """Every notebook has the agreed shape, runs at small size, and gives the same again when it is replayed.
 
 Papermill runs it into a temporary folder; nbval replays the executed copy in a new kernel and compares the cells marked
-`# NBVAL_CHECK_OUTPUT`. The small sizes are in notebook_parameters.py.
+`# NBVAL_CHECK_OUTPUT`. The replay has two threads where xdist's workers have one, so that it trains other maps: what is
+marked or asserted must not hang on one of them. The small sizes are in notebook_parameters.py.
 """
 
 import ast
@@ -18,6 +19,7 @@ import pytest
 from notebook_parameters import SMALL
 
 ROOT = Path(__file__).parent.parent
+TWO_THREADS = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}  # sleep while waiting
 NOTEBOOKS = {path.stem: path for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
 MARK = "# NBVAL_CHECK_OUTPUT"
 each = pytest.mark.parametrize("name", NOTEBOOKS)
@@ -57,7 +59,7 @@ def replay(copy):
         "--nbval-current-env",
         "--nbval-cell-timeout=120",
     ]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")} | TWO_THREADS
     command = [sys.executable, "-m", "pytest", *options, copy.name]
     done = subprocess.run(command, cwd=copy.parent, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

@@ -214,7 +214,8 @@ def compare_query_sets(
     ratios: Iterable[float] = (1, 7 / 3, 10),
     seeds: int | Iterable[int] = 10,
     task: str = "cnn",
-    steps: int = 200,
+    until: float | None = 0.99,
+    steps: int = 4000,
     out: str | Path,
     stale: str = "warn",
     jobs: int = 1,
@@ -229,9 +230,11 @@ def compare_query_sets(
 
     encoder: {"model": a name in MODELS, "epochs": 40, and options of the model, such as latent_dim}.
     strategies: as in compare, of those that need no label, which are the default. task: "cnn" on pixels or "mlp" on
-    codes, trained for `steps` minibatches of 32 whatever the number of labels. Other arguments as in compare.
+    codes. It is trained until it has at least the share `until` of its labelled images right (see fit), and for no more
+    than `steps` minibatches of 32; until=None: for so many. Other arguments as in compare.
     Returns a DataFrame, one row per strategy, size, pool and seed: strategy, labels, ratio, seed, accuracy in [0, 1],
-    balance (normalised entropy of the classes picked), classes (how many were met).
+    balance (normalised entropy of the classes picked), classes (how many were met), steps (minibatches trained), learnt
+    (the share of its labelled images that the classifier has right: below `until` where the steps ran out).
     """
     test = matched(images, test)
     check_choice("task", task, ("cnn", "mlp"))
@@ -242,7 +245,8 @@ def compare_query_sets(
         if as_strategy(strategy)[0].label_free is False:
             raise LalibError(f"{label} needs labels; query sets are chosen without: one of {', '.join(LABEL_FREE)}")
     shared = _seen(images, test, device) | {"encoder": _configured(encoder, images), "strategies": describe(entered)}
-    shared |= {"task": task, "steps": check_int("steps", steps, low=1)}
+    until = None if until is None else check_number("until", until, low=0, high=1)
+    shared |= {"task": task, "until": until, "steps": check_int("steps", steps, low=1)}
     shared["sizes"] = several("size", sizes, low=1, high=len(images))
     ratios = several("ratio", ratios, check_number, low=1)
     runs = [shared | {"ratio": ratio, "seed": seed} for seed in seeds_of(seeds) for ratio in ratios]
@@ -267,7 +271,8 @@ def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, ru
     pool = images if ratio == 1 else unbalance(images, ratio, seed=seed)
     model = _train(run["encoder"], pool, seed, device)
     given = {"codes": encode(model, pool), "errors": reconstruction_errors(model, pool)}
-    on_codes, rows = run["task"] == "mlp", []
+    task, rows = Task(model=run["task"], steps=run["steps"]), []
+    on_codes = not task.on_pixels
     size, kind = (given["codes"].shape[1], MLPClassifier) if on_codes else (pool.image_shape, CNNClassifier)
     x_test = encode(model, test) if on_codes else test.images
     for label, (strategy, options) in entered.items():
@@ -275,12 +280,14 @@ def _query_sets(images: ImageSet, test: ImageSet, device: str, entered: dict, ru
             with failing_in(f"strategy {label!r}, {n} labels"):
                 query = select(strategy, n=n, seed=child_seed(seed, "select"), **given, **options)
             classifier, labels = kind(size, pool.n_classes, seed=seed), pool.labels[query]
-            epochs = max(1, round(run["steps"] * 32 / n))
-            data = (given["codes"][query], labels) if on_codes else pool.subset(query)
-            fit_fully(classifier, data, epochs=epochs, seed=seed, device=device)
+            x = given["codes"][query] if on_codes else pool.images[query]
+            data = (x, labels) if on_codes else pool.subset(query)
+            settings = {"epochs": task.n_epochs(n, 0), "until": run["until"], "seed": seed, "device": device}
+            epochs = len(fit_fully(classifier, data, **settings).epochs)
             row = {"strategy": label, "labels": n, "ratio": ratio, "seed": seed}
             row |= {"accuracy": accuracy(classifier, x_test, test.labels)}
-            rows.append(row | {"balance": class_balance(labels, pool.n_classes), "classes": len(labels.unique())})
+            row |= {"balance": class_balance(labels, pool.n_classes), "classes": len(labels.unique())}
+            rows.append(row | {"steps": epochs * task.n_batches(n), "learnt": accuracy(classifier, x, labels)})
     return rows
 
 

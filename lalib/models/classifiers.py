@@ -321,4 +321,4 @@ def accuracy(classifier: Classifier, inputs: ImageSet | Tensor, labels: Tensor |
     if labels is None:
         raise LalibError("accuracy needs labels: give an ImageSet with labels, or labels=")
     probs = predict_proba(classifier, inputs)
-    return float(_hits(probs, networks.check_targets(classifier, labels, len(probs), names).cpu()).float().mean())
+    return float(_hits(probs, networks.check_targets(classifier, labels, len(probs), names).cpu()).double().mean())

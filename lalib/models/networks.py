@@ -357,7 +357,7 @@ def small_cnn(image_shape: Shape, outputs: int, dropout: float = 0.5) -> nn.Modu
     channels, height, width = image_shape
     layers = [*_conv(channels, 16), nn.MaxPool2d(2), *_conv(16, 32), nn.MaxPool2d(2), nn.Flatten()]
     layers += [*_dense(32 * (height // 4) * (width // 4), 128), Dropout(dropout), nn.Linear(128, outputs)]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # on a CPU pools are several times faster
 
 
 def normed_conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:

@@ -22,6 +22,7 @@ from lalib.data.files import tensor_digest
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
 from lalib.models import networks
+from lalib.models.classifiers import Classifier, accuracy
 from lalib.models.networks import Batch, Trainable, eval_mode, seeded_dropout, to_input
 from lalib.training import checkpoints
 
@@ -29,6 +30,7 @@ SCHEDULES = {  # share of the learning rate by the share of the epochs that are 
     "constant": lambda done: 1.0,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
+LOOK = 5  # epochs between two looks at what a classifier has learnt
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": functools.partial(torch.optim.SGD, momentum=0.9)}
 
 
@@ -62,6 +64,7 @@ def fit(
     schedule: str = "constant",
     validation: ImageSet | tuple[Tensor, Tensor] | None = None,
     patience: int | None = None,
+    until: float | None = None,
     seconds: float | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -79,6 +82,8 @@ def fit(
     "constant", or "cosine": the learning rate falls to 0 over the epochs.
     validation: evaluated after every epoch (`val_loss`); the model then ends with the weights of its best epoch,
     else with the last ones, also after Ctrl-C. patience: training stops after so many epochs without a better one.
+    until: a classifier's training stops once it has at least this share of its labelled training data right, dropout
+    and views off; it looks after every fifth epoch, since a look costs up to a third of one.
     seconds: a budget; once so many have passed in this call no further epoch begins, but one always does. The bar then
     expects as many epochs as the budget allows. How many these are depends on the machine.
     checkpoint: a file written after every epoch (safetensors); resume=True goes on from it if it is there, and on a CPU
@@ -96,6 +101,9 @@ def fit(
         raise ValueError("patience needs validation data: give validation=")
     patience = epochs if patience is None else check_int("patience", patience, low=1)
     limit = math.inf if seconds is None else check_number("seconds", seconds, low=0)
+    if until is not None and not isinstance(model, Classifier):
+        raise TypeError(f"until asks what a classifier has learnt, got {type(model).__name__}")
+    until = math.inf if until is None else check_number("until", until, low=0, high=1)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=")
     run = _Run(model, data, validation, course, seed, resolve_device(device))
@@ -108,6 +116,8 @@ def fit(
             for epoch in bar:
                 spent = time.perf_counter() - started
                 if epoch - 1 - (run.history.best_epoch or 0) >= patience or (spent >= limit and epoch > done + 1):
+                    break
+                if until < math.inf and (epoch - 1) % LOOK == 0 and run.learnt() >= until:
                     break
                 run.epoch(epoch)
                 row = run.history.epochs[-1].items()
@@ -127,10 +137,11 @@ def fit(
     return run.history
 
 
-def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settings) -> None:
+def fit_fully(model: Trainable, data: ImageSet | tuple[Tensor, Tensor], **settings) -> History:
     """`fit` as a part of a run: no bar; Ctrl-C raises KeyboardInterrupt, so that the run counts as unfinished."""
-    if fit(model, data, progress=False, **settings).interrupted:
+    if (history := fit(model, data, progress=False, **settings)).interrupted:
         raise KeyboardInterrupt
+    return history
 
 
 class Course:
@@ -204,6 +215,13 @@ class _Run:
             row |= self._evaluate(*self.validation)
         self._keep(row | {"images": seen, "seconds": time.perf_counter() - started})
 
+    def learnt(self) -> float:
+        """The share of the labelled training data that the classifier has right."""
+        if self.y is None:
+            raise LalibError("until needs labels: give an ImageSet with labels, or a pair (inputs, labels)")
+        known = (self.y != networks.UNKNOWN).reshape(len(self.y), -1).all(dim=1)
+        return accuracy(self.model, self.x[known], self.y[known])
+
     def _terms(self, x: Tensor, y: Tensor | None, noise: torch.Generator, index: Tensor | None = None) -> dict:
         inputs, labels = to_input(x, self.device), None if y is None else y.to(self.device)
         with _autocast(inputs):
@@ -270,6 +288,8 @@ class _Run:
         try:
             self.model.load_state_dict(checkpoints.part(state, "last."))
             self.course.optimizer.load_state_dict(self.course.optimizer.state_dict() | {"state": slots})
+            for weight, kept in self.course.optimizer.state.items():  # fused steps want these laid out as the weights
+                kept |= {name: torch.empty_like(weight).copy_(x) for name, x in kept.items() if x.ndim == weight.ndim}
         except (RuntimeError, ValueError) as error:
             raise LalibError(f"{path} is of another run: its weights do not fit this model ({error})") from error
         self.best = {key: value.to(self.device) for key, value in checkpoints.part(state, "model.").items()}

@@ -31,7 +31,8 @@ def _compare(digits, held_out, out, **options):
 
 def test_one_row_per_strategy_size_pool_and_seed(digits, held_out, tmp_path):
     frame = _compare(digits, held_out, tmp_path, sizes=[10, 20], ratios=[1, 3], seeds=[0, 5])
-    assert list(frame) == ["strategy", "labels", "ratio", "seed", "accuracy", "balance", "classes"]
+    columns = ["strategy", "labels", "ratio", "seed", "accuracy", "balance", "classes", "steps", "learnt"]
+    assert list(frame) == columns
     cells = frame[["strategy", "labels", "ratio", "seed"]].apply(tuple, axis=1)
     expected = {(s, n, r, i) for s in ("random", "cluster") for n in (10, 20) for r in (1, 3) for i in (0, 5)}
     assert len(frame) == 16
@@ -61,8 +62,10 @@ def test_what_a_run_does_by_hand(digits, held_out, tmp_path):
     la.fit(model, digits, epochs=2, seed=3, progress=False)
     query = la.select("random", la.encode(model, digits), 20, seed=child_seed(3, "select"))
     classifier = la.CNNClassifier(digits.image_shape, 10, seed=3)
-    la.fit(classifier, digits.subset(query), epochs=32, seed=3, progress=False)  # 20 steps of 32
+    la.fit(classifier, digits.subset(query), epochs=20, seed=3, progress=False)  # 20 images are one minibatch
     assert row["accuracy"] == la.accuracy(classifier, held_out)
+    assert row["steps"] == 20
+    assert row["learnt"] == la.accuracy(classifier, digits.subset(query)) < 0.99
     assert row["balance"] == la.codes.class_balance(digits.labels[query], 10)
     assert row["classes"] == len(digits.labels[query].unique())
 

@@ -233,6 +233,25 @@ def test_patience(patience, epochs):
     assert model.weight.item() == history.best_epoch == (2 if epochs < 5 else 5)
 
 
+@pytest.mark.parametrize("task", ["cnn", "mlp", "fixmatch"])
+def test_until_stops_at_the_first_look_that_finds_the_labels_learnt(task, digits, tmp_path):
+    """By hand: every fifth epoch the share of its labels that the model, dropout off, has right. Resuming adds none."""
+    few, makers = digits.subset(range(60)), {"cnn": la.CNNClassifier, "fixmatch": la.FixMatch}
+    data = _codes(few) if task == "mlp" else few
+    if task == "fixmatch":
+        data = digits, torch.where(torch.arange(200) < 60, digits.labels, -1)
+    make = (lambda: la.MLPClassifier(64, 10)) if task == "mlp" else (lambda: makers[task](SHAPE, 10))
+    x, right = data[0] if task == "mlp" else few, []
+    options = {"epochs": 40, "learning_rate": 3e-3}
+    _fit(make(), data, **options, on_epoch=lambda _, model: right.append(la.accuracy(model, x, few.labels)))
+    due = next(epoch for epoch in range(5, 41, 5) if right[epoch - 1] >= 0.9)
+    options |= {"until": 0.9, "checkpoint": tmp_path / "run"}
+    model, again = make(), make()
+    assert len(_fit(model, data, **options).epochs) == due < 40
+    assert len(_fit(again, data, **options, resume=True).epochs) == due
+    assert la.accuracy(again, x, few.labels) == la.accuracy(model, x, few.labels) == right[due - 1]
+
+
 class _Clock:
     """In the place of the module `time`: half a second passes at every look, of which an epoch takes four."""
 
@@ -766,6 +785,7 @@ def test_an_interruption_while_writing_keeps_the_old_checkpoint(digits, tmp_path
         ({"seed": None}, TypeError, "seed must be a whole number, got None"),
         ({"patience": 3}, ValueError, "patience needs validation data: give validation="),
         ({"patience": 0, "validation": "digits"}, ValueError, "patience must be at least 1, got 0"),
+        ({"until": 0.9}, TypeError, "until asks what a classifier has learnt, got CAE"),
         ({"seconds": -1}, ValueError, "seconds must be at least 0, got -1"),
         ({"seconds": "60"}, TypeError, "seconds must be a number, got '60'"),
         ({"resume": True}, ValueError, "resume=True needs checkpoint="),
