@@ -2,6 +2,7 @@
 
 import pydoc
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def test_golden_path_runs(tmp_path, monkeypatch):
     assert len(names["table"]) == 4 * 2 * 2
     assert names["codes"].shape == (len(names["images"]), names["model"].latent_dim)
     assert len(set(names["query"].tolist())) == len(names["query"]) == 100
+
+
+def test_tables_of_what_was_measured_are_those_of_the_results():
+    claims = runpy.run_path(str(ROOT / "data" / "claims.py"))
+    assert claims["written"](README) == README, "stale: python data/claims.py writes them anew"
 
 
 def test_two_commands_and_a_picture():
