@@ -46,7 +46,7 @@ def choosing() -> list[list[str]]:
         table = table[table["strategy"].isin(["random", CHOSEN])]
         gain = la.results.against_random(table[table["labels"] == LABELS], by=["labels"]).set_index("strategy")
         saved = la.results.label_saving(table, labels=LABELS).set_index("strategy").loc[CHOSEN]
-        high = f"to {saved['high']:.1f}" if saved["high"] < float("inf") else "up"
+        high = f"to {saved['high']:.1f}" if saved["high"] < float("inf") else "or more"
         times = "at least " if saved["bound"] else ""
         times += f"{saved['saving']:.1f}" + ("" if saved["bound"] else f" ({saved['low']:.1f} {high})")
         means = [f"{100 * gain.loc[strategy, 'mean']:.1f} %" for strategy in (CHOSEN, "random")]

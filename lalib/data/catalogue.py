@@ -110,9 +110,9 @@ def from_folder(
     If no sub-folder has one of these names, folders are mere folders, which a warning says. bad_files: images that are
     unreadable or, without `size`, differ from most in size or in being grey: "refuse", or "skip", which leaves them out
     with a warning that names them.
-    Files are read by as many threads as torch has. cache: a folder, not inside `path`, in which the pixels stay as a
-    memory map: they need not fit into memory, and later calls read only new and changed files. It may be the same for
-    several folders and sizes, and deleted at any time. Images on a map cannot be written to.
+    Files are read by as many threads as torch has. cache: a folder, in `path` only a hidden one, where the pixels stay
+    in a memory map: they need not fit into memory, and later calls read only new and changed files. It may be the same
+    for several folders and sizes, and deleted at any time. Images on a map cannot be written to.
     Raises ValueError, naming the files, for bad ones that are refused and for images beside class folders; for a folder
     that is closed or without images; for class folders of which some are not among the class_names, that are refused by
     door.check_name, or alike but for the spelling of accents; LalibError for a cache that cannot be written.

@@ -30,6 +30,9 @@ def read_folder(
     Files are sorted. classes: whether sub-folders are classes. identities: of each file its hash, then former ones.
     cache: the folder of the map that the images then are.
     """
+    top, place = folder.resolve(), (cache or Path("/")).resolve()
+    if place.is_relative_to(top) and cache and not any(part[0] == "." for part in place.relative_to(top).parts):
+        raise ValueError(f"cache must be a folder outside {folder}, or a hidden one in it, got {str(cache)!r}")
     files, passed = _files(folder)
     if passed:
         heif = "" if "HEIF" in formats() else " (HEIC needs pillow-heif, in the extra photos)"

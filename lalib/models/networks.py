@@ -182,8 +182,15 @@ def in_blocks(
         from tqdm.auto import tqdm
 
         blocks = tqdm(blocks, progress, math.ceil(len(x[0]) / size), unit="block", delay=2, leave=False)
+    found, done = None, 0
     with eval_mode(model):
-        return torch.cat([function(*(to_input(part, device) for part in block)).float().cpu() for block in blocks])
+        for block in blocks:
+            part = function(*(to_input(part, device) for part in block))
+            found = (
+                part.new_empty((len(x[0]), *part.shape[1:]), dtype=torch.float32, device="cpu") if done == 0 else found
+            )
+            found[done : (done := done + len(part))] = part  # kept apart they would hold the memory of whole blocks
+    return found
 
 
 class Dropout(nn.Dropout):

@@ -73,6 +73,9 @@ class PretrainedEncoder(Trainable):
             raise LalibError(f"weights {str(weights)!r} of {name} give codes that are not finite")
         self.latent_dim = code.shape[1]
 
+    def __repr__(self) -> str:
+        return f"PretrainedEncoder({self.name!r}, weights={self.weights!r}), {self.latent_dim} coordinates"
+
     def encode(self, x: Tensor) -> Tensor:
         """Codes (B, L) of images (B, 1 or 3, H, W) in [0, 1]."""
         x = F.interpolate(x, size=self.input_shape[1:], mode=self.mode, antialias=True).clamp(0, 1)

@@ -23,7 +23,7 @@ from lalib.widgets.parts import WRAP, Names, Panel, Sentence, control, counted, 
 from lalib.widgets.plot import Plot, SamplingMap
 from lalib.widgets.strategy_controls import MAX_SEED, NONE, Places, StrategyControls
 
-MAX_N, THUMBNAILS = 1_000, 60
+USUAL_N, MAX_N, THUMBNAILS = 100, 1_000, 60
 FIRST, SECOND, BOTH = "the first's picks", "the second's picks", "the picks of both"
 
 
@@ -36,7 +36,7 @@ def sampling_explorer(
     strategies: Sequence[str] | None = None,
     strategy: str = "normal-in-clusters",
     second: str | None = None,
-    n: int = 100,
+    n: int | None = None,
     seed: int = 0,
     comparison: Mapping[str, pd.DataFrame] | None = None,
     store: LabelStore | None = None,
@@ -47,7 +47,7 @@ def sampling_explorer(
     names -> maps (N, 2), as from la.project(codes) or of another model; by default the codes themselves if L = 2, else
     their principal components. errors: the same names -> reconstruction errors (N,), which add the strategies that
     need them. strategies: the names offered, by default all that need no label;
-    strategy, second (None: only one), n, seed: what is shown first.
+    strategy, second (None: only one), n (None: 100, or all of fewer images), seed: what is shown first.
     comparison: autoencoder's name -> a table of `la.compare`, or of `la.experiments.compare_query_sets` with one ratio,
     of random and others on such a map, with two seeds or more. The sentence then says how many random labels are worth
     as much as the strategy's, together with those that its run began with, by results.label_saving.
@@ -71,7 +71,8 @@ def sampling_explorer(
     offered = offered if strategies is None else check_chosen("strategy", strategies, STRATEGIES)
     check_choice("strategy", check_choice("strategy", strategy, STRATEGIES), offered)
     second = NONE if second is None else check_choice("second", second, offered)
-    n, seed = check_int("n", n, low=1, high=min(MAX_N, count)), check_int("seed", seed, low=0, high=MAX_SEED)
+    n = min(USUAL_N, count) if n is None else check_int("n", n, low=1, high=min(MAX_N, count))
+    seed = check_int("seed", seed, low=0, high=MAX_SEED)
     saving = {}
     for name, table in comparison.items():
         saved = results.label_saving(table, labels="all")

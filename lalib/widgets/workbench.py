@@ -15,7 +15,6 @@ from lalib.widgets.latent_explorer import latent_explorer
 from lalib.widgets.parts import Sentence, button, control, counted
 from lalib.widgets.sampling_explorer import sampling_explorer
 
-N = 100  # images picked at first
 STRATEGY, HAND = "a strategy", "I, on the map"
 
 
@@ -87,8 +86,7 @@ class Workbench(ipywidgets.VBox):
         """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
         if self.who.value not in self._explorers:
             if self.who.value == STRATEGY:
-                n = min(N, len(self.images))
-                made = sampling_explorer(self.images, self.codes, views=self.views, n=n, store=self.store)
+                made = sampling_explorer(self.images, self.codes, views=self.views, store=self.store)
             else:
                 first = next(iter(self._explorers[STRATEGY].places.values()))
                 view = None if first.view is first.codes else first.view

@@ -11,6 +11,7 @@ import pytest
 import torch
 from forks import run_code
 from odd_files import DEEP, GREY, RGB, odd_files, saved
+from PIL import Image
 
 import lalib as la
 from lalib.app import Settings
@@ -305,3 +306,12 @@ def test_the_app_reads_a_folder_once(tmp_path, read):
     assert len(read) == N
     same(settings.load(), first)
     assert len(read) == N
+
+
+@pytest.mark.parametrize("place", ["", "cache", "deep/cache"])
+def test_a_cache_among_the_photos_must_be_hidden(place, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"cache must be a folder outside .*, or a hidden one in it, got "):
+        la.from_folder(tmp_path, cache=tmp_path / place)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    assert len(la.from_folder(tmp_path, cache=tmp_path / ".cache" / place)) == 1

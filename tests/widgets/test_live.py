@@ -58,13 +58,13 @@ def test_options_are_those_of_learning_curves():
         live.add(_run("random", 0))
 
 
-GATE = threading.Semaphore(0)  # how many selections may be made
-
-
 def gated(view, n, *, generator):
     """A strategy that waits until the test lets it."""
-    assert GATE.acquire(timeout=60)
+    assert gated.gate.acquire(timeout=60)
     return la.strategies.Selection(view.unlabeled[:n])
+
+
+gated.gate = threading.Semaphore(0)  # how many selections may be made; as a global it would be part of what is run
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def race(tmp_path):
     race = la.widgets.Race(images, test, autostart=False, **options)
     yield race
     race.stop()
-    GATE.release(4)
+    gated.gate.release(4)
     race._thread.join(60)
-    while GATE.acquire(blocking=False):
+    while gated.gate.acquire(blocking=False):
         pass
 
 
@@ -97,7 +97,7 @@ def test_a_race_ends_with_the_table_of_compare(race):
     assert enabled(race) == ["start"]
     race.buttons["start"].click()
     assert enabled(race) == ["pause", "stop"]
-    GATE.release(2)
+    gated.gate.release(2)
     table = race.wait()
     assert (race.state, race.curves.runs, enabled(race)) == ("finished", 4, [])
     assert race.sentence.value == "Finished. All 4 runs are done."
@@ -107,7 +107,7 @@ def test_a_race_ends_with_the_table_of_compare(race):
 def test_pause_waits_for_the_run_in_progress_and_start_goes_on(race):
     race.start()
     race.buttons["pause"].click()
-    GATE.release(2)  # nothing but the pause is waited for
+    gated.gate.release(2)  # nothing but the pause is waited for
     until(race, "paused")
     runs = race.curves.runs
     assert 1 <= runs < 4
@@ -126,17 +126,17 @@ def test_stop_keeps_what_is_finished_and_start_goes_on(race, tmp_path, paused):
     race.start()
     if paused:
         race.pause()
-        GATE.release()
+        gated.gate.release()
         until(race, "paused")
     race.buttons["stop"].click()
-    GATE.release()
+    gated.gate.release()
     until(race, "stopped")
     kept = race.curves.runs
     assert 1 <= kept < 4
     assert len(list(tmp_path.glob("*.json"))) == kept
     with pytest.raises(la.LalibError, match=f"the race is stopped: Stopped. {kept} runs are kept"):
         race.wait()
-    GATE.release(2)
+    gated.gate.release(2)
     race.buttons["start"].click()
     assert len(race.wait()) == 8
     assert race.curves.runs == 4
