@@ -87,7 +87,10 @@ class Settings:
         kept = self.cache / f"{source.replace('/', '-')}-{self.size}.npz"
         with suppress(FileNotFoundError, LalibError):
             return {source: load_codes(kept, images)}
-        codes = encode(PretrainedEncoder(source), images)
+        try:
+            codes = encode(PretrainedEncoder(source), images)
+        except LalibError as error:
+            raise LalibError(f"{error}. CODES=vae, or a file of codes, does without this network") from error
         save_codes(kept, codes, images)
         return {source: codes}
 
@@ -126,5 +129,5 @@ def page() -> Workbench:
         if not codes:
             model = load_model(Path(settings.prepared, MODEL))
             codes = {"VAE": encode(model, images)}
-    codes["PCA"] = project(pixel_pca(2, images)[0], "pca")
+    codes.setdefault("PCA", project(pixel_pca(2, images)[0], "pca"))  # a file of codes may be called so
     return Workbench(images, codes, settings.store(images), model, views=views)

@@ -61,14 +61,14 @@ class Memory:
 
 
 class Cache(Memory):
-    """Memory that lasts: `images` is a map, not to be written to. Made by `opened`, inside whose block it is used."""
+    """Memory that lasts: `images` is a map. Made by `opened`, inside whose block it is used."""
 
     def __init__(self, path: Path):
         self.path, self.code = path, [file_digest(decoding.__file__), PIL.__version__]  # which decode
         self.map, self.maps, self.files = None, {}, {}  # files: name -> [stamp, header, known, its map, row]
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # else it is half a list, or none
             found = json.loads(path.read_bytes())
-            self.files = found["files"] if found["code"] == self.code else {}
+            self.files = dict(found["files"]) if found["code"] == self.code else {}
 
     def header(self, name: str, stamp: list[int]) -> tuple | None:
         if self.files.get(name, [None])[0] != stamp:
@@ -140,7 +140,10 @@ class Cache(Memory):
                 if file.name not in kept:
                     file.unlink()
         file = self.map or self.path.with_name(self.base)
-        return as_tensor(np.memmap(file, np.uint8, "r", shape=(len(self.known), *self.shape)), "images")
+        rows = np.memmap(
+            file, np.uint8, "c", shape=(len(self.known), *self.shape)
+        )  # "r": writing would end the process
+        return as_tensor(rows, "images")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lalib.data import downloads
-from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.checks import LalibError, check_choice, check_int, check_number, check_type
 from lalib.data.door import check_class_names, plain
 from lalib.data.imageset import MIN_SIZE, ImageSet, from_arrays
 from lalib.data.splits import stratified_split
@@ -112,7 +112,7 @@ def from_folder(
     with a warning that names them.
     Files are read by as many threads as torch has. cache: a folder, in `path` only a hidden one, where the pixels stay
     in a memory map: they need not fit into memory, and later calls read only new and changed files. It may be the same
-    for several folders and sizes, and deleted at any time. Images on a map cannot be written to.
+    for several folders and sizes, and deleted at any time. What is written to images never reaches the map.
     Raises ValueError, naming the files, for bad ones that are refused and for images beside class folders; for a folder
     that is closed or without images; for class folders of which some are not among the class_names, that are refused by
     door.check_name, or alike but for the spelling of accents; LalibError for a cache that cannot be written.
@@ -137,7 +137,7 @@ def from_folder(
     skip = check_choice("bad_files", bad_files, ("refuse", "skip")) == "skip"
     classes = check_choice("labels", labels, ("folders", "none")) == "folders"
     names = None if class_names is None else check_class_names(class_names)
-    cache = None if cache is None else Path(cache).expanduser()
+    cache = None if cache is None else Path(check_type("cache", cache, str | Path)).expanduser()
     images, labels, names, files, identities = read_folder(Path(path), look, classes, names, skip, cache)
     return ImageSet(images, labels, names, str(path), files, identities)
 

@@ -65,7 +65,7 @@ def should_stop(
     if labels is not None:
         if len(labels) != len(predictions):
             raise ValueError(f"labels must be those of the {len(predictions)} rounds, got {len(labels)}")
-        if len(labels) >= ROUNDS:
+        if len(predictions) >= ROUNDS:
             expected = expected_gain(labels, accuracy, more)
     said = f"kappa {found:.3f} between rounds, mean of the last {windows}"
     points = "{:.1f} points ({:.1f} to {:.1f})".format(*(100 * part for part in expected))
@@ -76,7 +76,7 @@ def should_stop(
         stop, reason = False, f"predictions still change: {said}, where {kappa:g} is stable"
     elif labels is not None and np.isnan(expected[0]):
         stop, reason = False, f"{ROUNDS} rounds are needed to see how the curve goes on, got {len(labels)}"
-    elif expected[2] >= gain:
+    elif expected[2] > gain:
         stop, reason = False, f"another {more} labels may bring {points}: {100 * gain:g} would be worth it"
     else:
         curve = "" if labels is None else f"; they are expected to bring {points}"
@@ -108,16 +108,18 @@ def expected_gain(
     if counts.shape != curve.shape or counts.ndim != 1 or len(counts) < ROUNDS:
         shapes = f"{counts.shape} and {curve.shape}"
         raise ValueError(f"labels and accuracy must be (R,) with R of at least {ROUNDS}, got {shapes}")
-    if not (np.diff(counts) > 0).all() or counts[0] < 1 or not np.isfinite(curve).all():
-        raise ValueError("labels must ascend from 1 on and accuracy be finite")
+    if not (np.diff(counts) > 0).all() or counts[0] < 1 or counts[-1] == np.inf:
+        raise ValueError(f"labels must be finite and ascend from 1 on, got {counts.tolist()}")
+    if not ((curve >= 0) & (curve <= 1)).all():
+        raise ValueError(f"accuracy must lie in [0, 1], got {curve.tolist()}")
     more, n = check_int("more", more, low=1), len(counts)
     (fitted,), (gain,) = _fits(counts, curve[None], more)
     drawn = torch.randint(n, (check_int("resamples", resamples, low=1), n), generator=generator(seed, "bootstrap"))
     residuals = (curve - fitted) * np.sqrt(n / (n - 3))
     gains = _fits(counts, fitted + residuals[drawn.numpy()], more)[1]
     tail = 1 - statistics.upper(confidence)
-    low, high = np.quantile(gains, [tail, 1 - tail])
-    return float(gain), float(low), float(high)
+    most = 1 - curve[-1]  # no accuracy is above 1
+    return tuple(float(min(part, most)) for part in (gain, *np.quantile(gains, [tail, 1 - tail])))
 
 
 def _fits(counts, curves, more):

@@ -315,3 +315,17 @@ def test_a_cache_among_the_photos_must_be_hidden(place, tmp_path):
         la.from_folder(tmp_path, cache=tmp_path / place)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert len(la.from_folder(tmp_path, cache=tmp_path / ".cache" / place)) == 1
+
+
+def test_what_is_written_to_images_stays_in_memory(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    images = la.from_folder(tmp_path, cache=tmp_path / ".cache").images
+    images += 7
+    assert images.unique().tolist() == [7]
+    assert la.from_folder(tmp_path, cache=tmp_path / ".cache").images.unique().tolist() == [0]
+
+
+def test_a_cache_is_a_path(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(TypeError, match="cache must be .*, got int"):
+        la.from_folder(tmp_path, cache=3)

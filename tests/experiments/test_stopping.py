@@ -92,3 +92,17 @@ def test_a_curve_of_few_rounds():
 def test_bad_input(given, message):
     with pytest.raises(ValueError, match=message):
         la.results.should_stop(*given)
+
+
+def test_no_gain_leads_above_one():
+    gain, low, high = la.results.expected_gain([10, 20, 30, 40, 50], [0.5, 0.6, 0.7, 0.8, 0.9], 10**6)
+    assert gain == high == pytest.approx(0.1)
+    assert low <= high
+
+
+@pytest.mark.parametrize(
+    ("labels", "accuracy"), [([1, 2, 3, float("inf")], [0.1] * 4), ([1, 2, 3, 4], [50, 51, 52, 53])]
+)
+def test_impossible_curves(labels, accuracy):
+    with pytest.raises(ValueError, match=r"labels must be finite|accuracy must lie in \[0, 1\]"):
+        la.results.expected_gain(labels, accuracy)
