@@ -140,10 +140,8 @@ class Cache(Memory):
                 if file.name not in kept:
                     file.unlink()
         file = self.map or self.path.with_name(self.base)
-        rows = np.memmap(
-            file, np.uint8, "c", shape=(len(self.known), *self.shape)
-        )  # "r": writing would end the process
-        return as_tensor(rows, "images")
+        shape = (len(self.known), *self.shape)
+        return as_tensor(np.memmap(file, np.uint8, "c", shape=shape), "images")  # with "r" to write ends the process
 
 
 @contextlib.contextmanager

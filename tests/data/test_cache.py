@@ -327,5 +327,5 @@ def test_what_is_written_to_images_stays_in_memory(tmp_path):
 
 def test_a_cache_is_a_path(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(TypeError, match="cache must be .*, got int"):
+    with pytest.raises(TypeError, match=r"cache must be .*, got int"):
         la.from_folder(tmp_path, cache=3)

@@ -86,7 +86,7 @@ def test_a_curve_of_few_rounds():
         ((torch.zeros(5, 2), [1, 2, 3, 4, 5]), "labels and accuracy are the curve: give both or none"),
         ((torch.zeros(5, 2).long(), [1, 2], [0, 1]), "labels must be those of the 5 rounds, got 2"),
         ((torch.zeros(5, 2).long(), [1, 2, 3, 4, 5], [0, 1]), "labels and accuracy must be"),
-        ((torch.zeros(4, 2).long(), [1, 2, 2, 3], [0, 1, 1, 1]), "labels must ascend from 1 on"),
+        ((torch.zeros(4, 2).long(), [1, 2, 2, 3], [0, 1, 1, 1]), "labels must be finite and ascend from 1 on"),
     ],
 )
 def test_bad_input(given, message):
