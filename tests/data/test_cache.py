@@ -265,6 +265,7 @@ def test_what_was_read_before_the_end_is_not_read_again(end, tmp_path, read):
     code = MAKE + (
         "import os, signal, torch\n"
         "torch.set_num_threads(1)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in a shell's background ignores it
         "cache.EVERY = 0 if end == 'kill' else 99\n"
         "def deadly(file, *rest):\n"
         "    if file.name == '29.png':\n"  # in the order of the class folders the 20th
