@@ -146,8 +146,7 @@ def _in_8_bits(image, low, high):
 
 def _identity(image):
     """SHA-256 of shape and pixels, as ImageSet.hashes has it for arrays (C, H, W)."""
-    pixels = np.atleast_3d(np.asarray(image))  # copies of its bands by numpy leave other threads free, image.split not
-    return digest(repr((pixels.shape[2], *pixels.shape[:2])), *np.moveaxis(pixels, 2, 0))
+    return digest(repr((len(image.getbands()), *image.size[::-1])), *map(np.asarray, image.split()))
 
 
 def _fitted(image, size, look):
