@@ -12,7 +12,7 @@ README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 CHOSEN, LABELS = "uncertainty-herding", 100
 DIGITS, RARE, CLOTHES = "4,000 digits", "digits, half of the classes ten times rarer", "60,000 pictures of clothes"
-SKY, SMALL, MINI = "211 photographs of the sky", "1,438 digits of 8 x 8 pixels", "10,000 pictures of clothes"
+SKY, SMALL = "211 photographs of the sky", "1,438 digits of 8 x 8 pixels"
 PCA, OWN, OTHERS = "32 principal components", "contrastive encoder", "pretrained network"
 PAIRED = [  # file, images, and codes in which the strategy looks and from which the network learns
     ("compare/mnist-mini-even-pca", DIGITS, PCA),

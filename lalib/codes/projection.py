@@ -78,6 +78,11 @@ def pca(points: np.ndarray, dims: int, solver: str = "auto", seed: int = 0):
     return PCA(dims, svd_solver=solver, random_state=seed)
 
 
+def flat_pixels(images: Tensor) -> Tensor:
+    """Pixels (N, C, H, W) uint8 as points (N, C H W) in [0, 1], float32."""
+    return images.flatten(1).float().div_(255)
+
+
 def pixel_pca(dims: int, images: ImageSet, *others: ImageSet) -> list[Tensor]:
     """Principal components of images and of others, on the axes of the first: (N, dims) each; fewer of few images.
 
@@ -85,15 +90,15 @@ def pixel_pca(dims: int, images: ImageSet, *others: ImageSet) -> list[Tensor]:
     that the float copy stays below that. Images that are all equal lie at 0.
     """
     step = math.ceil(images.images.numel() / PIXELS)
-    sample = images.images[::step].flatten(1).float().div_(255).numpy()
+    sample = flat_pixels(images.images[::step]).numpy()
     if not (sample != sample[0]).any():
         return [torch.zeros(len(each), min(dims, *sample.shape)) for each in (images, *others)]
     view, size = pca(sample, dims, "covariance_eigh").fit(sample), max(1, BLOCK // sample.shape[1])
     del sample
 
     def codes_of(each):
-        blocks = (block.flatten(1).float().div_(255).numpy() for block in each.images.split(size))
-        return torch.cat([torch.from_numpy(view.transform(block)) for block in blocks])
+        blocks = each.images.split(size)
+        return torch.cat([torch.from_numpy(view.transform(flat_pixels(block).numpy())) for block in blocks])
 
     return [codes_of(each) for each in (images, *others)]
 

@@ -30,8 +30,7 @@ def read_folder(
     Files are sorted. classes: whether sub-folders are classes. identities: of each file its hash, then former ones.
     cache: the folder of the map that the images then are.
     """
-    top, place = folder.resolve(), (cache or Path("/")).resolve()
-    if place.is_relative_to(top) and cache and not any(part[0] == "." for part in place.relative_to(top).parts):
+    if cache is not None and _is_seen(cache.resolve(), folder.resolve()):
         raise ValueError(f"cache must be a folder outside {folder}, or a hidden one in it, got {str(cache)!r}")
     files, passed = _files(folder)
     if passed:
@@ -51,6 +50,11 @@ def read_folder(
     identities = tuple((known[name][0], *(old for old in known[name][1:] if old not in own)) for name in kept)
     labels, names = _classes(kept, class_names) if classes else (None, class_names or ())
     return images, labels, names, tuple(kept), identities
+
+
+def _is_seen(place: Path, folder: Path) -> bool:
+    """Whether a place is the folder or in it, and not hidden."""
+    return place.is_relative_to(folder) and not any(part[0] == "." for part in place.relative_to(folder).parts)
 
 
 def _read(files: dict[str, Path], look: Look, skip: bool, memory: Memory) -> tuple:

@@ -10,7 +10,7 @@ import torch
 
 from lalib.codes.coding import encode, reconstruction_errors
 from lalib.codes.measures import class_balance, one_nn_error, trustworthiness
-from lalib.codes.projection import pixel_pca
+from lalib.codes.projection import flat_pixels, pixel_pca
 from lalib.data.checks import LalibError, check_choice, check_int, check_number, keyword_defaults, resolve_device
 from lalib.data.door import check_codes, plain
 from lalib.data.files import file_digest, tensor_digest
@@ -188,7 +188,7 @@ def _codes(encoder, images: ImageSet, test: ImageSet):
     if isinstance(encoder, str):
         check_choice("encoder", encoder, ("pca", "pixels"))
         if encoder == "pixels":
-            return *(part.images.flatten(1).float().div_(255) for part in (images, test)), None, encoder
+            return flat_pixels(images.images), flat_pixels(test.images), None, encoder
         return *pixel_pca(PCA_DIMENSIONS, images, test), None, {"pca": PCA_DIMENSIONS}
     if isinstance(encoder, tuple | list) and len(encoder) == 2:
         pool, held_out = (check_codes(codes, "codes").float().cpu() for codes in encoder)

@@ -203,9 +203,8 @@ class TaskData:
         if not isinstance(self.images, ImageSet):
             raise TypeError(f"images must be an ImageSet, got {type(self.images).__name__}: la.from_arrays makes one")
         bare, several = replace(self.images, labels=None, files=()), self.multi_label or self.images.multi_label
-        vars(self).update(codes=check_codes(self.codes).float(), images=bare, multi_label=several)
-        if len(self.codes) != len(self.images):
-            raise ValueError(f"codes must be those of the {len(self.images)} images, got {len(self.codes)} rows")
+        codes = check_codes(self.codes, n=len(bare)).float()
+        vars(self).update(codes=codes, images=bare, multi_label=several)
         whose = {"a round's encoder needs": self.task.encoder, "generated images need": self.task.generated}
         for what in (what for what, part in whose.items() if part is not None and self.multi_label):
             raise LalibError(f"{what} one label per image; these images may have several")

@@ -185,11 +185,12 @@ def in_blocks(
     found, done = None, 0
     with eval_mode(model):
         for block in blocks:
-            part = function(*(to_input(part, device) for part in block))
-            found = (
-                part.new_empty((len(x[0]), *part.shape[1:]), dtype=torch.float32, device="cpu") if done == 0 else found
-            )
-            found[done : (done := done + len(part))] = part  # kept apart they would hold the memory of whole blocks
+            made = function(*(to_input(part, device) for part in block))
+            if found is None:
+                found = torch.empty(
+                    len(x[0]), *made.shape[1:]
+                )  # blocks that are kept would hold what they were cut from
+            found[done : (done := done + len(made))] = made
     return found
 
 

@@ -45,9 +45,7 @@ class PoolView:
     own: InitVar[Iterable[Source]] = ()
 
     def __post_init__(self, codes, sources, own):
-        size = check_int("size", self.size if callable(codes) else len(check_codes(codes)), low=1)
-        if self.size not in (None, size):
-            raise ValueError(f"codes must be those of the {self.size} images, got {size} rows")
+        size = check_int("size", self.size, low=1) if callable(codes) else len(check_codes(codes, n=self.size))
         declared, sources = SOURCES | {source.name: source for source in own}, dict(sources or {})
         for name in sources:
             check_choice("source", name, [known for known in declared if known != "codes"])
