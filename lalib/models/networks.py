@@ -186,10 +186,8 @@ def in_blocks(
     with eval_mode(model):
         for block in blocks:
             made = function(*(to_input(part, device) for part in block))
-            if found is None:
-                found = torch.empty(
-                    len(x[0]), *made.shape[1:]
-                )  # blocks that are kept would hold what they were cut from
+            if found is None:  # one tensor: blocks that are kept would hold the memory of what they were cut from
+                found = torch.empty((len(x[0]), *made.shape[1:]), dtype=torch.float32, device="cpu")
             found[done : (done := done + len(made))] = made
     return found
 
