@@ -116,7 +116,8 @@ class Task:
     def __post_init__(self):
         check_choice("task", self.model, TASKS)
         _settle(self, steps=1, more_epochs=0)
-        for name in sorted(LEFT_TO_THE_LOOP & self.options.keys()):
+        models = {name for name, value in self.options.items() if isinstance(value, Classifier)}
+        for name in sorted(LEFT_TO_THE_LOOP & self.options.keys() | models):
             raise ValueError(f"options must leave {name!r} to the loop, which sets it for every run")
         check_known(f"task {self.model!r}", self.options, self._defaults())
         if self.epochs is None and self.more_epochs:

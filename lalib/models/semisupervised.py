@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalib.data import seeds
-from lalib.data.checks import LalibError, check_choice, check_int, check_number
+from lalib.data.checks import LalibError, check_choice, check_int, check_number, check_type
 from lalib.data.door import check_index, check_labels
 from lalib.models.autoencoders import VAE
 from lalib.models.classifiers import Classifier, CNNClassifier, EncoderClassifier, MLPClassifier
@@ -119,6 +119,16 @@ class _Generative(PartlyLabelled, Classifier):
         return self.posterior(self.trunk(self.observed(x)), y)[0]
 
 
+def _serving(model: Classifier, name: str, part: Classifier) -> Classifier:
+    """`part`, the argument `name` of `model`, if it takes its images and tells its classes apart."""
+    if check_type(name, part, Classifier).n_classes != model.n_classes:
+        raise ValueError(f"{name} must tell n_classes={model.n_classes} apart, got {part.n_classes}")
+    if part.image_shape != model.image_shape or part.multi_label:
+        came = f"{part.image_shape} and multi_label={part.multi_label}"
+        raise ValueError(f"{name} must take images {model.image_shape} with one label each, got {came}")
+    return part
+
+
 class M2(_Generative):
     """M2 [Kingma2014b] on images (B, C, H, W) in [0, 1]: class y and style z make the image.
 
@@ -143,9 +153,7 @@ class M2(_Generative):
         self.image_shape = check_shape(image_shape)
         self.preset, self.learning_rate = check_choice("preset", preset, PRESETS), RATES[preset]
         self.classifier = classifier or CNNClassifier(self.image_shape, self.n_classes, seed=self.seed)
-        if self.classifier.n_classes != self.n_classes:
-            raise ValueError(f"classifier must tell n_classes={n_classes} apart, got {self.classifier.n_classes}")
-        self.class_names = self.classifier.class_names
+        self.class_names = _serving(self, "classifier", self.classifier).class_names
         with seeds.seeded(self.seed, "weights"):
             self.trunk, features, self.decoder = PRESETS[preset](self.image_shape, self.latent_dim + self.n_classes)
             self.head = mlp(features + self.n_classes, 2 * self.latent_dim, (256,))
@@ -200,9 +208,10 @@ class FixMatch(PartlyLabelled, Classifier):
 
     loss = mean_labelled CE + weight x mean_unlabelled [max q >= threshold] CE(argmax q, view)   (Eqs. 3 and 4), nats:
     what is sure of a gently moved image (by 5 % of a side, and mirrored if the views may be) is asked of one of its
-    `views`, RandomViews' defaults unless set. width: kernels of the first convolution. Images are (B, C, H, W) in
+    `views`, RandomViews' defaults unless set. network: the classifier that learns; by default the layers are those of
+    ContrastiveEncoder, with `width` kernels in the first convolution, and `dropout`. Images are (B, C, H, W) in
     [0, 1]; `options` are Classifier's, errors M2's.
-    Differs: the network of ContrastiveEncoder and Adam instead of a wide ResNet with SGD and a moving average.
+    Differs: this network and Adam instead of a wide ResNet with SGD and a moving average.
     """
 
     views = RandomViews()
@@ -216,6 +225,7 @@ class FixMatch(PartlyLabelled, Classifier):
         weight: float = 1.0,
         width: int = 32,
         dropout: float = 0.3,
+        network: Classifier | None = None,
         **options,
     ):
         super().__init__(n_classes, **options)
@@ -224,6 +234,10 @@ class FixMatch(PartlyLabelled, Classifier):
         encoder = ContrastiveEncoder(image_shape, width=width, seed=self.seed)
         self.classifier = EncoderClassifier(encoder, n_classes, mode="scratch", dropout=dropout, seed=self.seed)
         self.image_shape, self.width, self.dropout = encoder.image_shape, encoder.width, self.classifier.dropout
+        if network is not None:
+            self.classifier = _serving(self, "network", network)
+            self.class_names = network.class_names
+            self.network_name = {"model": type(network).__name__, "config": network.config}  # to make it anew
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         return self.classifier.activations(x)

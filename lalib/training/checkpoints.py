@@ -24,8 +24,8 @@ def save(model: Autoencoder | ContrastiveEncoder | Classifier, path: str | Path)
 
     Raises TypeError for a model that load_model could not rebuild.
     """
-    if type(model).__name__ not in REBUILT:
-        raise TypeError(f"save takes one of {', '.join(REBUILT)}, got {type(model).__name__}")
+    if other := _others(header(model)):
+        raise TypeError(f"save takes one of {', '.join(REBUILT)}, got {other[0]}")
     write(path, {f"model.{name}": value for name, value in model.state_dict().items()}, header(model))
 
 
@@ -35,15 +35,29 @@ def load_model(path: str | Path) -> Autoencoder | ContrastiveEncoder | Classifie
     Raises FileNotFoundError, or LalibError for a file that is damaged or not of lalib.
     """
     header, state = read(path)
-    if header.get("model") not in REBUILT:
-        raise LalibError(f"{path} holds a {header.get('model')!r}; load_model rebuilds {', '.join(REBUILT)}")
+    if other := _others(header):
+        raise LalibError(f"{path} holds a {other[0]!r}; load_model rebuilds {', '.join(REBUILT)}")
     try:
-        model = REBUILT[header["model"]](**header["config"])
+        model = _rebuilt(header)
         model.load_state_dict(part(state, "model."))
         model.remember(header.get("class_names", ()))
     except (RuntimeError, TypeError, ValueError) as error:
         raise LalibError(f"{path} is damaged: its weights do not fit its configuration ({error})") from error
     return model
+
+
+def _others(header: dict) -> list[str]:
+    """The models that cannot be rebuilt: that of a header, and the network that it was given."""
+    network = (header.get("config") or {}).get("network")
+    within = _others(network) if isinstance(network, dict) else []
+    return within if header.get("model") in REBUILT else [header.get("model"), *within]
+
+
+def _rebuilt(header: dict) -> Trainable:
+    config = dict(header["config"])
+    if isinstance(config.get("network"), dict):
+        config["network"] = _rebuilt(config["network"])
+    return REBUILT[header["model"]](**config)
 
 
 def header(model: Trainable) -> dict:

@@ -416,6 +416,11 @@ def test_several_labels_per_image(digits):
         ({"options": {"depth": 3}}, ValueError, "task 'mlp' has no option 'depth'; its options are: 'hidden'"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"options": {"seed": 3}}, ValueError, "options must leave 'seed' to the loop, which sets it for every run"),
+        (
+            {"model": "fixmatch", "options": {"network": la.CNNClassifier((1, 8, 8), 10)}},
+            ValueError,
+            "options must leave 'network' to the loop",
+        ),
         ({"more_epochs": 5}, ValueError, "more_epochs=5 needs epochs, to which it is added every round"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"epochs": 1, "more_epochs": -1}, ValueError, "more_epochs must be at least 0, got -1"),

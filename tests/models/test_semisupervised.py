@@ -153,6 +153,21 @@ def test_fixmatch_asks_of_a_view_what_it_is_sure_of(monkeypatch):
     assert float(terms["sure"]) == pytest.approx(len(sure) / 16)
 
 
+def test_fixmatch_teaches_the_network_that_it_is_given(digits):
+    """The loss is that of the default if the network is as the default; a CNNClassifier learns in its place."""
+    own = FixMatch(digits.image_shape, 10, dropout=0.0, seed=1).classifier
+    given, default = (FixMatch(digits.image_shape, 10, dropout=0.0, seed=1, **more) for more in ({"network": own}, {}))
+    x, y = digits.images[:40].float() / 255, partly_labelled(40, torch.arange(10), digits.labels[:10])
+    losses = [model.loss(Batch(x, y), generator=torch.Generator().manual_seed(2))["loss"] for model in (given, default)]
+    assert torch.equal(*losses)
+    network = la.CNNClassifier(digits.image_shape, 10, network="residual", seed=3)
+    before = la.accuracy(network, digits)
+    model = FixMatch(digits.image_shape, 10, network=network)
+    la.fit(model, (digits, labelled_digits(digits)), epochs=2, device="cpu", progress=False)
+    assert la.accuracy(network, digits) == la.accuracy(model, digits) > before + 0.2
+    assert network.class_names == digits.class_names == FixMatch(digits.image_shape, 10, network=network).class_names
+
+
 def test_same_seed_same_weights_and_training_mode_is_put_back(digits):
     few = digits.subset(range(300))
 
@@ -200,9 +215,17 @@ def test_bad_arguments(digits):
         M2(SHAPE, CLASSES, class_weight=float("nan"))
     with pytest.raises(ValueError, match="n_classes must be at least 2"):
         M1M2(4, 1)
-    with pytest.raises(ValueError, match="classifier must tell n_classes=3 apart, got 5"):
-        M2(SHAPE, 3, classifier=la.CNNClassifier(SHAPE, 5))
-    for model in (M2, FixMatch):
+    for name, model in {"classifier": M2, "network": FixMatch}.items():
+        with pytest.raises(ValueError, match=f"{name} must tell n_classes=3 apart, got 5"):
+            model(SHAPE, 3, **{name: la.CNNClassifier(SHAPE, 5)})
+        with pytest.raises(
+            ValueError, match=rf"{name} must take images \(1, 8, 8\) with one label each, got \(1, 9, 9\)"
+        ):
+            model((1, 8, 8), 3, **{name: la.CNNClassifier((1, 9, 9), 3)})
+        with pytest.raises(ValueError, match=r"with one label each, got .* and multi_label=True"):
+            model(SHAPE, 3, **{name: la.CNNClassifier(SHAPE, 3, multi_label=True)})
+        with pytest.raises(TypeError, match=f"{name} must be Classifier, got str"):
+            model(SHAPE, 3, **{name: "residual"})
         with pytest.raises(la.LalibError, match=f"{model.__name__} needs one label per image"):
             model(SHAPE, CLASSES, multi_label=True)
     with pytest.raises(ValueError, match="threshold must be at most 1, got 2"):

@@ -639,8 +639,9 @@ def test_files_that_are_no_checkpoints(saved, tmp_path):
         la.CNNClassifier(SHAPE, 10, network="residual", dropout=0.2, seed=1),
         la.CNNClassifier(SHAPE, 3, multi_label=True),
         la.FixMatch(SHAPE, 10, threshold=0.5, width=8),
+        la.FixMatch(SHAPE, 10, network=la.CNNClassifier(SHAPE, 10, network="residual", dropout=0.2)),
     ],
-    ids=["residual", "several labels", "FixMatch"],
+    ids=["residual", "several labels", "FixMatch", "FixMatch of a network"],
 )
 def test_save_and_load_a_classifier(model, digits, tmp_path):
     la.save(model, tmp_path / "model")
@@ -663,8 +664,9 @@ def test_save_and_load_a_classifier_on_codes(digits, tmp_path):
 
 def test_models_that_cannot_be_rebuilt_are_not_saved(digits, tmp_path):
     model = la.models.EncoderClassifier(la.CAE(SHAPE), 10)
-    with pytest.raises(TypeError, match=r"save takes one of CAE, VAE, .*CNNClassifier.* got EncoderClassifier"):
-        la.save(model, tmp_path / "model")
+    for unknown in (model, la.FixMatch(SHAPE, 10, network=model)):
+        with pytest.raises(TypeError, match=r"save takes one of CAE, VAE, .*CNNClassifier.* got EncoderClassifier"):
+            la.save(unknown, tmp_path / "model")
     _fit(model, digits, epochs=1, checkpoint=tmp_path / "run")
     with pytest.raises(la.LalibError, match="holds a 'EncoderClassifier'"):
         la.load_model(tmp_path / "run")
