@@ -4,6 +4,7 @@ A test says whether they are stale. Intervals are of 95 %: Student's for means a
 seeds for labels that are worth as much (results.label_saving).
 """
 
+import json
 from pathlib import Path
 
 import lalib as la
@@ -34,6 +35,7 @@ REACHED = {  # row and classifier in fashion-paper: labels in words, what the pa
     ("1000 labels, asked", "fixmatch"): ("1,000 chosen", ""),
     ("three-class start", "fixmatch"): ("1,396 chosen, the first 500 from three of the ten classes", "52.4 %"),
 }
+OPEN = {"random": "8,000 random", "asked": "8,000, of which 4,000 chosen"}  # rows of open-rows
 
 
 def choosing() -> list[list[str]]:
@@ -67,6 +69,9 @@ def few_labels() -> list[list[str]]:
         mean, low, high = (100 * value for value in la.results.interval(runs["accuracy"]))
         seeds = f"[{len(runs)}](data/results/fashion-paper.parquet)"
         rows.append([words, f"{mean:.1f} % ({low:.1f} to {high:.1f})", reported, seeds])
+    for row in json.loads((RESULTS / "open-rows.json").read_text())["rows"]:
+        reached = "{test:.1f} % ({low:.1f} to {high:.1f})".format(**row)
+        rows.append([OPEN[row["row"]], reached, "90.4 %", f"[{row['seeds']}](data/results/open-rows.json)"])
     return rows
 
 

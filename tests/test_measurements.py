@@ -60,6 +60,18 @@ def test_tables_of_results(script, rows, tmp_path):
     assert len(shown.stdout.splitlines()) == len(written["rows"]) == rows
 
 
+def test_table_of_open_rows_goes_on_from_the_seeds_that_are_done(tmp_path):
+    table, options = tmp_path / "table.json", ["--out", tmp_path / "table.json", "--runs", tmp_path / "runs"]
+    shown = run("open_rows.py", "--quick", "--seeds", "0", "1", *options)
+    assert shown.returncode == 0, shown.stderr
+    written = json.loads(table.read_text())
+    assert [row["seeds"] for row in written["rows"]] == [2]
+    assert all({"commit", "device", "lalib"} <= one.keys() and len(one["stages"]) == 3 for one in written["runs"])
+    again = run("open_rows.py", "--quick", "--seeds", "0", "1", *options)
+    assert again.stdout == shown.stdout.splitlines(keepends=True)[-1]  # nothing was trained
+    assert json.loads(table.read_text()) == written
+
+
 def test_table_of_a_gpu_is_tried_on_the_cpu(tmp_path):
     rows = rows_of("gpu.py", tmp_path / "gpu.json", "--device", "cpu")
     fits = [row for row in rows if row["name"].startswith("fit, ")]

@@ -9,9 +9,10 @@ Network: 3x3 convolutions 32, 64, 128, 256, the last three with a pool and a res
 images moved by up to 2 pixels (the edge is reflected), mirrored, a square of 8 pixels covered; label smoothing 0.1; SGD
 with Nesterov's momentum 0.9, weight decay 5e-4, a rate that rises to 0.2 for a fifth of a stage and falls to 0; weights
 averaged with up to 0.999; convolutions in bfloat16; predictions are means over an image and its mirror image.
-The recipe was chosen on the kept images with seed 100, which are 5,000 labels more. Each seed reads the test images
-once, at its end; what is known of a stage before is its accuracy on the kept images. A finished seed is a file in
---runs and is not computed again.
+Settings are customary ones. Before the runs the kept images, 5,000 labels more, were looked at once: with 8,000 random
+labels of seed 100, in the midst of a training, averaged weights had 90.9 % of them right, the last ones 90.1 %. Each
+seed reads the test images once, at its end; of the stages before, the accuracy on the kept images is recorded. A
+finished seed is a file in --runs and is not computed again. --choose looks at the kept images alone and writes nothing.
 """
 
 import argparse
@@ -163,12 +164,14 @@ def main():
     parser.add_argument("--quick", action="store_true", help="100 labels, 3 steps: whether all of it runs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    pool, kept = la.stratified_split(la.load("fashion-mnist"), 1 / 12, seed=0)
-    pool, kept = (pool.subset(range(1000)), kept.subset(range(200))) if given.quick else (pool, kept)
-    test, found = None if given.choose else la.load("fashion-mnist", "test"), []
+    name, found = "fashion-mnist-mini" if given.quick else "fashion-mnist", []
+    pool, kept = la.stratified_split(la.load(name), 1 / 12, seed=0)
+    test = None if given.choose else la.load(name, "test")
+    if given.quick:
+        pool, kept, test = pool.subset(range(1000)), kept.subset(range(200)), test and test.subset(range(200))
     given.runs.mkdir(parents=True, exist_ok=True)
     for row, seed in ((row, seed) for row in given.rows for seed in given.seeds):
-        path = given.runs / f"{row}-{seed}.json"
+        path = given.runs / f"{'quick-' * given.quick}{row}-{seed}.json"
         if given.choose or not path.exists():
             run = measure(row, seed, pool, kept, test, given.quick)
             if given.choose:
@@ -182,7 +185,7 @@ def main():
     for row in given.rows:
         runs = [run for run in found if run["row"] == row]
         mean, low, high = map(float, la.results.interval([run["test"] for run in runs]))
-        rows.append({"row": row, "labels": runs[0]["stages"][-1]["labels"], "test": mean, "low": low, "high": high})
+        rows.append({"row": row, "seeds": len(runs), "test": mean, "low": low, "high": high})
         print(f"{row}: {mean:.2f} % ({low:.2f} to {high:.2f}) of the test images, {len(runs)} seeds", flush=True)
     what = "test accuracy in % on Fashion-MNIST; tests/benchmarks/open_rows.py says how and what chose"
     given.out.write_text(json.dumps({"what": what, "rows": rows, "runs": found}, indent=1) + "\n")
