@@ -45,7 +45,8 @@ from the same weights, every seed has a map of its own, and every classifier is 
 right. Of these {all} differences {sure} are sure after Holm's correction for all of them (filled), and each of the
 {sure} is a loss. No strategy that looks only at such a map surely beats random. Where half of the classes of clothes
 are ten times rarer, {gains} gain {least.difference:.0f} to {most.difference:.0f} points, `{most.strategy}` most with
-{most.difference:.1f} (95 % interval {most.low:.1f} to {most.high:.1f}), but not surely (corrected p = {most.p_holm:.2f}).
+{most.difference:.1f} (95 % interval {most.low:.1f} to {most.high:.1f}), but not surely (corrected
+p = {most.p_holm:.2f}).
 [Notebook 07](notebooks/07_query_sets_and_classifiers.ipynb) has the whole table.*"""
 
 
