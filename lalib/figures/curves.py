@@ -110,6 +110,7 @@ def comparison(
     facets: str | Sequence[str] = (),
     scale: float = 100.0,
     label: str | None = None,
+    p: str | None = None,
     title: str | None = None,
     subtitle: str = "paired difference, mean and 95 % interval over seeds",
 ) -> go.Figure:
@@ -118,20 +119,23 @@ def comparison(
     frame: columns strategy, difference, low, high, and those named in `facets`; one row per strategy (and facet).
     baseline: what the differences are to, for the words of legend, axis and title. facets: up to two columns; the first
     makes the columns of panels, the second the rows. scale: numbers are multiplied by it: 100 turns differences of
-    accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy.
+    accuracy in [0, 1] into percentage points. label: of the axis; None for accuracy. p: a column such as p_holm; a
+    strategy then counts as better or worse if it is below 0.05 there. None: if its interval leaves out 0.
     Raises ValueError for missing columns, and if a strategy comes twice within a panel.
     """
     facets = [facets] if isinstance(facets, str) else check_type("facets", facets, Iterable)
     facets = [check_type("facets", facet, str) for facet in facets]
     scale, numbers = check_number("scale", scale), ["difference", "low", "high"]
-    needed = ["strategy", *numbers, *facets]
-    check_frame(frame, needed, numbers)
+    deciding = [] if p is None else [check_type("p", p, str)]
+    needed = ["strategy", *numbers, *deciding, *facets]
+    check_frame(frame, needed, numbers + deciding)
     if len(facets) > 2:
         raise ValueError(f"facets must name at most two columns, got {facets}")
     if frame.duplicated(["strategy", *facets]).any():
         rest = [c for c in frame if c not in needed]
         raise ValueError(f"a strategy comes more than once in a panel: name what tells its rows apart in facets={rest}")
-    frame = frame.assign(**scale * frame[numbers])
+    told = verdicts(frame, 0) if p is None else np.sign(frame["difference"]) * (frame[p] < 0.05)
+    frame, unsure = frame.assign(**scale * frame[numbers], told=told), f"{p} of 0.05 or more" if p else VERDICTS[0][0]
     across, down = (list(dict.fromkeys(frame[f])) if f else [None] for f in [*facets, None, None][:2])
     layout = {"shared_xaxes": "all", "shared_yaxes": True, "horizontal_spacing": 0.03}
     layout["column_titles"] = [f"{facets[0]}: {a}" for a in across] if facets else None
@@ -140,7 +144,7 @@ def comparison(
     order = frame.groupby("strategy")["difference"].mean().sort_values().index.tolist()
     for (r, d), (c, a) in itertools.product(enumerate(down, 1), enumerate(across, 1)):
         inside = [frame[facet] == value for facet, value in zip(facets, (a, d), strict=False)]
-        _panel(fig, frame[np.all(inside, axis=0)] if facets else frame, baseline, row=r, col=c)
+        _panel(fig, frame[np.all(inside, axis=0)] if facets else frame, baseline, unsure, row=r, col=c)
     fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4])
     fig.update_xaxes(zeroline=False)
     label = label or f"accuracy minus {baseline}'s (percentage points)"
@@ -150,9 +154,9 @@ def comparison(
     return apply_layout(fig, title, subtitle, **size, legend=FOOT, margin_t=top, margin_b=96)
 
 
-def _panel(fig, frame, baseline, **cell):
+def _panel(fig, frame, baseline, unsure, **cell):
     for sign, (words, shade, shape) in VERDICTS.items():
-        rows = frame[verdicts(frame, 0) == sign]
+        rows, words = frame[frame["told"] == sign], words if sign else unsure
         if len(rows):
             first = all(trace.legendgroup != words for trace in fig.data)
             look = {"name": words.format(baseline), "legendgroup": words, "showlegend": first}

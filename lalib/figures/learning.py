@@ -1,5 +1,6 @@
 """What active learning gains: learning curves, label saving, the classes of every batch, the picks on a map."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +42,7 @@ def update_learning_curves(
     table: pd.DataFrame,
     *,
     value: str = "accuracy",
-    strategies: Sequence[str] | None = None,
+    strategies: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     baseline: str = "random",
     confidence: float = 0.95,
 ) -> go.Figure:
@@ -51,24 +52,31 @@ def update_learning_curves(
     """
     check_type("fig", fig, go.Figure)
     frame = curve_data(table, check_type("value", value, str), confidence)
-    if strategies is not None:
-        strategies = check_chosen("strategies", strategies, frame["strategy"].unique().tolist())
-        frame = frame[frame["strategy"].isin(strategies)]
-    drawn = dict.fromkeys(trace.legendgroup for trace in fig.data)
-    order = list(drawn | dict.fromkeys(strategies or frame["strategy"]))
-    (axis, scale), places = VALUES.get(value, (value, 1)), _places(frame)
-    for strategy in order:
-        if strategy in places and strategy not in drawn:
-            fig.add_traces(_new_traces(strategy, order, baseline))
+    panels = _panels(strategies, frame["strategy"].unique().tolist(), baseline)
+    frame = frame[frame["strategy"].isin(list(itertools.chain(*panels)))]
+    (axis, scale), places, most = VALUES.get(value, (value, 1)), _places(frame), 0
+    for i, chosen in enumerate(panels):
+        number = str(i + 1) if i else ""  # of the panel, as plotly names its axes and legend
+        where = {"xaxis": f"x{number}", "yaxis": f"y{number}", "legend": f"legend{number}"}
+        drawn = dict.fromkeys(trace.legendgroup for trace in fig.data if trace.xaxis == where["xaxis"])
+        order = list(drawn | dict.fromkeys(chosen))
+        for strategy in order:
+            if strategy in places and strategy not in drawn:
+                fig.add_traces([trace.update(where) for trace in _new_traces(strategy, order, baseline)])
+        most = max(most, len(order))
     arrays = {column: frame[column].to_numpy() for column in frame}  # ten times faster than frames
     with fig.batch_update():
         for strategy, place in places.items():
             curve = {column: values[arrays["strategy"] == strategy] for column, values in arrays.items()}
-            for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), _shapes(curve, scale), strict=True):
+            shapes = itertools.cycle(_shapes(curve, scale))  # once for each panel
+            for trace, shape in zip(fig.select_traces({"legendgroup": strategy}), shapes, strict=False):
                 trace.update(shape, overwrite=True)
-            trace.legendrank = place  # of the line
-        fig.update_yaxes(title_text=axis)
-        fig.layout.height = max(520, 160 + 21 * len(order))  # the legend whole
+                trace.legendrank = place  # counts for lines only
+        fig.layout.yaxis.title.text = axis
+        if len(panels) == 1:
+            fig.layout.height = max(520, 160 + 21 * most)  # the legend whole
+        else:
+            fig.layout.height, fig.layout.margin.b = 440 + 21 * most, 72 + 21 * most  # the legends stand below
         low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
         seeds = f"{high if low == high else f'{low} to {high}'} seeds"
         words = "one seed: no interval" if high == 1 else f"mean and {100 * confidence:g} % interval over {seeds}"
@@ -81,13 +89,27 @@ def learning_curves(table: pd.DataFrame, *, log: bool = False, title: str = "Lea
     """`value` against the number of labels: mean and interval band over seeds, a colour, dash and marker per strategy.
 
     table: what `la.compare` returns, finished or not; strategies may have different numbers of rounds, and a curve of
-    one seed has no band. strategies: which, in this order; None for all. baseline: drawn dark, if it is there.
+    one seed has no band. strategies: which, in this order; None for all; {title: which} for a panel each, all with the
+    baseline: more than five bands in one are hard to read. baseline: drawn dark, if it is there.
     log: labels on a logarithmic axis, where a label saving is a distance. The legend stands in the order of the curves.
     """
-    fig = apply_layout(go.Figure(), title, " ", width=860, height=520, legend={"itemwidth": 50, "tracegroupgap": 0})
+    panels = strategies if isinstance(strategies := options.get("strategies"), Mapping) else {"": strategies}
+    fig = make_subplots(1, len(panels) or 1, shared_yaxes=True, subplot_titles=list(panels), horizontal_spacing=0.03)
+    apply_layout(fig, title, " ", width=860 if len(panels) == 1 else 90 + 300 * len(panels), height=520)
+    for i, axis in enumerate(fig.select_xaxes(), 1):
+        below = {"x": axis.domain[0], "y": -0.22, "yanchor": "top"} if len(panels) > 1 else {}
+        fig.update_layout({f"legend{i}": {"itemwidth": 50, "tracegroupgap": 0} | below})
     ticks = [m * 10**e for e in range(1, 7) for m in (1, 2, 5)]
     fig.update_xaxes(title_text="labels bought", zeroline=False, **({"type": "log", "tickvals": ticks} if log else {}))
     return update_learning_curves(fig.update_yaxes(zeroline=False), table, **options)
+
+
+def _panels(strategies, known, baseline):
+    """The strategies of every panel: all that are known, those that are asked for, or these and the baseline."""
+    if not strategies or not isinstance(strategies, Mapping):
+        return [check_chosen("strategies", strategies, known)]
+    first = [baseline] if baseline in known else []
+    return [check_chosen("strategies", [*first, *which], known) for which in strategies.values()]
 
 
 def _places(frame):

@@ -63,7 +63,8 @@ def typiclust(
     min(neighbours, size / 2) nearest in the cluster is small; the score is minus that distance. Finding them takes the
     square of a cluster's size, but in up to 15 dimensions and beyond EXACT images.
     Differs: neighbours may be labelled or not. Picks count as labels when the next cluster is chosen, which matters
-    only if there are more of them than max_clusters.
+    only if there are more of them than max_clusters. Distances are the paper's; its authors' code squares them, so that
+    a far neighbour counts more.
     """
     options = {"max_clusters": max_clusters, "min_size": min_size, "neighbours": neighbours}
     max_clusters, min_size, neighbours = (check_int(name, value, low=1) for name, value in options.items())

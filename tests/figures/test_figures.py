@@ -362,6 +362,14 @@ def test_comparison_shows_points_intervals_and_verdicts():
     assert fig.layout.yaxis.categoryarray == ("b", "c", "a")
 
 
+def test_comparison_tells_apart_by_a_corrected_p_if_asked_to():
+    fig = la.figures.comparison(results(p_holm=[0.2, 0.01, 1.0]), p="p_holm")
+    assert {trace.name: tuple(trace.y) for trace in fig.data} == {
+        "p_holm of 0.05 or more": ("a", "c"),
+        "worse than random": ("b",),
+    }
+
+
 def test_comparison_names_its_baseline():
     fig = la.figures.comparison(results(), baseline="margin")
     assert {trace.name for trace in fig.data} == {"better than margin", "worse than margin", "interval holds 0"}

@@ -29,8 +29,8 @@ def table():
     return comparison({"random": 1, "margin": 1.5, "badge": 2, "core-set": 0.6})
 
 
-def lines(fig):
-    return {trace.name: trace for trace in fig.data if trace.fill is None}
+def lines(traces):
+    return {trace.name: trace for trace in getattr(traces, "data", traces) if trace.fill is None}
 
 
 def bands(fig):
@@ -139,6 +139,23 @@ def test_curves_of_chosen_strategies_of_auc_on_a_logarithmic_axis(table):
     assert fig.layout.xaxis.type == "log"
     with pytest.raises(ValueError, match=r"strategies must be one of .* got 'bagde'. Did you mean 'badge'"):
         la.figures.learning_curves(table, strategies=["bagde"])
+
+
+def test_curves_in_panels_hold_the_same_curves_beside_the_baseline(table):
+    panels = {"doubt": ["margin", "badge"], "cover": ["core-set"]}
+    fig, whole = la.figures.learning_curves(table, strategies=panels), la.figures.learning_curves(table)
+    la.figures.update_learning_curves(fig, table, strategies=panels)
+    drawn = {axis: lines(fig.select_traces({"xaxis": axis})) for axis in ("x", "x2")}
+    assert [list(one) for one in drawn.values()] == [["random", "margin", "badge"], ["random", "core-set"]]
+    for i, (axis, curves) in enumerate(drawn.items()):
+        for name, line in curves.items():
+            assert line.y == pytest.approx(lines(whole)[name].y)
+            assert (line.yaxis, line.legend) == (axis.replace("x", "y"), axis.replace("x", "legend"))
+        assert len({line.line.color for line in curves.values()}) == len(curves)
+        assert fig.layout.annotations[i].text == list(panels)[i]
+    assert fig.layout.yaxis2.title.text is None
+    with pytest.raises(ValueError, match="at least one name, got none"):
+        la.figures.learning_curves(table, strategies={})
 
 
 @pytest.mark.parametrize(

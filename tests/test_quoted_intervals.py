@@ -1,0 +1,159 @@
+"""What notebooks quote of committed results, as a number with its interval "x (a to b)", is what the results say."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import lalib as la
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "data" / "results"
+NUMBER = r"[+-]?\d+(?:\.\d+)?"
+QUOTED = re.compile(rf"({NUMBER})(?!\d)[^\d()]{{0,60}}\((?:95 % interval )?({NUMBER}) to ({NUMBER})")
+
+
+def load(pattern):
+    files = sorted(RESULTS.glob(f"{pattern}.parquet"))
+    return {str(path.relative_to(RESULTS).with_suffix("")): la.results.load(path) for path in files}
+
+
+def rows_of(folder):
+    files = (RESULTS / folder).glob("*.json")
+    return pd.DataFrame([row for file in files for row in json.loads(file.read_text())["rows"]])
+
+
+def differences(tables):
+    """Mean and t interval of all paired differences, in points: of areas under the curves, at each number of labels."""
+    curves = {}
+    for name, table in tables.items():
+        for strategy, runs in table.groupby("strategy"):
+            curves[name, strategy] = runs.pivot(index="seed", columns="labels", values="accuracy")
+    columns = [
+        {key: curve[labels] for key, curve in curves.items() if labels in curve}
+        for labels in sorted({labels for curve in curves.values() for labels in curve})
+    ]
+    for name in tables:
+        own = {key: curve for key, curve in curves.items() if key[0] == name}
+        shared = sorted(set.intersection(*(set(curve.dropna(axis=1)) for curve in own.values())))
+        if len(shared) > 1:
+            span = shared[-1] - shared[0]
+            area = {k: np.trapezoid(c[shared], shared, axis=1) / span for k, c in own.items()}
+            columns.append({k: pd.Series(area[k], curves[k].index) for k in own})
+    for one, other in itertools.chain.from_iterable(itertools.combinations(each.values(), 2) for each in columns):
+        yield interval(100 * (one - other).dropna())
+
+
+def interval(values):
+    """Mean and 95 % t interval, by hand."""
+    n, mean = len(values), np.mean(values)
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    return mean, mean - half, mean + half
+
+
+def savings(tables):
+    """Labels of random that are worth as much: times as many, and how many."""
+    for table in tables.values():
+        for row in la.results.label_saving(table, labels="all").itertuples():
+            yield row.saving, row.low, row.high
+            yield row.needed, row.labels * row.low, row.labels * row.high
+
+
+def on_codes_and_pixels(pixels, ends):
+    """Notebook 08's ratios of fluctuation and of seconds, and the accuracy with all labels."""
+    seconds = (pixels["train_seconds"] + pixels["select_seconds"]).groupby([pixels["strategy"], pixels["seed"]]).mean()
+    for word in ("random", "margin"):
+        part = pixels[pixels["strategy"].str.endswith(word)]
+        for chosen in (part, part[part["labels"] > 20], part[part["seed"] < 10]):
+            row = la.results.fluctuation_ratio(chosen, baseline=f"pixels, {word}").set_index("strategy")
+            yield tuple(row.loc[f"codes, {word}", ["ratio", "low", "high"]])
+        yield tuple(np.exp(interval(np.log(seconds[f"pixels, {word}"] / seconds[f"codes, {word}"]))))
+    for _, accuracy in ends.groupby("strategy")["accuracy"]:
+        yield interval(100 * accuracy)
+
+
+def of_05():
+    codes = {name.split("-")[-1]: table for name, table in load("compare/mnist-mini-even-*").items()}
+    both = pd.concat(table.assign(strategy=table["strategy"] + f" on {name}") for name, table in codes.items())
+    for row in la.results.label_saving(both, baseline="random on pca", labels=20).itertuples():
+        yield row.saving, row.low, row.high
+    yield from savings({"pca": codes["pca"]})
+
+
+def of_07():
+    for name in ("mnist-mini", "fashion-mnist-mini"):
+        for ratio, rows in rows_of(f"query-sets-{name}").groupby("ratio"):
+            yield from differences({(name, ratio): rows})
+
+
+def of_08():
+    tables = load("uncertainty-*")
+    clothes, maps = tables.pop("uncertainty-fashion"), tables.pop("uncertainty-maps")
+    yield from on_codes_and_pixels(tables["uncertainty-pixels"], tables.pop("uncertainty-all-labels"))
+    measures = tables["uncertainty-strategies"].query("strategy in ['random', 'margin', 'entropy', 'least-confidence']")
+    for each in ({"clothes": clothes}, {"maps": maps}, {"measures": measures}, tables):
+        yield from differences(each)
+
+
+def of_09():
+    for name, table in load("task-agnostic-*").items():
+        yield from differences({name: table})
+
+
+QUOTED_SAVINGS = [
+    "compare/mnist-mini-even-pca",
+    "compare/fashion-mnist-even-pca",
+    "compare/fashion-mnist-even-contrastive",
+]
+
+
+def of_12():
+    rivals = dict(iter(la.results.load(RESULTS / "rivals.parquet").groupby("dataset")))
+    for name, table in (load("compare/*") | load("held-out/*") | rivals).items():
+        yield from differences({name: table})
+        if name in QUOTED_SAVINGS:
+            yield from savings({name: table})
+
+
+SOURCES = {
+    "05_latent_maps": of_05,
+    "06_sampling_strategies": lambda: savings(load("query-sets-worth")),
+    "07_query_sets_and_classifiers": of_07,
+    "08_uncertainty_in_latent_space": of_08,
+    "09_task_agnostic_features": of_09,
+    "12_compare_everything": of_12,
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_intervals_that_a_notebook_quotes_are_those_of_the_results(name):
+    """Up to the sign: "loses 2 points (1 to 3)" is a difference of -2 (-3 to -1)."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    quoted = [found for cell in cells if cell.cell_type == "markdown" for found in QUOTED.findall(cell.source)]
+    assert quoted
+    assert stale(quoted, SOURCES[name]()) == []
+
+
+def stale(quoted, measured):
+    """Which of the quoted are not among the measured, rounded as they are."""
+    measured = np.array(list(measured))
+    measured = np.concatenate([measured, -measured[:, [0, 2, 1]]])
+    missing = []
+    for words in quoted:
+        places = max(len(word.partition(".")[2]) for word in words)
+        value, low, high = map(float, words)
+        wanted = np.array([[value, low, high], [-value, low, high]])  # 2 points less (-3 to -1)
+        if not (np.abs(measured[:, None] - wanted) <= 0.5 * 10.0**-places + 1e-6).all(axis=2).any():
+            missing.append("{} ({} to {})".format(*words))
+    return missing
+
+
+def test_a_stale_interval_is_found():
+    text = "It gains 2.1 points (95 % interval 1.0 to 3.2), loses 2.1 (-3.2 to -1.0) and gains 2.1 points (1.1 to 3.2)."
+    assert stale(QUOTED.findall(text), [(2.14, 0.96, 3.2)]) == ["2.1 (1.1 to 3.2)"]
