@@ -84,7 +84,8 @@ def test_takes_parameters(name):
 def shipped(name):
     """The keywords of the notebook's call of check_parameters, but `parts`; {} if there is no such call."""
     code = "\n".join(cell.source for cell in cells(NOTEBOOKS[name]) if ".check_parameters(" in cell.source)
-    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call) and node.keywords]
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if ast.unparse(call.func) == "la.widgets.check_parameters"]
     return {k.arg: ast.literal_eval(k.value) for call in calls for k in call.keywords if k.arg != "parts"}
 
 
