@@ -69,14 +69,19 @@ def test_every_notebook_has_small_parameters():
     assert sorted(SMALL) == sorted(NOTEBOOKS)
 
 
-@each
-def test_takes_parameters(name):
-    """One cell tagged `parameters`, of plain literals, with what every notebook takes and what the table sets."""
+def values_of_the_cell(name):
+    """The one cell tagged `parameters`, of plain literals."""
     tagged = [cell for cell in cells(NOTEBOOKS[name]) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     statements = ast.parse(tagged[0].source).body
     assert all(isinstance(statement, ast.Assign) for statement in statements)
-    values = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+
+
+@each
+def test_takes_parameters(name):
+    """With what every notebook takes and what the table sets."""
+    values = values_of_the_cell(name)
     assert {"dataset", "seed", "device"} | set(SMALL[name]) <= set(values)
     assert all(isinstance(value, str | int | float | list | None) for value in values.values())
 
@@ -91,8 +96,7 @@ def shipped(name):
 
 @pytest.mark.parametrize("name", [name for name in NOTEBOOKS if shipped(name)])
 def test_checked_parameters_are_those_of_the_cell(name):
-    known = papermill.inspect_notebook(str(NOTEBOOKS[name]))
-    assert shipped(name) == {name: ast.literal_eval(parameter["default"]) for name, parameter in known.items()}
+    assert shipped(name) == values_of_the_cell(name)
 
 
 @each
