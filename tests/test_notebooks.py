@@ -69,16 +69,34 @@ def test_every_notebook_has_small_parameters():
     assert sorted(SMALL) == sorted(NOTEBOOKS)
 
 
-@each
-def test_takes_parameters(name):
-    """One cell tagged `parameters`, of plain literals, with what every notebook takes and what the table sets."""
+def values_of_the_cell(name):
+    """The one cell tagged `parameters`, of plain literals."""
     tagged = [cell for cell in cells(NOTEBOOKS[name]) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     statements = ast.parse(tagged[0].source).body
     assert all(isinstance(statement, ast.Assign) for statement in statements)
-    values = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+
+
+@each
+def test_takes_parameters(name):
+    """With what every notebook takes and what the table sets."""
+    values = values_of_the_cell(name)
     assert {"dataset", "seed", "device"} | set(SMALL[name]) <= set(values)
     assert all(isinstance(value, str | int | float | list | None) for value in values.values())
+
+
+def shipped(name):
+    """The keywords of the notebook's call of check_parameters, but `parts`; {} if there is no such call."""
+    code = "\n".join(cell.source for cell in cells(NOTEBOOKS[name]) if ".check_parameters(" in cell.source)
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if ast.unparse(call.func) == "la.widgets.check_parameters"]
+    return {k.arg: ast.literal_eval(k.value) for call in calls for k in call.keywords if k.arg != "parts"}
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if shipped(name)])
+def test_checked_parameters_are_those_of_the_cell(name):
+    assert shipped(name) == values_of_the_cell(name)
 
 
 @each
@@ -147,6 +165,14 @@ def tiny(folder, code):
 def test_unknown_parameter_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"tiny.ipynb takes \['seed'\], got \['sede'\]"):
         run(tiny(tmp_path, "seed"), tmp_path, {"sede": 1})
+
+
+@pytest.mark.notebook
+def test_unknown_parameter_stops_a_notebook_at_once(tmp_path):
+    """Where papermill alone would only log it."""
+    path = tiny(tmp_path, "import lalib as la\n\nla.widgets.check_parameters(globals(), seed=0)")
+    with pytest.raises(papermill.PapermillExecutionError, match=r"'sede'. Did you mean 'seed'"):
+        papermill.execute_notebook(str(path), str(tmp_path / "out.ipynb"), {"sede": 1}, progress_bar=False)
 
 
 @pytest.mark.notebook
