@@ -52,7 +52,6 @@ test: install chromium
 notebooks: install
 	$(PY) -m pytest -n $(WORKERS) -m notebook --durations=0
 
-# Of one notebook after another: two threads of torch fill two cores.
 site: install
 	$(PY) notebooks/site/build.py
 

@@ -39,18 +39,21 @@ STILL = r"""<details class="static">
 """
 
 
-def executed(notebook: Path, folder: Path, run: bool) -> Path:
-    """The executed copy of a notebook in `folder`, made by papermill if need be; without `run` maybe the notebook."""
+def fresh(notebook: Path, folder: Path) -> bool:
+    """Has `folder` a copy that was executed after the notebook last changed?"""
     copy = folder / notebook.name
-    if copy.is_file() and copy.stat().st_mtime >= notebook.stat().st_mtime:
-        return copy
-    if not run:
-        return notebook
+    return copy.is_file() and copy.stat().st_mtime >= notebook.stat().st_mtime
+
+
+def execute(notebooks: list[Path], folder: Path) -> None:
+    """Run notebooks at their defaults, one after another: two threads of torch fill two cores."""
     folder.mkdir(parents=True, exist_ok=True)
-    begun = time.time()
-    papermill.execute_notebook(str(notebook), str(copy), cwd=str(folder), store_widget_state=False)
-    print(f"{notebook.name}: executed in {time.time() - begun:.0f} s", flush=True)
-    return copy
+    print(f"{len(notebooks)} notebooks to run first, one to two minutes each on two cores", flush=True)
+    for number, notebook in enumerate(notebooks, 1):
+        begun, unfinished = time.time(), folder / f"unfinished-{notebook.name}"
+        papermill.execute_notebook(str(notebook), str(unfinished), cwd=str(folder), store_widget_state=False)
+        unfinished.replace(folder / notebook.name)
+        print(f"{number} of {len(notebooks)}, {notebook.name}: {time.time() - begun:.0f} s", flush=True)
 
 
 def banner(notebook: nbformat.NotebookNode) -> str:
@@ -63,7 +66,7 @@ def banner(notebook: nbformat.NotebookNode) -> str:
         said = "This page was built with small parameters, so that results are not those of the text: " + values
     else:
         return ""
-    return f":::{{admonition}} Not the full size\n:class: warning small-parameters\n{said}\n:::\n"
+    return f":::{{warning}}\n{said}\n:::\n"
 
 
 def figure(data: dict) -> str:
@@ -162,15 +165,19 @@ def main():
     parser.add_argument("--sources", type=Path, default=ROOT / "runs" / "site", help="where the pages' sources go")
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="where the site goes")
     given = parser.parse_args()
-    notebooks = [executed(path, given.executed, not given.no_run) for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+    notebooks = sorted(ROOT.glob("notebooks/*.ipynb"))
+    missing = [path for path in notebooks if not fresh(path, given.executed)]
+    if missing and not given.no_run:
+        execute(missing, given.executed)
+        missing = []
     begun = time.time()
-    gather(given.sources, notebooks)
+    gather(given.sources, [path if path in missing else given.executed / path.name for path in notebooks])
+    if (given.out / ".buildinfo").is_file():  # an earlier site: pages that are no more must not stay
+        shutil.rmtree(given.out)
     static = ["-D", f"html_static_path={given.sources / 'static'}"]
     doctrees = ["-d", str(given.sources.with_name(f"{given.sources.name}-doctrees"))]
-    failed = build_main(
-        ["-q", "-E", "-j", "auto", "-c", str(HERE), *static, *doctrees, str(given.sources), str(given.out)]
-    )
-    if failed:
+    options = ["-q", "-E", "-j", "auto", "-c", str(HERE), *static, *doctrees]
+    if failed := build_main([*options, str(given.sources), str(given.out)]):
         sys.exit(failed)
     print(f"built in {time.time() - begun:.0f} s: {given.out / 'index.html'}")
 

@@ -10,6 +10,7 @@ from reference import name_examples, process_docstring, process_signature, publi
 project = "lalib"
 author = copyright = "the lalib authors"
 html_title = "lalib"
+smartquotes = False  # a text in quotes is to be typed as it stands
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_codeautolink", "sphinx_copybutton"]
 exclude_patterns = ["data/results", "notebooks/pictures"]
 

@@ -3,6 +3,9 @@
 It is built from runs/small, which the tests of the notebooks fill; a notebook that is not there is shown unexecuted.
 """
 
+import html
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -49,6 +52,7 @@ def page(chromium):
     """A page as wide as a phone; page.problems grows with what it asks the network for, lacks or complains of."""
     with launch(chromium) as browser:
         page = browser.new_page(viewport=PHONE)
+        page.set_default_timeout(TIMEOUT)
         page.problems = []
         page.on("request", lambda r: r.url.startswith(LOCAL) or page.problems.append(f"asks for {r.url}"))
         page.on("requestfailed", lambda r: page.problems.append(f"lacks {r.url}"))
@@ -90,7 +94,6 @@ def test_figures_are_drawn_as_the_reader_comes_to_them(site, page):
     if not number:
         pytest.skip("no executed notebook in runs/small: make notebooks")
     page.goto(path.as_uri())
-    page.set_default_timeout(TIMEOUT)
     page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
     for place in page.locator(".figure[role=img]").all():
         place.scroll_into_view_if_needed()
@@ -125,3 +128,17 @@ def test_names_and_notebooks_lead_to_each_other(site):
     assert "../notebooks/00_start_here.html#" in select
     strategy = reference[: reference.index('id="lalib.strategies.clusters.k_medoids"')].rpartition("<p>")[2]
     assert "../notebooks/00_start_here.html" in strategy
+
+
+def test_every_public_name_has_its_place(site):
+    """With the first words of its docstring."""
+    for room in ("data", "models", "training", "codes", "strategies", "experiments", "labelling", "figures", "widgets"):
+        inside = importlib.import_module(f"lalib.{room}")
+        text = (site / "reference" / f"{room}.html").read_text()
+        for name in inside.__all__:
+            value = getattr(inside, name)
+            if not inspect.ismodule(value):
+                place = text[text.index(f'id="lalib.{room}.{name}"') :].split("</dl>")[0]
+            if inspect.isclass(value) or inspect.isfunction(value):
+                first = inspect.getdoc(value).split()[0]
+                assert first in html.unescape(place), name
