@@ -12,7 +12,7 @@ STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill metadata.widge
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab app notebooks bench results strip install venv chromium
+.PHONY: help demo test lab app notebooks site bench results strip install venv chromium
 
 help:
 	@echo 'make demo       set up, run the guided tour, say where its pictures and table are'
@@ -21,6 +21,7 @@ help:
 	@echo 'make app        set up, serve the explorers and the labeller as a page for this machine alone; of your own images:'
 	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=128 BAD_FILES=skip CODES=vae SECONDS=60 PORT=8866)'
 	@echo 'make notebooks  run every notebook at small size and replay it'
+	@echo 'make site       the course, the README and a reference as a web site in site/; runs first what is not in runs/notebooks'
 	@echo 'make bench      the measurements of tests/benchmarks'
 	@echo 'make results   with which code data/results were made, and what would have to be run again'
 	@echo 'make strip      remove the outputs of the notebooks before a commit'
@@ -39,16 +40,20 @@ demo: install
 	@echo 'Pictures as pages of their own, and table.csv, in:        $(CURDIR)/runs/start_here'
 	@echo 'The tour as a notebook, for make lab; label there:        $(CURDIR)/runs/00_start_here.ipynb'
 
-# A browser that draws without a graphics card wants the machine for itself.
+# A browser that draws without a graphics card wants the machine for itself. It reads the site, too, which is built from
+# the notebooks that were just run.
 test: install chromium
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m pytest -n $(WORKERS) --dist loadscope -m 'not notebook and not browser'
-	$(PY) -m pytest -m browser --durations=0
 	$(MAKE) --no-print-directory notebooks
+	$(PY) -m pytest -m browser --durations=0
 
 notebooks: install
 	$(PY) -m pytest -n $(WORKERS) -m notebook --durations=0
+
+site: install
+	$(PY) notebooks/site/build.py
 
 bench: install
 	$(PY) -m pytest -s tests/benchmarks
