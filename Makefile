@@ -7,7 +7,7 @@ ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CON
 VENV := $(or $(ACTIVE),.venv)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.lalib-installed
-APP := IMAGES CLASSES LABELS LABELLER SIZE BAD_FILES CODES SECONDS PORT
+APP := IMAGES CLASSES LABELS LABELLER SIZE BAD_FILES CODES SECONDS RENAME PORT
 STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill"
 APT := apt-get install -y --no-install-recommends
 

@@ -15,7 +15,7 @@ import torch
 from lalib.data import ImageSet, LalibError
 from lalib.data.checks import SHOWN, check_choice, check_int, check_type, listed
 from lalib.data.door import check_index, check_name
-from lalib.labelling.answers import KINDS, Answer, check_answer, composed, now, numbered
+from lalib.labelling.answers import KINDS, Answer, check_answer, check_store_classes, composed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
@@ -182,6 +182,28 @@ class LabelStore:
             said = f"{self.path} had answers to {count} of these images by their resized pixels, as lalib once did"
             warnings.warn(f"{said}: from now on they hang on the files' own pixels, whatever the size=", stacklevel=3)
         return images
+
+    # Classes
+
+    def add_class(self, name: str) -> None:
+        """Let there be one more class, the last one. Raises ValueError for a name that cannot be one, or is one."""
+        classes = check_store_classes([*self.class_names, name])
+        with transaction(self.path, write=True) as connection:
+            connection.execute("INSERT INTO classes VALUES ((SELECT max(number) + 1 FROM classes), ?)", (classes[-1],))
+        self.class_names = classes
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Call a class otherwise: all answers of it, and those that were undone, have the new name from now on.
+
+        Raises ValueError for a class that is not there and for a name that cannot be one, or is one.
+        """
+        place = self.class_names.index(check_choice("old", composed(old), self.class_names))
+        classes = check_store_classes([*self.class_names[:place], new, *self.class_names[place + 1 :]])
+        with transaction(self.path, write=True) as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            connection.execute("UPDATE classes SET name = ? WHERE name = ?", (classes[place], self.class_names[place]))
+            connection.execute("UPDATE events SET class = ? WHERE class = ?", (classes[place], self.class_names[place]))
+        self.class_names = classes
 
     # Reading
 

@@ -72,8 +72,7 @@ class Workbench(Panel):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
         self.options = {"held_out": held_out, "seed": seed, "device": device}
-        self.labeller, self.map, self.plot, self._waiting, self._opened = None, None, None, False, {}
-        self.preparing = self.trouble = ""
+        self.labeller, self.plot, self._waiting, self._opened, self.trouble = None, None, False, {}, ""
         acts = {"images": self.look, "yardstick": self.measure, "rounds": self._round, "result": self.write}
         self.steps = {name: button("", partial(self._do, act)) for name, act in acts.items()}
         menu, late = ipywidgets.Dropdown, {"continuous_update": False}
@@ -89,7 +88,11 @@ class Workbench(Panel):
             layout={"display": "none", "width": "100%"}, style={"description_width": "auto"}
         )
         self.curve_place, self.bench, self.place = (ipywidgets.VBox() for _ in range(3))
+        self.map = LatentMap(torch.zeros(len(images), 2), AXES, tell=self._about, choose=self._choose)
+        self.map.plot.height, self.map.plot.mouse_mode = 340, "lasso"
         self.use(codes, model, views)
+        self.controls["how many"].max = len(self.loop.pool)
+        self.controls["how many"].value = max(1, self.loop.step)
         strategy, many, go, by, more = self.controls.values()
         left = ipywidgets.VBox([by, self.map, self.legend, self.curve_place, self.news], layout={"flex": "1 1 420px"})
         self.bench.layout = {"flex": "1.4 1 520px"}
@@ -102,21 +105,32 @@ class Workbench(Panel):
         self.look()
         self._tell()
 
-    def use(self, codes: Mapping[str, torch.Tensor], model: Autoencoder | None = None, views=None) -> None:
-        """Go on with other codes, views and model; the answers stay, what was learnt from them is learnt anew."""
+    def use(self, codes, model=None, views=None, encoder: Callable[[], object] | None = None) -> None:
+        """Go on with other codes, model and views; the answers stay, and are learnt from anew.
+
+        encoder(): the model that made the first codes, for the result, if it is not `model`.
+        """
         if not check_type("codes", codes, Mapping):
             raise ValueError("codes must hold at least one encoder's name and its codes (N, L), got none")
-        self.codes, self.views, self.model, self.curve, self._learnt = codes, views or {}, model, [], {}
+        self.codes, self.views, self.model, self.curve, self._learnt = codes, dict(views or {}), model, [], {}
+        self.encoder, self.preparing = encoder or (lambda: model), ""
         name, first = next(iter(codes.items()))
         self.loop = LabellingLoop(self.images, first, self.store, **self.options)
-        self.points = Places(first, view=self.views.get(name)).view.float()
-        if self.map is None:
-            self.map = LatentMap(self.points, AXES, tell=self._about, choose=self._choose)
-            self.map.plot.height, self.map.plot.mouse_mode = 340, "lasso"
-            self.controls["how many"].max = len(self.loop.pool)
-            self.controls["how many"].value = self.loop.step
-        self.map.move(self.points, AXES)
+        self.show_view(Places(first, view=self.views.get(name)).view)
+
+    def show_view(self, view: torch.Tensor) -> None:
+        """Show the images at other places (N, 2)."""
+        name = next(iter(self.codes))
+        self.views[name], self.points = view, view.float()
         self.controls["more"].value, self._opened = FOLDED, {}
+        self.map.move(self.points, AXES)
+        self.progress("", 1, 1)
+        self._tell()
+
+    def wait(self, words: str, trouble: str = "") -> None:
+        """Say in words for what the rounds have to wait, or with "" that they have not, and what went wrong."""
+        self.preparing, self.trouble = words, trouble
+        self.progress(words, int(not words), 1)
         self._tell()
 
     # What the buttons do
@@ -154,7 +168,7 @@ class Workbench(Panel):
     def write(self) -> None:
         """Write predictions of all images, the labelled ones, the classifier and the counts of classes."""
         self.progress("Writing", 0, 1)
-        self.loop.write_result(self.out)
+        self.loop.write_result(self.out, self.encoder())
 
     def label(self, index: torch.Tensor) -> None:
         """Open the labeller on the images at `index` (n,), in place of an earlier one."""
@@ -241,27 +255,18 @@ class Workbench(Panel):
     def _offer(self):
         """The strategies that the stage allows, the recommended one marked."""
         names, best, menu = self.loop.allowed, self.loop.recommended, self.controls["strategy"]
-        options = [(f"{name} (recommended)" if name == best else name, name) for name in names]
-        if options != [*menu.options]:
-            kept = (
-                menu.value
-                if menu.value in names and dict(options) and menu.value != getattr(self, "_best", None)
-                else best
-            )
+        options = tuple((f"{name} (recommended)" if name == best else name, name) for name in names)
+        if options != menu.options:
+            own = (menu.value, menu.value) in menu.options  # chosen by the person, against the recommendation
+            kept = menu.value if own and menu.value in names else best
             menu.options = options
             menu.value = kept
-        self._best = best
 
     def _name_steps(self):
-        left, total, answers = (
-            len(self._without_answer(self.loop.held_out)),
-            len(self.loop.held_out),
-            self.loop.answered[0],
-        )
-        rounds = counted(len(answers), "answer")
-        if self.curve and self.curve[-1].accuracy == self.curve[-1].accuracy:
-            now = self.curve[-1]
-            rounds = f"{counted(now.labels, 'label')}, {now.accuracy:.0%} right ({100 * now.low:.0f} to {100 * now.high:.0f})"
+        left, total = len(self._without_answer(self.loop.held_out)), len(self.loop.held_out)
+        rounds, now = counted(len(self.loop.answered[0]), "answer"), self.curve[-1] if self.curve else None
+        if now and now.accuracy == now.accuracy:
+            rounds = f"{counted(now.labels, 'label')}, {now.accuracy:.0%} ({100 * now.low:.0f} to {100 * now.high:.0f})"
         words = {
             "images": f"1 Images: {len(self.images):,} ✓",
             "yardstick": f"2 Yardstick: {total - left} of {total}{'' if left else ' ✓'}",
