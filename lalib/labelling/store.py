@@ -91,7 +91,9 @@ class LabelStore:
 
     # Answering
 
-    def put(self, image: str, label: str | int) -> None:
+    # image: its hash, or a list of several, which are then all saved, or none.
+
+    def put(self, image: str | Sequence[str], label: str | int) -> None:
         """Label an image, by its hash, with a class name or number, else ValueError. It replaces an earlier answer."""
         if isinstance(label, str):
             label = check_choice("label", composed(label), self.class_names)
@@ -99,20 +101,22 @@ class LabelStore:
             label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
         self._say(image, "class", label)
 
-    def unsure(self, image: str) -> None:
+    def unsure(self, image: str | Sequence[str]) -> None:
         """Answer "not sure": looked at, but without a class."""
         self._say(image, "unsure")
 
-    def skip(self, image: str) -> None:
+    def skip(self, image: str | Sequence[str]) -> None:
         """Leave an image for later: it comes last in `remaining`."""
         self._say(image, "skip")
 
     def _say(self, image, kind, class_name=None):
-        answer = check_answer(Answer(self.labeller, None, image, kind, class_name), self.class_names)
+        images = image if isinstance(image, list | tuple) else [image]
+        said = (Answer(self.labeller, None, image, kind, class_name) for image in images)
+        answers = [check_answer(answer, self.class_names) for answer in said]
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
-            answer = answer._replace(time=max(answer.time, last or ""))  # a clock may have been set back
-            connection.execute(INSERT, (*answer, None))
+            late = [answer._replace(time=max(answer.time, last or "")) for answer in answers]  # a clock was set back?
+            connection.executemany(INSERT, [(*answer, None) for answer in late])
 
     def undo(self) -> Answer:
         """Take back this labeller's last answer that stands, and return it; LalibError if there is none.

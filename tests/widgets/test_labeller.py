@@ -26,7 +26,11 @@ class Front:
 
     def __init__(self, labeller):
         self.labeller, self.told, self.number = labeller, [], 0
-        labeller.send = self.told.append
+        labeller.send = self.hear
+
+    def hear(self, reply, buffers):
+        self.told.append(reply)
+        self.buffers = buffers
 
     def say(self, kind, **more):
         self.number += 1
@@ -36,7 +40,7 @@ class Front:
         return reply
 
     def answer(self, image, answer):
-        return self.say("answer", image=image, answer=answer)
+        return self.say("answer", images=[image], answer=answer)
 
 
 def test_answers_are_in_the_store_when_the_page_is_told(images, store):
@@ -66,10 +70,10 @@ def test_undo_goes_back_into_earlier_sessions(images, store):
     first.answer(0, 0)
     first.answer(0, 1)
     front = Front(labeller := la.widgets.Labeller(images, store, [1, 0]))
-    assert front.say("undo") == {"kind": "undone", "image": 1, "answer": 0, "number": 1}
-    assert front.say("undo") == {"kind": "undone", "image": 1, "answer": NONE, "number": 2}
+    assert front.say("undo", count=1) == {"kind": "undone", "images": [1], "answers": [0], "number": 1}
+    assert front.say("undo", count=1) == {"kind": "undone", "images": [1], "answers": [NONE], "number": 2}
     assert labeller.answers == [NONE, NONE]
-    refused = front.say("undo")
+    refused = front.say("undo", count=1)
     assert refused["kind"] == "refused"
     assert "'me' has no answer" in refused["why"]
 
@@ -77,7 +81,7 @@ def test_undo_goes_back_into_earlier_sessions(images, store):
 def test_undo_of_an_image_that_is_not_shown_is_said(images, store):
     store.put(images.hashes[7], "eel")
     front = Front(la.widgets.Labeller(images, store, [0]))
-    refused = front.say("undo")
+    refused = front.say("undo", count=1)
     assert refused["kind"] == "refused"
     assert "to an image not shown here" in refused["why"]
     assert store.answers() == {}
@@ -90,7 +94,7 @@ def test_what_cannot_be_saved_is_told_and_stays_unanswered(images, store):
     front.answer(0, 1)
     store.path.write_bytes(b"no database" * 100)
     refused = front.answer(0, 2)
-    assert (refused["kind"], refused["answer"]) == ("refused", 1)
+    assert (refused["kind"], refused["answers"]) == ("refused", [1])
     assert str(store.path) in refused["why"]
     assert labeller.answers == [1, NONE]
     assert [(image, answer.class_name) for image, answer in heard] == [(0, "dog")]
@@ -133,7 +137,7 @@ def test_more_classes_than_keys(images, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"index": []}, "index must hold at least one image to label, got none"),
+        ({"groups": [0, 1]}, r"groups must be one number per image, \(9,\), got \(2,\)"),
         ({"index": [9]}, r"index must lie in 0 to 8"),
         ({"view": "cinema"}, "view must be one of 'single', 'sheet', got 'cinema'"),
         ({"probs": torch.ones(9, 2)}, r"probs must have shape \(9, 3\), one column per class, got \(9, 2\)"),
