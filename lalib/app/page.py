@@ -28,7 +28,10 @@ from lalib.widgets import Workbench
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 EPOCHS = 500  # more do not help the map of a few images
 AUTO, OWN, PHOTOS = "auto", "vae", "efficientnet-lite0"  # whose codes
-SIDE, DIMS = 16, 32  # pixels of the images, and principal components of them, of which the first map is made
+SIDE, DIMS = (
+    16,
+    32,
+)  # pixels to which images are thinned for the first map; coordinates of codes that are not a network's
 BLOCK = 256  # images that are coded between two words of how far it is
 EVERY = 0.5  # seconds between two looks at how far it is
 OPTIONS = r"\b(bad_files|codes|classes|labels|size)=['\"]?(\w*)['\"]?"  # in messages that are meant for Python
@@ -123,7 +126,7 @@ class Settings:
         with suppress(FileNotFoundError, LalibError):
             return load_codes(file, images)
         if source == OWN:
-            vae, start = VAE(images.image_shape, latent_dim=2, seed=0), time.monotonic()
+            vae, start = VAE(images.image_shape, latent_dim=DIMS, seed=0), time.monotonic()
             words, most = "Learning a map of the images.", max(1, round(self.seconds))
             seen = lambda *_: tell(words, min(int(time.monotonic() - start), most - 1), most)  # noqa: E731
             if fit(vae, images, epochs=EPOCHS, seconds=self.seconds, on_epoch=seen, seed=0).interrupted:

@@ -16,7 +16,7 @@ from lalib.codes import encode, load_codes
 from lalib.data import ImageSet, LalibError, from_folder
 from lalib.data.checks import check_type, listed
 from lalib.data.door import check_codes
-from lalib.labelling.formats import _write_csv, write_csv
+from lalib.labelling.formats import write_csv, write_rows
 from lalib.models import PretrainedEncoder, predict_proba
 from lalib.training import load_model, save
 
@@ -123,7 +123,7 @@ def table_of(images: ImageSet, said: list[str], sure: list[float]) -> "pd.DataFr
 
 def write_predictions(path: str | Path, table: "pd.DataFrame") -> Path:
     """Write a table of apply_result as CSV, whole or not at all."""
-    return _write_csv(path, table.columns, table.itertuples(index=False))
+    return write_rows(path, table.columns, table.itertuples(index=False))
 
 
 def _encoder(result: Path, how: dict):

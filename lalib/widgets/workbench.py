@@ -209,7 +209,7 @@ class Workbench(Panel):
     def _next(self) -> tuple[str, Callable[[], None] | None, str]:
         """What comes next: the button's words, what it does (None: nothing), and a sentence."""
         count, index = len(self.chosen), self.loop.answered[0]
-        waiting = 0 if self.labeller is None else self.labeller.answers.count(NONE)
+        waiting = 0 if self.labeller is None else self._open_places().count(NONE)
         left, new = len(self._without_answer(self.loop.held_out)), self._changed()
         total, free, many = len(self.loop.held_out), len(self.loop.pool) - len(index), self.value("how many")
         if count:
@@ -292,7 +292,7 @@ class Workbench(Panel):
 
     def _answered(self, *_):
         """An answer was saved. When it was the last one here, what comes next has the keys."""
-        if NONE not in self.labeller.answers:
+        if NONE not in self._open_places():
             self._tell()
             self.controls["next"].focus()
             return
@@ -326,6 +326,10 @@ class Workbench(Panel):
         self.bench.children = [self.labeller]
         if earlier is not None:
             earlier.close()
+
+    def _open_places(self):
+        """What the labeller has of its images, without their near copies."""
+        return self.labeller.answers[: len(self.labeller.index)]
 
     def _label_chosen(self):
         index = self.chosen
