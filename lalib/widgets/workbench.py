@@ -6,9 +6,7 @@ import html
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 import ipywidgets
 import pandas as pd
@@ -18,27 +16,21 @@ from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
 from lalib.figures.curves import accuracy_curve
-from lalib.labelling import LabellingLoop, LabelStore, Snapshot
-from lalib.labelling.store import first_places
+from lalib.labelling import LabellingLoop, LabelStore
 from lalib.models.autoencoders import Autoencoder
-from lalib.models.networks import UNKNOWN
 from lalib.widgets.colouring import COLOURED, coloured
-from lalib.widgets.exchange import Exchange
+from lalib.widgets.folded import UNFOLD
 from lalib.widgets.labeller import MOST, NONE, Labeller
-from lalib.widgets.latent_explorer import latent_explorer
 from lalib.widgets.latent_map import LatentMap
 from lalib.widgets.parts import Names, Panel, Sentence, button, control, counted, picture, row, source
 from lalib.widgets.plot import Plot
-from lalib.widgets.sampling_explorer import sampling_explorer
+from lalib.widgets.sayings import brought, pace
 from lalib.widgets.strategy_controls import Places
 
 EVERY = 0.7  # seconds; keys come faster than a map of many points is drawn
-PAUSE, USUAL = 60, 3.0  # seconds: a longer gap between answers is a pause; an answer before any was given
 TILES = 24  # images on a sheet
-FOLDED, TWO, HAND, FIND, AGAIN, FILES = MORE = (
-    *("nothing", "two strategies side by side", "choose by hand", "find and correct answers"),
-    *("look again at doubtful answers", "import and export"),
-)
+YARDSTICK = "the yardstick"
+FOLDED = "nothing"
 AXES = ["first coordinate", "second coordinate"]
 
 
@@ -72,16 +64,16 @@ class Workbench(Panel):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
         self.options = {"held_out": held_out, "seed": seed, "device": device}
-        self.labeller, self.plot, self._waiting, self._opened, self.trouble = None, None, False, {}, ""
+        self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
         acts = {"images": self.look, "yardstick": self.measure, "rounds": self._round, "result": self.write}
-        self.steps = {name: button("", partial(self._do, act)) for name, act in acts.items()}
+        self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
         menu, late = ipywidgets.Dropdown, {"continuous_update": False}
         self.controls = {
             "strategy": control(menu, "strategy"),
             "how many": control(ipywidgets.BoundedIntText, "how many", min=1, **late),
-            "next": button("", lambda: self._do(self._next()[1]), button_style="primary"),
+            "next": button("", lambda: self.act(self._next()[1]), button_style="primary"),
             "colour by": control(menu, "colour by", options=COLOURED),
-            "more": control(menu, "more", options=MORE),
+            "more": control(menu, "more", options=[FOLDED, *UNFOLD]),
         }
         self.sentence, self.news, self.legend, self.sheet = Sentence(), Sentence(), ipywidgets.HTML(), ipywidgets.HTML()
         self.bar = ipywidgets.IntProgress(
@@ -122,7 +114,7 @@ class Workbench(Panel):
         """Show the images at other places (N, 2)."""
         name = next(iter(self.codes))
         self.views[name], self.points = view, view.float()
-        self.controls["more"].value, self._opened = FOLDED, {}
+        self.controls["more"].value = FOLDED
         self.map.move(self.points, AXES)
         self.progress("", 1, 1)
         self._tell()
@@ -142,14 +134,14 @@ class Workbench(Panel):
 
     def measure(self) -> None:
         """Label the images that tell how good the classifier is."""
-        self._open(self._without_answer(self.loop.held_out), "the yardstick")
+        self.label(self._without_answer(self.loop.held_out), YARDSTICK)
 
     def choose(self) -> None:
         """Have the strategy choose as many images as are missing for a whole round, and label them."""
         many, answers = self.value("how many"), len(self.loop.answered[0])
         goal = min(answers + many - answers % many, len(self.loop.pool))
         self.progress("Choosing", 0, 1)
-        self._open(self.loop.ask(self.value("strategy"), goal), "this round")
+        self.label(self.loop.ask(self.value("strategy"), goal), "this round")
 
     def learn(self) -> None:
         """Learn from all answers, round by round, and say what they have brought."""
@@ -170,9 +162,18 @@ class Workbench(Panel):
         self.progress("Writing", 0, 1)
         self.loop.write_result(self.out, self.encoder())
 
-    def label(self, index: torch.Tensor) -> None:
-        """Open the labeller on the images at `index` (n,), in place of an earlier one."""
-        self._do(partial(self._open, index, "what was chosen"))
+    def label(self, index: torch.Tensor, words: str) -> None:
+        """Open the labeller on the images at `index` (n,), in place of an earlier one; LalibError, with the words for
+        what they are, if there are none."""
+        if not len(index):
+            raise LalibError(f"there is nothing left to label in {words}")
+        earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
+        look = {"probs": probs, "focused": True, "on_answer": self._answered}
+        self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
+        self._left = self._unanswered()
+        self.bench.children = [self.labeller]
+        if earlier is not None:
+            earlier.close()
 
     def progress(self, words: str, done: int, total: int) -> None:
         """Show how far something is that takes time; it is gone when all is done."""
@@ -195,13 +196,13 @@ class Workbench(Panel):
         kept = [i for i in self.map.selection.tolist() if self.images.hashes[i] not in measured]
         return torch.tensor(kept, dtype=torch.int64)
 
-    def _do(self, act):
+    def act(self, act: Callable[[], None]) -> None:
         """Do it, and say what became of it."""
         self.trouble = ""
         try:
             act()
         except (LalibError, ValueError, OSError) as error:
-            self.trouble = f"{error}."
+            self.trouble = f"{str(error).rstrip('.')}."
         finally:
             self.progress("", 1, 1)
             self._tell()
@@ -209,7 +210,7 @@ class Workbench(Panel):
     def _next(self) -> tuple[str, Callable[[], None] | None, str]:
         """What comes next: the button's words, what it does (None: nothing), and a sentence."""
         count, index = len(self.chosen), self.loop.answered[0]
-        waiting = 0 if self.labeller is None else self._open_places().count(NONE)
+        waiting = self._unanswered()
         left, new = len(self._without_answer(self.loop.held_out)), self._changed()
         total, free, many = len(self.loop.held_out), len(self.loop.pool) - len(index), self.value("how many")
         if count:
@@ -246,7 +247,7 @@ class Workbench(Panel):
             self._name_steps()
             self._recolour()
         except LalibError as error:
-            self.sentence.value = f"{error}."
+            self.sentence.value = f"{str(error).rstrip('.')}."
             return
         go = self.controls["next"]
         go.description, go.disabled = words, act is None
@@ -292,7 +293,8 @@ class Workbench(Panel):
 
     def _answered(self, *_):
         """An answer was saved. When it was the last one here, what comes next has the keys."""
-        if NONE not in self._open_places():
+        before, self._left = self._left, self._unanswered()
+        if before and not self._left:
             self._tell()
             self.controls["next"].focus()
             return
@@ -314,26 +316,17 @@ class Workbench(Panel):
         self._tell()
 
     def _show(self, index, words):
-        tiles = [picture(self.images.images[i], self._name(i), 96) for i in index.tolist()]
+        tiles = [picture(self.images.images[i], self.name(i), 96) for i in index.tolist()]
         self.sheet.value = f'<p>{html.escape(words)}</p><div class="lalib-tiles">{"".join(tiles)}</div>'
         self.bench.children = [self.sheet]
 
-    def _open(self, index, words):
-        if not len(index):
-            raise LalibError(f"there is nothing left to label in {words}")
-        earlier = self.labeller
-        self.labeller = Labeller(self.images, self.store, index[:MOST], focused=True, on_answer=self._answered)
-        self.bench.children = [self.labeller]
-        if earlier is not None:
-            earlier.close()
-
-    def _open_places(self):
-        """What the labeller has of its images, without their near copies."""
-        return self.labeller.answers[: len(self.labeller.index)]
+    def _unanswered(self):
+        """How many of its images the labeller has no answer to, near copies apart."""
+        return 0 if self.labeller is None else self.labeller.answers[: len(self.labeller.index)].count(NONE)
 
     def _label_chosen(self):
         index = self.chosen
-        self._open(index, "the selection")
+        self.label(index, "the selection")
         self.map.select(index[:0])
 
     def _go_on(self):
@@ -374,12 +367,13 @@ class Workbench(Panel):
         found = f"{counted(len(others), 'answer')} by {self.store.labeller} in {self.store.path}"
         return f"{found} are of none of these images, or of the images in another size."
 
-    def _name(self, image):
+    def name(self, image: int) -> str:
+        """What an image is called."""
         return self.images.files[image] if self.images.files else f"image {image}"
 
     def _about(self, image):
         """A picture of the image under the pointer, and what is known of it, line by line."""
-        answer, lines = self.store.answers().get(self.images.hashes[image]), [self._name(image)]
+        answer, lines = self.store.answers().get(self.images.hashes[image]), [self.name(image)]
         if answer is not None:
             lines.append(f"my answer: {answer.class_name or answer.kind}")
         if self.curve:
@@ -388,84 +382,9 @@ class Workbench(Panel):
         return source(self.images.images[image], 84), "\n".join(lines)
 
     def _unfold(self, change):
-        """Show what was folded away; it is made at its first time: a map that is on no page has no size."""
-        if change.new not in self._opened and change.new != FOLDED:
-            self._opened[change.new] = UNFOLD[change.new](self)
-        self.place.children = [self._opened[change.new]] if change.new != FOLDED else []
-
-
-def pace(store: LabelStore) -> float:
-    """Seconds from an answer of this labeller to the next: the median of the last 100, pauses left out."""
-    times = [datetime.fromisoformat(answer.time).timestamp() for answer in store.answers().values()][-100:]
-    gaps = [later - before for before, later in pairwise(times) if later - before < PAUSE]
-    return median(gaps) if len(gaps) > 4 else USUAL
-
-
-def brought(loop: LabellingLoop, curve: list[Snapshot]) -> list[str]:
-    """What the last round has brought, and whether to go on, in sentences."""
-    now = curve[-1]
-    if now.accuracy != now.accuracy:
-        said = ["How good it is cannot be said yet: label more of the yardstick."]
-    else:
-        right = f"{now.accuracy:.0%} of the {now.tested} yardstick images are right"
-        ends = f"95 % interval {100 * now.low:.0f} to {100 * now.high:.0f} %"
-        said = [f"With {counted(now.labels, 'label')} {right} ({ends})."]
-    if len(curve) > 1:
-        before, after = (s.probs.argmax(dim=1) for s in curve[-2:])
-        truth = loop.store.labels(loop.data.images)[loop.held_out]
-        hit, hits = ((guess[loop.held_out] == truth)[truth != UNKNOWN] for guess in (before, after))
-        gained, lost = int((hits & ~hit).sum()), int((hit & ~hits).sum())
-        count = now.answers - curve[-2].answers
-        said.append(
-            f"The last {counted(count, 'answer')}: {gained} of these newly right, {lost} newly wrong; "
-            f"the prediction of {counted(int((before != after).sum()), 'image')} changed."
-        )
-        reason = loop.advice().reason
-        said.append(f"{reason[0].upper()}{reason[1:]}.")
-    return said
-
-
-def _two(bench):
-    """The sampling explorer, and a button that opens the labeller on what is picked there."""
-    return _with_button(bench, sampling_explorer(bench.images, bench.codes, views=bench.views, store=bench.store))
-
-
-def _by_hand(bench):
-    name, codes = next(iter(bench.codes.items()))
-    view = bench.views.get(name, bench.points if codes.shape[1] != 2 else None)
-    return _with_button(bench, latent_explorer(bench.images, codes, bench.model, view=view, store=bench.store))
-
-
-def _with_button(bench, explorer):
-    go = button("", lambda: bench.label(explorer.selection), icon="tags")
-
-    def count(_=None):
-        chosen = len(explorer.selection)
-        go.description, go.disabled = f"Label these {counted(chosen, 'image')}", not chosen
-
-    explorer.sentence.observe(count, names="value")
-    explorer.exchange.sentence.observe(bench.refresh, names="value")
-    count()
-    return ipywidgets.VBox([go, explorer])
-
-
-def _find(bench):
-    """All answers so far in the labeller, the latest first, to be corrected."""
-    place = first_places(bench.images)
-    index = [place[image] for image in reversed(bench.store.answers()) if image in place]
-    go = button("Show my answers again, the latest first", lambda: bench.label(torch.tensor(index[:MOST])))
-    return go
-
-
-def _look_again(bench):
-    """Answers that a classifier trained without them finds unlikely, and those of two labellers that differ."""
-    return Sentence(value="")
-
-
-def _files(bench):
-    exchange = Exchange(bench.images, lambda: torch.arange(len(bench.images)), bench.store)
-    exchange.sentence.observe(bench.refresh, names="value")
-    return exchange
-
-
-UNFOLD = {TWO: _two, HAND: _by_hand, FIND: _find, AGAIN: _look_again, FILES: _files}
+        """Show what was folded away: made when it is asked for, as a map that is on no page has no size."""
+        earlier, self.place.children = self.place.children, []
+        for each in earlier:
+            each.close()
+        if change.new != FOLDED:
+            self.act(lambda: setattr(self.place, "children", [UNFOLD[change.new](self)]))
