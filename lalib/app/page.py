@@ -20,10 +20,12 @@ from lalib.codes.kept import CODES_FILES
 from lalib.codes.projection import flat_pixels
 from lalib.data import DATASETS, ImageSet, LalibError, from_folder, load
 from lalib.data.files import tensor_digest, written_whole
+from lalib.data.folders import image_files
 from lalib.labelling import LabelStore
 from lalib.models import VAE, PretrainedEncoder
 from lalib.training import fit, load_model, save
 from lalib.widgets import Workbench
+from lalib.widgets.parts import counted
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 EPOCHS = 500  # more do not help the map of a few images
@@ -84,6 +86,18 @@ class Settings:
             raise ValueError(f"images must be a folder or one of {', '.join(DATASETS)}, got {self.images!r}")
         labels = "none" if self.classes else "folders"
         return from_folder(folder, self.size, labels=labels, bad_files=self.bad_files, cache=self.cache)
+
+    def files(self) -> set[str]:
+        """The names of the files in the folder that are called images; none of a data set."""
+        return set() if self.images in DATASETS else {*image_files(Path(self.images).expanduser())[0]}
+
+    def changed_since(self, seen: set[str]) -> str:
+        """A sentence on files that have come or gone since `seen`, or ""."""
+        now = self.files()
+        if now == seen:
+            return ""
+        come, gone = (counted(len(some), "file") for some in (now - seen, seen - now))
+        return f"In the folder, {come} came and {gone} went since the page was opened: load it again to see that."
 
     def store(self, images: ImageSet) -> LabelStore:
         """The file of labels, made if it is not there. Raises LalibError if it is not one.
@@ -212,6 +226,8 @@ def page(settings: Settings | None = None) -> Workbench:
     flat = flat_pixels(images.images[:, :, ::step, ::step])
     pixels = {"PCA": project(flat, "pca", dims=min(DIMS, *flat.shape))}
     bench = Workbench(images, pixels, settings.store(images))
+    seen = settings.files()
+    bench.check = lambda: settings.changed_since(seen)
     bench.wait("The codes are being made from which images are chosen.")
     steps = follow(settings, bench, pixels)
     for _ in steps:

@@ -15,6 +15,7 @@ import torch
 from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
+from lalib.experiments import Task
 from lalib.figures.curves import accuracy_curve
 from lalib.labelling import LabellingLoop, LabelStore
 from lalib.models.autoencoders import Autoencoder
@@ -41,7 +42,7 @@ class Workbench(Panel):
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
     codes (N, L), views (N, 2): by name, as in sampling_explorer; the first codes are chosen from and learnt from, and
     make the map. model: the autoencoder that made those, if they are to be decoded. store: where the answers go.
-    out: the folder for the result, by default beside the store. held_out, seed, device: as in LabellingLoop.
+    out: the folder for the result, by default beside the store. held_out, task, seed, device: as in LabellingLoop.
     All that is shown follows from images and store: who opens the page again goes on there.
     `loop` says what to label and learns; `labeller` is the one that is shown, or None; `curve` the rounds learnt, a
     Snapshot each; `steps` and `controls` are buttons and menus by name. Raises what sampling_explorer raises; later
@@ -58,13 +59,15 @@ class Workbench(Panel):
         views: Mapping[str, torch.Tensor] | None = None,
         out: str | Path | None = None,
         held_out: int | None = None,
+        task: Task | None = None,
         seed: int = 0,
         device: str = "auto",
     ):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
-        self.options = {"held_out": held_out, "seed": seed, "device": device}
+        self.options = {"held_out": held_out, "task": task, "seed": seed, "device": device}
         self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
+        self.check: Callable[[], str] = lambda: ""  # what has become of the images' files meanwhile
         acts = {"images": self.look, "yardstick": self.measure, "rounds": self._round, "result": self.write}
         self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
         menu, late = ipywidgets.Dropdown, {"continuous_update": False}
@@ -129,6 +132,7 @@ class Workbench(Panel):
 
     def look(self) -> None:
         """Show some of the images, drawn at random."""
+        self.trouble = self.check()
         some = torch.randperm(len(self.images), generator=generator(self.options["seed"], "look"))[:TILES]
         self._show(some, f"{len(some)} of {counted(len(self.images), 'image')}, drawn at random")
 
@@ -161,6 +165,7 @@ class Workbench(Panel):
         """Write predictions of all images, the labelled ones, the classifier and the counts of classes."""
         self.progress("Writing", 0, 1)
         self.loop.write_result(self.out, self.encoder())
+        self.trouble = self.check()
 
     def label(self, index: torch.Tensor, words: str) -> None:
         """Open the labeller on the images at `index` (n,), in place of an earlier one; LalibError, with the words for
