@@ -107,11 +107,12 @@ class Workbench(Panel):
         """
         if not check_type("codes", codes, Mapping):
             raise ValueError("codes must hold at least one encoder's name and its codes (N, L), got none")
-        self.codes, self.views, self.model, self.curve, self._learnt = codes, dict(views or {}), model, [], {}
-        self.encoder, self.preparing = encoder or (lambda: model), ""
-        name, first = next(iter(codes.items()))
-        self.loop = LabellingLoop(self.images, first, self.store, **self.options)
-        self.show_view(Places(first, view=self.views.get(name)).view)
+        name = next(iter(codes))
+        self.loop = LabellingLoop(self.images, codes[name], self.store, **self.options)
+        self.codes, self.views, self.model = codes, dict(views or {}), model
+        self.encoder = encoder or (lambda: model)
+        self.curve, self._learnt, self.preparing = [], {}, ""
+        self.show_view(Places(codes[name], view=self.views.get(name)).view)
 
     def show_view(self, view: torch.Tensor) -> None:
         """Show the images at other places (N, 2)."""

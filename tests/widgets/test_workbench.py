@@ -281,7 +281,7 @@ def test_other_codes_are_taken_over_with_what_was_answered(opened, digits, store
     view = codes[:, :2] + 1
     bench.show_view(view)
     assert torch.equal(bench.points, view)
-    with pytest.raises(ValueError, match="codes must have 120 rows"):
+    with pytest.raises(ValueError, match="codes must be those of the 120 images, got 7 rows"):
         bench.use({"other": codes[:7]})
     bench.controls["more"].value = "two strategies side by side"
     (box,) = bench.place.children
