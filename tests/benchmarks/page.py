@@ -4,7 +4,7 @@
 
 A run is a folder of images, at most 2,000, and a LabellingLoop as the page makes it: its own number of held-out images,
 its step, its recommended strategy or "random". Codes are 32 principal components; those of deep-sky efficientnet-lite0.
-Runs end after 15 rounds or with the last image. Each is kept in a file of its own: a second start goes on.
+Runs end after 15 rounds or with the last image. What is done is kept in files: a second start goes on.
 
 "stop": where advice() would have ended each run. A rule is a least kappa and a largest gain of the curve (none: without
 the curve), as in should_stop. "lost": accuracy on the test images, which nobody has who labels, at the best round less
@@ -12,15 +12,18 @@ that where the rule stops, in points; "labels": where it stops; "best": where th
 mnist-mini: of those that lose at most one point on average the one with fewest labels; the others confirm it.
 "saving": deep-sky, labels to 90 % of the test accuracy with the whole pool, each run taken at every tenth answer (the
 nearest curve that does not fall); ratio: random's labels by the recommended strategy's, of paired seeds (geometric
-mean). "counts": how often the 95 % intervals of prevalence() hold the truth, after rounds 5 and 10. "doubts": 100
-answers of which 10 are wrong: how many doubts() finds, among how many. Means over seeds with 95 % t intervals.
+mean). "counts": how often the 95 % intervals of prevalence() hold the truth, after rounds 5 and 10. "doubts":
+mnist-mini, 100 random answers of which 10 are wrong: how many doubts() finds, how many of its first 10 are wrong, and
+how many it names. Means over seeds with 95 % t intervals.
 """
 
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -29,10 +32,10 @@ from threadpoolctl import threadpool_limits
 import lalib as la
 from lalib.codes.projection import pixel_pca
 from lalib.data.files import written_whole
-from lalib.data.seeds import generator
 from lalib.experiments.run_files import provenance
 from lalib.experiments.statistics import interval, labels_needed
 from lalib.experiments.stopping import ROUNDS, should_stop
+from lalib.experiments.task_models import train_together
 from lalib.labelling import advice
 from lalib.labelling.answers import now
 
@@ -42,18 +45,13 @@ KAPPAS, GAINS = (0.9, 0.925, 0.95, 0.97, 0.98, 0.99), (None, 0.01, 0.02, 0.03, 0
 ERRORS, ANSWERS = 10, 100
 
 
-class Person:
-    """Answers at once, and right but for `wrong` images."""
-
-    def __init__(self, images, store):
-        self.images, self.store = images, store
-
-    def answer(self, index, wrong=()):
-        said = []
-        for i in index.tolist():
-            name = self.images.class_names[(int(self.images.labels[i]) + (i in wrong)) % self.images.n_classes]
-            said.append(la.labelling.Answer("me", now(), self.images.hashes[i], "class", name))
-        self.store.add(said)
+def answer(loop, images, index, wrong=()):
+    """All at once, and right but for the images that are `wrong`."""
+    numbers = [(int(images.labels[i]) + (i in wrong)) % images.n_classes for i in index.tolist()]
+    pairs = zip(index.tolist(), numbers, strict=True)
+    loop.store.add(
+        [la.labelling.Answer("me", now(), images.hashes[i], "class", images.class_names[c]) for i, c in pairs]
+    )
 
 
 def coded(name, quick):
@@ -68,33 +66,65 @@ def coded(name, quick):
     return images, codes, theirs, test.labels
 
 
-def run(name, given, strategy, seed, rounds):
-    """One run as numbers: after each round the answers, the accuracy on test and held-out images, kappa and gain."""
+def runs_of(name, given, strategy, seeds, rounds):
+    """A run per seed as numbers: after each round the answers, the accuracy on test and held-out images, kappa, gain.
+
+    The seeds train together, which spares time and changes results by rounding only: `train` of the loops hands out
+    what was trained so.
+    """
     images, codes, theirs, truth = given
-    with tempfile.TemporaryDirectory() as folder:
-        store = la.LabelStore(Path(folder, "labels.sqlite"), images.class_names, labeller="me")
-        loop = la.LabellingLoop(la.from_arrays(images.images), codes, store, seed=seed, device="cpu")
-        person = Person(images, store)
-        person.answer(loop.held_out)
-        seen = loop.pool[torch.randperm(len(loop.pool), generator=generator(seed, "seen"))[:SEEN]]
-        found = {"answers": [], "test": [], "held_out": [], "covered": [], "kappa": [], "gain": []}
-        step = loop.step
-        while len(found["answers"]) < rounds and loop.step:
-            person.answer(loop.ask(strategy or loop.recommended, len(loop.answered[0]) + loop.step))
-            snapshot = loop.train()
-            for key, value in zip(("kappa", "gain"), stopping(loop.curve(), seen, step), strict=True):
-                found[key].append(value)
-            found["answers"].append(snapshot.answers)
-            found["test"].append(la.accuracy(snapshot.classifier, theirs, truth))
-            found["held_out"].append(snapshot.accuracy)
-            if len(found["answers"]) in COUNTED:
-                counts, right = loop.prevalence(), images.labels.bincount(minlength=images.n_classes).numpy()
-                found["covered"].append(int(((counts["low"] <= right) & (right <= counts["high"])).sum()))
+    whole, ready = la.experiments.TaskData(codes, replace(images, labels=None), la.Task()), {}
+
+    def learn(loops, k=None):
+        bought = [tuple(part[:k] for part in loop.answered) for loop in loops]
+        made = train_together(whole, bought, seeds=seeds, last=[None] * len(loops), device="cpu")
+        ready.update(
+            {(seed, len(index)): one.classifier for seed, (index, _), one in zip(seeds, bought, made, strict=True)}
+        )
+
+    def handed(data, index, labels, *, seed, device):
+        model = la.experiments.TaskModel(data, index, labels, seed, 0, device, None)
+        model.classifier = ready[seed, len(index)]
+        return model
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch("lalib.labelling.rounds.train", handed):
+        names = images.class_names
+        stores = [la.LabelStore(Path(folder, f"{seed}.sqlite"), names, labeller="me") for seed in seeds]
+        bare, here = la.from_arrays(images.images), zip(seeds, stores, strict=True)
+        loops = [la.LabellingLoop(bare, codes, store, seed=seed, device="cpu") for seed, store in here]
+        found = [{key: [] for key in ("answers", "test", "held_out", "covered", "kappa", "gain")} for _ in seeds]
+        right, step = images.labels.bincount(minlength=len(names)).numpy(), loops[0].step
+        for loop in loops:
+            answer(loop, images, loop.held_out)
+        for r in range(1, rounds + 1):
+            if not loops[0].step:
+                break
+            for loop in loops:
+                answer(loop, images, loop.ask(strategy or loop.recommended, len(loop.answered[0]) + loop.step))
+            learn(loops)
+            for loop, row in zip(loops, found, strict=True):
+                measured(loop, row, theirs, truth, step)
+                if r in COUNTED:
+                    counts = loop.prevalence()
+                    row["covered"].append(int(((counts["low"] <= right) & (right <= counts["high"])).sum()))
         if name == SKY:
-            found["fine"] = [*range(FINE, len(loop.answered[0]), FINE), len(loop.answered[0])]
-            learnt = (loop.train(k).classifier for k in found["fine"])
-            found["fine_test"] = [la.accuracy(classifier, theirs, truth) for classifier in learnt]
-    return found | {"classes": images.n_classes}
+            total = len(loops[0].answered[0])
+            fine = [*range(FINE, total, FINE), total]
+            for k in fine:
+                learn(loops, k)
+            for seed, row in zip(seeds, found, strict=True):
+                row |= {"fine": fine, "fine_test": [la.accuracy(ready[seed, k], theirs, truth) for k in fine]}
+    return [row | {"classes": len(names)} for row in found]
+
+
+def measured(loop, row, theirs, truth, step):
+    snapshot = loop.train()
+    row["answers"].append(snapshot.answers)
+    row["held_out"].append(snapshot.accuracy)
+    row["test"].append(la.accuracy(snapshot.classifier, theirs, truth))
+    kappa, gain = stopping(loop.curve(), loop.pool[:SEEN], step)
+    row["kappa"].append(kappa)
+    row["gain"].append(gain)
 
 
 def stopping(curve, seen, step):
@@ -114,7 +144,7 @@ def doubting(given, seed):
         loop = la.LabellingLoop(la.from_arrays(images.images), codes, store, seed=seed, device="cpu")
         index = loop.ask("random", ANSWERS)
         wrong = index[:ERRORS].tolist()
-        Person(images, store).answer(index, wrong)
+        answer(loop, images, index, wrong)
         found = loop.doubts()
     first = found.index[:ERRORS]
     return {"found": len(set(wrong) & set(found.index)), "doubted": len(found), "first": len(set(wrong) & set(first))}
@@ -176,20 +206,14 @@ def main():
     parser.add_argument("--quick", action="store_true", help="300 images, 5 rounds, 2 seeds: whether all of it runs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    seeds, rounds = (2, 5) if given.quick else (given.seeds, LONGEST)
-    rules, counts, doubted, runs = [], [], [], {}
+    seeds, rounds = range(2 if given.quick else given.seeds), 5 if given.quick else LONGEST
+    rules, counts, runs = [], [], {}
     for name in DATA:
         data = coded(name, given.quick)
         for arm in ("recommended", "random") if name == SKY else ("recommended",):
             strategy = None if arm == "recommended" else arm
-            files = [given.runs / f"{name}-{arm}-{seed}.json" for seed in range(seeds)]
-            runs[name, arm] = [
-                kept(file, partial(run, name, data, strategy, seed, rounds)) for seed, file in enumerate(files)
-            ]
-        files = [given.runs / f"{name}-doubts-{seed}.json" for seed in range(seeds)] if name in DATA[:2] else []
-        found = [kept(file, partial(doubting, data, seed)) for seed, file in enumerate(files)]
-        for key in ("found", "first", "doubted") if found else ():
-            doubted.append({"data": name, "what": key, "mean": list(map(float, interval([x[key] for x in found])))})
+            compute = partial(runs_of, name, data, strategy, list(seeds), rounds)
+            runs[name, arm] = kept(given.runs / f"{name}-{arm}.json", compute)
         ours = runs[name, "recommended"]
         rules += [rule_row(name, ours, kappa, gain) for kappa in KAPPAS for gain in GAINS]
         held, of = sum(sum(found["covered"]) for found in ours), sum(len(f["covered"]) * f["classes"] for f in ours)
@@ -198,11 +222,21 @@ def main():
         print(
             f"{name}: stops at {shown(used['labels'])} labels, loses {shown(used['lost'])}; best {shown(used['best'])}"
         )
-        print(f"  counts: {held} of {of} intervals hold", flush=True)
+        print(f"  {held} of {of} intervals of counts hold", flush=True)
+    data, files = coded(DATA[0], given.quick), (given.runs / f"doubts-{seed}.json" for seed in seeds)
+    found = [kept(file, partial(doubting, data, seed)) for seed, file in enumerate(files)]
+    doubted = {key: list(map(float, interval([each[key] for each in found]))) for key in found[0]}
+    print(f"doubts on {DATA[0]}: {', '.join(f'{key} {shown(value)}' for key, value in doubted.items())}")
     sky = saving(runs[SKY, "recommended"], runs[SKY, "random"])
     print(f"{SKY}: labels {shown(sky['recommended'])}, random {shown(sky['random'])}, ratio {shown(sky['ratio'])}")
     text = {"what": "the page with a simulated person; tests/benchmarks/page.py says how", "rounds": rounds}
-    text |= {"used": USED, "stop": rules, "saving": sky, "counts": counts, "doubts": doubted} | provenance()
+    text |= {
+        "used": USED,
+        "stop": rules,
+        "saving": sky,
+        "counts": counts,
+        "doubts": {"data": DATA[0]} | doubted,
+    } | provenance()
     with written_whole(given.out) as temporary:
         temporary.write_text(json.dumps(text, indent=1) + "\n")
 
