@@ -1,4 +1,4 @@
-"""The command line of the app: `make app` calls it."""
+"""The command line of the app: `make app` calls it. `python -m lalib.app predict` applies what came of it."""
 
 import argparse
 import contextlib
@@ -14,11 +14,12 @@ from lalib.app.page import Settings, plain
 from lalib.app.server import server
 from lalib.codes.kept import CODES_FILES
 from lalib.data.checks import LalibError
+from lalib.labelling.result import apply_result, write_predictions
 
 
 def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
-    made = argparse.ArgumentParser("python -m lalib.app", description="Explore images and label them in a browser.")
+    made = argparse.ArgumentParser("python -m lalib.app", description="From images to a classifier, in a browser.")
     option, usual = made.add_argument, Settings
     option("--images", default=usual.images, help="a folder, or a data set's name (%(default)s)")
     option("--classes", default="", help="to label with, such as cat,dog; by default the folder's sub-folders")
@@ -47,6 +48,24 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return Settings(images, classes, str(labels), **rest)
 
 
+def predict(arguments: list[str]) -> None:
+    """What the classifier in a folder of results says of other images, into a CSV file."""
+    made = argparse.ArgumentParser("python -m lalib.app predict", description=predict.__doc__)
+    option = made.add_argument
+    option("result", help="the folder that labelling ended with")
+    option("images", help="a folder")
+    option("--out", default="predictions.csv", help="the file to write (%(default)s)")
+    option("--codes", help="a file of these images' codes, for a classifier that learnt from such a file")
+    option("--bad-files", default=Settings.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    given = made.parse_args(arguments)
+    try:
+        table = apply_result(given.result, given.images, given.codes, bad_files=given.bad_files)
+        out = write_predictions(Path(given.out), table)
+    except (LalibError, ValueError, TypeError, OSError) as error:
+        sys.exit(f"error: {plain(error)}")
+    print(f"{len(table)} predictions are in {out.absolute()}: {table['class'].value_counts().to_dict()}")
+
+
 @contextlib.contextmanager
 def preparing(settings: Settings) -> Iterator[None]:
     """Another process prepares what takes time, while the block serves the page; it ends with the block."""
@@ -67,7 +86,10 @@ def preparing(settings: Settings) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the images, then serve until Ctrl-C."""
+    """Read the images, then serve until Ctrl-C; or predict."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["predict"]:
+        return predict(arguments[1:])
     settings = settings_of(options := parser().parse_args(arguments))
     print(f"Reading the images ({settings.images}) ...", flush=True)
     try:
