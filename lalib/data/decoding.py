@@ -135,7 +135,7 @@ def read_whole(file: Path) -> tuple[str, bytes, tuple[int, int], tuple[int, int]
     elif image.mode in DEEP:
         image = _in_8_bits(image, *_range(np.asarray(image)))
     image.thumbnail((LONGEST, LONGEST))
-    image.save(buffer := io.BytesIO(), format="JPEG", quality=95)
+    image.save(buffer := io.BytesIO(), format="JPEG", quality=95, subsampling=0)
     return "image/jpeg", buffer.getvalue(), size, image.size, known
 
 

@@ -35,8 +35,10 @@ export default { render({ model, el }) {
   const without = { [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" }; // a class
   const words = (answer) => without[answer] ?? classes[answer];
   const open = (image) => answers[image] === NONE;
+  const columns = () => (sheet > 1 ? Math.ceil(Math.sqrt(Math.min(sheet, list.length))) : 5); // up and down go so far
   const near = (image) => copied.flatMap((under, i) => (under === image ? [count + i] : []));
-  const title = (image) => (image < count ? `Image ${image + 1} of ${count}` : `Near copy of image ${copied[image - count] + 1}`);
+  const title = (image) => (image < count ? `Image ${image + 1}` : `Near copy of image ${copied[image - count] + 1}`);
+  const among = (image) => (image < count ? `${title(image)} of ${count}` : title(image));
   const hint = "Labeller: press the key of a class, or use the buttons";
   const root = element("div", { class: "lalib-labeller", role: "group", tabindex: "0", "aria-label": hint });
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the keys for its commands
@@ -96,11 +98,11 @@ export default { render({ model, el }) {
     const made = tiles.get(image), picture = made.firstChild.firstChild, file = files.get(image);
     const source = (sheet === 1 && file?.url) || pictures[image], answered = words(answers[image]);
     if (picture.getAttribute("src") !== source) picture.src = source; // else the browser would decode it again
-    picture.alt = `${title(image).toLowerCase()}, ${captions[image]}: ${answered}`;
+    picture.alt = `${among(image).toLowerCase()}, ${captions[image]}: ${answered}`;
     picture.style.transform = "";
     picture.className = source === pictures[image] ? "lalib-pixels" : "";
     const caption = image < count ? captions[image] : `near copy: ${captions[image]}`;
-    made.lastChild.textContent = sheet > 1 ? answered : file?.note ? `${caption}, ${file.note}` : caption;
+    made.lastChild.textContent = opened ? caption : sheet > 1 ? answered : [caption, file?.note ?? []].flat().join(", ");
     made.title = captions[image];
     made.toggleAttribute("data-chosen", chosen.has(image));
     made.removeAttribute("aria-current");
@@ -110,6 +112,7 @@ export default { render({ model, el }) {
   function draw() {
     const first = Math.floor(at / sheet) * sheet, image = list[at];
     stage.className = sheet > 1 ? "lalib-stage lalib-sheet" : "lalib-stage";
+    stage.style.setProperty("--columns", columns());
     stage.replaceChildren(...list.slice(first, first + sheet).map(tile));
     tiles.get(image).setAttribute("aria-current", "true");
     look(zoom);
@@ -117,7 +120,7 @@ export default { render({ model, el }) {
     bar.value = count - left;
     const place = list === every ? "" : ` (${at + 1} of ${list.length} shown)`;
     const many = chosen.size ? ` The next answer is for ${chosen.size} chosen images.` : "";
-    status.textContent = `${title(image)}${place}: ${words(answers[image])}.${many} ` +
+    status.textContent = `${among(image)}${place}: ${words(answers[image])}.${many} ` +
       `${count - left - unsure - skipped} labelled, ${unsure} not sure, ${skipped} skipped, ${left} left. ` +
       (unsaved.size ? `Saving ${unsaved.size}.` : "All saved.");
     choices.forEach((choice, c) => choice.setAttribute("aria-pressed", String(answers[image] === c)));
@@ -220,7 +223,7 @@ export default { render({ model, el }) {
     const to = Math.min(Math.max(at + step, 0), list.length - 1), by = -60 * Math.sign(step);
     if (!event?.shiftKey) go(to, true);
     else if (sheet > 1) choose(list[to], true);
-    else look({ ...zoom, ...(step % 5 ? { x: zoom.x + by } : { y: zoom.y + by }) });
+    else look({ ...zoom, ...(Math.abs(step) === 1 ? { x: zoom.x + by } : { y: zoom.y + by }) });
   }
 
   // The file itself: one is asked for at a time, so that answers never wait behind more than one.
@@ -274,7 +277,8 @@ export default { render({ model, el }) {
 
   const actions = Object.fromEntries(tools.map(([, , key, action]) => [key, action]));
   Object.assign(actions, { Backspace: undo, "=": actions["+"], Escape: () => { if (opened) unfold(); } });
-  Object.assign(actions, { ArrowUp: (event) => move(-5, event), ArrowDown: (event) => move(5, event) });
+  Object.assign(actions, { ArrowUp: (event) => move(-columns(), event) });
+  actions.ArrowDown = (event) => move(columns(), event);
   keys.forEach((key, c) => { if (key) actions[key] = () => answer(c); });
 
   root.addEventListener("keydown", (event) => {

@@ -181,8 +181,7 @@ def test_what_the_explorer_picks_is_labelled(bench, settings):
     labeller = bench.labeller
     assert bench.bench.children == (labeller,)
     assert labeller.index.tolist() == bench.explorer.selection.tolist()
-    labeller.send = lambda message: None
-    labeller._hear(labeller, {"kind": "answer", "number": 1, "image": 2, "answer": 1}, [])
+    labeller.answer(2, 1)
     expected = torch.full((COUNT,), -1)
     expected[bench.explorer.selection[2]] = 1
     assert torch.equal(bench.store.labels(bench.images), expected)
