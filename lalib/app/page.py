@@ -224,8 +224,10 @@ def page(settings: Settings | None = None) -> Workbench:
         images = settings.load()
     step = max(1, min(images.image_shape[1:]) // SIDE)
     flat = flat_pixels(images.images[:, :, ::step, ::step])
-    pixels = {"PCA": project(flat, "pca", dims=min(DIMS, *flat.shape))}
-    bench = Workbench(images, pixels, settings.store(images))
+    flat -= flat.mean(dim=0)
+    axes = torch.linalg.eigh(flat.T @ flat).eigenvectors.flip(1)[:, :DIMS]  # scikit-learn takes seconds to import
+    pixels = {"PCA": flat @ axes}
+    bench = Workbench(images, pixels, settings.store(images), views={"PCA": pixels["PCA"][:, :2]})
     seen = settings.files()
     bench.check = lambda: settings.changed_since(seen)
     bench.wait("The codes are being made from which images are chosen.")
