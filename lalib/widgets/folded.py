@@ -11,8 +11,9 @@ from lalib.labelling.store import first_places
 from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.latent_explorer import latent_explorer
-from lalib.widgets.parts import Sentence, button, counted
+from lalib.widgets.parts import Sentence, button
 from lalib.widgets.sampling_explorer import sampling_explorer
+from lalib.widgets.sayings import label_these
 
 if TYPE_CHECKING:
     from lalib.widgets.workbench import Workbench
@@ -37,7 +38,7 @@ def _with_button(bench, explorer):
 
     def count(_=None):
         chosen = len(explorer.selection)
-        go.description, go.disabled = f"Label these {counted(chosen, 'image')}", not chosen
+        go.description, go.disabled = label_these(chosen), not chosen
 
     explorer.sentence.observe(count, names="value")
     explorer.exchange.sentence.observe(bench.refresh, names="value")

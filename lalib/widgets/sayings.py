@@ -18,6 +18,11 @@ def pace(store: LabelStore) -> float:
     return median(gaps) if len(gaps) > 4 else USUAL
 
 
+def label_these(count: int) -> str:
+    """What a button says that opens the labeller on so many images."""
+    return f"Label {'this image' if count == 1 else f'these {count:,} images'}"
+
+
 def brought(loop: LabellingLoop, curve: list[Snapshot]) -> list[str]:
     """What the last round has brought, and whether to go on, in sentences."""
     now = curve[-1]

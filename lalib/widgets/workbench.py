@@ -25,7 +25,7 @@ from lalib.widgets.labeller import MOST, NONE, Labeller
 from lalib.widgets.latent_map import LatentMap
 from lalib.widgets.parts import Names, Panel, Sentence, button, control, counted, picture, row, source
 from lalib.widgets.plot import Plot
-from lalib.widgets.sayings import brought, pace
+from lalib.widgets.sayings import brought, label_these, pace
 from lalib.widgets.strategy_controls import Places
 
 EVERY = 0.7  # seconds; keys come faster than a map of many points is drawn
@@ -74,7 +74,7 @@ class Workbench(Panel):
         self.controls = {
             "strategy": control(menu, "strategy"),
             "how many": control(ipywidgets.BoundedIntText, "how many", min=1, **late),
-            "next": button("", lambda: self.act(self._next()[1]), button_style="primary"),
+            "next": button("", lambda: self.act(lambda: self._next()[1]()), button_style="primary"),
             "colour by": control(menu, "colour by", options=COLOURED),
             "more": control(menu, "more", options=[FOLDED, *UNFOLD]),
         }
@@ -151,6 +151,7 @@ class Workbench(Panel):
     def learn(self) -> None:
         """Learn from all answers, round by round, and say what they have brought."""
         given = self._given()
+        self.progress("Learning", 0, 1)
         self.curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
         self._learnt = given
         self.news.value = "\n".join(brought(self.loop, self.curve))
@@ -221,7 +222,7 @@ class Workbench(Panel):
         total, free, many = len(self.loop.held_out), len(self.loop.pool) - len(index), self.value("how many")
         if count:
             words = f"{counted(count, 'image')} selected on the map: look at them, or label them."
-            return f"Label these {counted(count, 'image')}", self._label_chosen, words
+            return label_these(count), self._label_chosen, words
         if waiting:
             words = f"{counted(waiting, 'image')} left here, {self._minutes(waiting)}: press the key of a class."
             return "Go on labelling", self._go_on, words
@@ -240,8 +241,8 @@ class Workbench(Panel):
         if not free:
             return "All images have an answer", None, f"The result is in {self.out}."
         missing = min(many - len(index) % many, free)
-        done = "" if older else f"The result is in {self.out}. To go on: "
-        words = f"{done}Next: {self.value('strategy')} chooses {counted(missing, 'image')}, you label them"
+        done = "Next" if older else f"The result is in {self.out}. Next, if you go on"
+        words = f"{done}: {self.value('strategy')} chooses {counted(missing, 'image')}, you label them"
         return f"Choose {missing} and label", self.choose, f"{words} ({self._minutes(missing)})."
 
     def _tell(self, _=None):
