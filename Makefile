@@ -7,7 +7,7 @@ ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CON
 VENV := $(or $(ACTIVE),.venv)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.lalib-installed
-APP := IMAGES CLASSES LABELS LABELLER SIZE BAD_FILES CODES SECONDS PORT
+APP := IMAGES CLASSES LABELS LABELLER SIZE BAD_FILES CODES SECONDS RENAME PORT
 STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill"
 APT := apt-get install -y --no-install-recommends
 
@@ -18,8 +18,8 @@ help:
 	@echo 'make demo       set up, run the guided tour, say where its pictures and table are'
 	@echo 'make test       set up, then ruff, the tests and the notebooks'
 	@echo 'make lab        set up, open JupyterLab'
-	@echo 'make app        set up, serve the explorers and the labeller as a page for this machine alone; of your own images:'
-	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=128 BAD_FILES=skip CODES=vae SECONDS=60 PORT=8866)'
+	@echo 'make app        set up, serve the page, from images to a classifier, for this machine alone; of your own images:'
+	@echo '                make app IMAGES=photos CLASSES=cat,dog LABELS=labels.sqlite (LABELLER=me SIZE=128 BAD_FILES=skip CODES=vae SECONDS=60 RENAME=old:new PORT=8866)'
 	@echo 'make notebooks  run every notebook at small size and replay it'
 	@echo 'make site       the course, the README and a reference as a web site in site/; runs first what is not in runs/notebooks'
 	@echo 'make bench      the measurements of tests/benchmarks'

@@ -1,9 +1,10 @@
-"""A JupyterLab of its own and a headless chromium, for the browser tests and benchmarks."""
+"""A JupyterLab, the app, and a headless chromium of their own, for the browser tests and benchmarks."""
 
 import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +13,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import nbformat
+import psutil
 
-__all__ = ["OUTPUT", "framed", "free_port", "launch", "nameless", "open_notebook", "open_page", "private", "run_all"]
+import lalib
+
+__all__ = [
+    "OUTPUT",
+    "App",
+    "framed",
+    "free_port",
+    "launch",
+    "nameless",
+    "open_notebook",
+    "open_page",
+    "private",
+    "run_all",
+]
 __all__ += ["serve", "wait_for"]
 
 TIMEOUT = 120_000  # ms: the first plot under software rendering may take a minute
@@ -75,6 +91,36 @@ def private(home: Path) -> dict[str, str]:
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     return os.environ | {place: str(home / place.lower()) for place in places}
+
+
+class App:
+    """`python -m lalib.app` on a folder of photos as a process, as soon as it has printed its address."""
+
+    def __init__(self, photos: Path, folder: Path, classes: Sequence[str], size: int):
+        self.folder, self.log = folder, folder / "log"
+        options = ["--images", str(photos), "--classes", ",".join(classes), "--size", str(size), "--labeller", "me"]
+        options += ["--labels", "labels.sqlite", "--seconds", "1", "--port", str(free_port())]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lalib.app", *options],
+                cwd=folder,
+                env=private(folder) | {"PYTHONPATH": str(Path(lalib.__file__).parent.parent)},
+                stdout=log,
+                stderr=log,
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job of a shell ignores it
+            )
+        found = wait_for(self._address, f"the address in {self.log}", 300)
+        self.address, self.port, self.token = found[0], int(found[1]), found[2]
+
+    def _address(self):
+        assert self.process.poll() is None, self.log.read_text()
+        return re.search(r"http://127.0.0.1:(\d+)/\?token=([\w-]{43})\n", self.log.read_text())
+
+    @property
+    def kernels(self) -> list:
+        """Its kernels, without the process that prepares the page."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "ipykernel_launcher" in child.cmdline()]
 
 
 @contextlib.contextmanager

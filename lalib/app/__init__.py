@@ -1,7 +1,7 @@
-"""The explorers and the labeller as a page in the browser: `make app`, or `python -m lalib.app --help`.
+"""From images to a classifier, as a page in the browser: `make app`, or `python -m lalib.app --help`.
 
-__main__ reads the command line and prepares what takes time; server keeps the page closed to all but the holder of
-the token; page.ipynb, which Voila shows, calls `page`.
+__main__ reads the command line and the images, then serves; `prepare`, in a process of its own, makes codes and a map;
+server keeps the page closed to all but the holder of the token; page.ipynb, which Voila shows, calls `page`.
 """
 
 from lalib.app.page import Settings, page, prepare

@@ -1,21 +1,25 @@
-"""The command line of the app: `make app` calls it."""
+"""The command line of the app: `make app` calls it. `python -m lalib.app predict` applies what came of it."""
 
 import argparse
+import contextlib
 import os
 import secrets
+import subprocess
 import sys
-import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from lalib.app.page import Settings, prepare
+from lalib.app.page import Settings, plain
 from lalib.app.server import server
 from lalib.codes.kept import CODES_FILES
 from lalib.data.checks import LalibError
+from lalib.labelling.result import apply_result, write_predictions
 
 
 def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
-    made = argparse.ArgumentParser("python -m lalib.app", description="Explore images and label them in a browser.")
+    made = argparse.ArgumentParser("python -m lalib.app", description="From images to a classifier, in a browser.")
     option, usual = made.add_argument, Settings
     option("--images", default=usual.images, help="a folder, or a data set's name (%(default)s)")
     option("--classes", default="", help="to label with, such as cat,dog; by default the folder's sub-folders")
@@ -27,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         "--codes", default=usual.codes, help="vae, the name of a pretrained network, or a file of codes (%(default)s)"
     )
     option("--seconds", type=float, default=usual.seconds, help="to learn the map, at least one epoch (%(default)s)")
+    option("--rename", default=usual.rename, help="old:new, a class that has another name from now on")
     option("--port", type=int, default=8866, help="the first port to try (%(default)s)")
     return made
 
@@ -37,23 +42,61 @@ def settings_of(options: argparse.Namespace) -> Settings:
     images = str(folder.resolve()) if folder.is_dir() else options.images
     labels = Path(options.labels or f"runs/labels-{Path(images).name}.sqlite").expanduser().resolve()
     classes = tuple(name.strip() for name in options.classes.split(",") if name.strip())
-    rest = {name: getattr(options, name) for name in ("labeller", "size", "bad_files", "codes", "seconds")}
+    rest = {name: getattr(options, name) for name in ("labeller", "size", "bad_files", "codes", "seconds", "rename")}
     if Path(options.codes).suffix in CODES_FILES:
         rest["codes"] = str(Path(options.codes).expanduser().resolve())
     return Settings(images, classes, str(labels), **rest)
 
 
+def predict(arguments: list[str]) -> None:
+    """What the classifier in a folder of results says of other images, into a CSV file."""
+    made = argparse.ArgumentParser("python -m lalib.app predict", description=predict.__doc__)
+    option = made.add_argument
+    option("result", help="the folder that labelling ended with")
+    option("images", help="a folder")
+    option("--out", default="predictions.csv", help="the file to write (%(default)s)")
+    option("--codes", help="a file of these images' codes, for a classifier that learnt from such a file")
+    option("--bad-files", default=Settings.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    given = made.parse_args(arguments)
+    try:
+        table = apply_result(given.result, given.images, given.codes, bad_files=given.bad_files)
+        out = write_predictions(Path(given.out), table)
+    except (LalibError, ValueError, TypeError, OSError) as error:
+        sys.exit(f"error: {plain(error)}")
+    print(f"{len(table)} predictions are in {out.absolute()}: {table['class'].value_counts().to_dict()}")
+
+
+@contextlib.contextmanager
+def preparing(settings: Settings) -> Iterator[None]:
+    """Another process prepares what takes time, while the block serves the page; it ends with the block."""
+    settings.tell(os.environ)
+    settings.say("The page is prepared.")
+    command = [sys.executable, "-c", "import os; os.nice(5); from lalib.app import prepare; prepare()"]
+    process = subprocess.Popen(command, start_new_session=True)  # which Ctrl-C does not reach
+
+    def watch():
+        if process.wait() and not settings.said().get("failed"):  # killed, for want of memory perhaps
+            settings.say("What prepares the page was ended.", 1, 1, failed=True)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Prepare, then serve until Ctrl-C."""
+    """Read the images, then serve until Ctrl-C; or predict."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["predict"]:
+        return predict(arguments[1:])
     settings = settings_of(options := parser().parse_args(arguments))
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"Learning a map of the images ({settings.images}) ...", flush=True)
-        try:
-            settings = prepare(settings, Path(folder))
-        except (LalibError, ValueError, TypeError, OSError) as error:
-            sys.exit(f"error: {error}")
-        settings.tell(os.environ)
-        print(f"Labels go to {settings.labels}")
+    print(f"Reading the images ({settings.images}) ...", flush=True)
+    try:
+        print(f"{len(settings.check()):,} images. Labels go to {settings.labels}", flush=True)
+    except (LalibError, ValueError, TypeError, OSError) as error:
+        sys.exit(f"error: {plain(error)}")
+    with preparing(settings):
         server(Path(__file__).with_name("page.ipynb"), options.port, secrets.token_urlsafe(32)).start()
 
 

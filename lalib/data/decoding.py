@@ -1,6 +1,7 @@
 """One image file as a person sees it, read with Pillow: upright, on a background, in 8 bits; and its hashes."""
 
 import contextlib
+import io
 import struct
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,9 @@ ORIENTATION = 0x0112  # in EXIF; Pillow's getexif finds it in XMP and in a raw p
 _T = Image.Transpose
 _KEPT = (_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.FLIP_TOP_BOTTOM)  # which keep the aspect, as those below do not
 TURNS = dict(enumerate((*_KEPT, _T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90), start=2))
+# what browsers show as lalib sees it (MPO: of phones), unless it is larger than this
+BROWSERS = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp"}
+MOST_BYTES, MOST_PIXELS, LONGEST = 8_000_000, 40_000_000, 4_096  # then the longer side has so many pixels
 # what Pillow's parsers raise on damaged files; warnings, where the user turns them into errors
 FAULT = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, AssertionError, Warning)
 FAULT += (struct.error, ImageCms.PyCMSError, Image.DecompressionBombError)
@@ -100,7 +104,7 @@ def read_image(file: Path, grey: bool, size: tuple[int, int], look: Look, span: 
     Earlier versions dropped transparency, divided 16 bits by 257, stretched the image, and hashed what came out, in
     grey or in colour as the whole folder was.
     """
-    image, own = _decoded(file)
+    image, own, _ = _decoded(file)
     plain = seen = image
     if image.mode == "RGBA":
         plain = image.convert(own)
@@ -115,13 +119,35 @@ def read_image(file: Path, grey: bool, size: tuple[int, int], look: Look, span: 
     return torch.from_numpy(array).permute(2, 0, 1), tuple(known)
 
 
+def read_whole(file: Path) -> tuple[str, bytes, tuple[int, int], tuple[int, int], str]:
+    """A file for a browser: media type and bytes, (W, H) of the image and of what is shown of it; its own hash.
+
+    The bytes are the file's if browsers show them as read_image sees them. Others are written anew, as JPEG on white:
+    other formats, deep ones (their darkest pixel is black, their brightest white), and those above MOST_BYTES or
+    MOST_PIXELS, with at most LONGEST pixels on a side.
+    """
+    image, _, kind = _decoded(file)
+    known, size, data = _identity(image), image.size, file.read_bytes()
+    if kind and len(data) <= MOST_BYTES and size[0] * size[1] <= MOST_PIXELS:
+        return kind, data, size, size, known
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
+    elif image.mode in DEEP:
+        image = _in_8_bits(image, *_range(np.asarray(image)))
+    image.thumbnail((LONGEST, LONGEST))
+    image.save(buffer := io.BytesIO(), format="JPEG", quality=95, subsampling=0)
+    return "image/jpeg", buffer.getvalue(), size, image.size, known
+
+
 def _decoded(file):
-    """The image, upright, at full size, as L, RGB, RGBA if it is transparent, I or F if it is deep; and L or RGB, its
-    mode without transparency."""
+    """The image, upright, at full size, as L, RGB, RGBA if it is transparent, I or F if it is deep; L or RGB, its mode
+    without transparency; and the media type of the file if a browser shows it like that, else None."""
     with _open(file) as image:
         image.load()
         turn = TURNS.get(_orientation(image))  # after load: some files tell it behind their pixels
-        own = "L" if image.mode in GREY else "RGB"
+        own, kind = "L" if image.mode in GREY else "RGB", BROWSERS.get(image.format)
+        if image.mode in DEEP or (turn is not None and not (kind == "image/jpeg" and _turns_by_exif(image))):
+            kind = None
         if image.mode in DEEP:
             image = image if image.mode in "IF" else Image.fromarray(np.asarray(image).astype(np.int32))
         elif image.mode == "LAB":
@@ -131,7 +157,13 @@ def _decoded(file):
             image = _as(image, "RGBA")
             image = image if image.getchannel("A").getextrema()[0] < 255 else image.convert(own)
         image = image if image.mode in ("I", "F", "RGBA") else _as(image, own)
-        return image if turn is None else image.transpose(turn), own
+        return image if turn is None else image.transpose(turn), own, kind
+
+
+def _turns_by_exif(image):
+    """Whether EXIF itself tells the orientation, which browsers follow, and not XMP."""
+    (exif := Image.Exif()).load(image.info.get("exif", b""))
+    return ORIENTATION in exif
 
 
 def _as(image, mode):

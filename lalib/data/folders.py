@@ -32,7 +32,7 @@ def read_folder(
     """
     if cache is not None and _is_seen(cache.resolve(), folder.resolve()):
         raise ValueError(f"cache must be a folder outside {folder}, or a hidden one in it, got {str(cache)!r}")
-    files, passed = _files(folder)
+    files, passed = image_files(folder)
     if passed:
         heif = "" if "HEIF" in formats() else " (HEIC needs pillow-heif, in the extra photos)"
         said = (
@@ -98,7 +98,7 @@ def _read(files: dict[str, Path], look: Look, skip: bool, memory: Memory) -> tup
     return images, memory.known, kept
 
 
-def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def image_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """In a folder and below: the files that are called images, by name, and the names of others that are not hidden.
 
     Names are relative to the folder, and sorted. Raises ValueError for a folder that is closed or without images.

@@ -14,9 +14,18 @@ from lalib.labelling.formats import (
     write_label_studio,
     write_selection,
 )
+from lalib.labelling.result import apply_result
 from lalib.labelling.rounds import LabellingLoop, Snapshot
 from lalib.labelling.store import Imported, LabelStore, Progress
 
 __all__ = ["Agreement", "Answer", "Imported", "LabelStore", "LabellingLoop", "Progress", "Snapshot", "agreement"]
-__all__ += ["label_studio_config", "merge", "read_csv", "read_label_studio", "write_csv", "write_label_studio"]
+__all__ += [
+    "apply_result",
+    "label_studio_config",
+    "merge",
+    "read_csv",
+    "read_label_studio",
+    "write_csv",
+    "write_label_studio",
+]
 __all__ += ["write_selection"]

@@ -1,18 +1,22 @@
 """Selections and answers as files of other programs: CSV for spreadsheets and people, JSON for Label Studio.
 
-CSV is UTF-8 with a byte-order mark, as Excel wants it. A task's data carries the image's hash, which Label Studio keeps
+CSV is UTF-8 with a byte-order mark, as Excel wants it. Spreadsheets run cells that begin like a formula [OWASP]: these
+get an apostrophe in front, which reading takes off. A task's data carries the image's hash, which Label Studio keeps
 and exports [LabelStudio]: this is how answers find their image.
 
+[OWASP] CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
 [LabelStudio] Label Studio task format, https://labelstud.io/guide/task_format
 """
 
+import codecs
 import csv
 import json
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
@@ -27,6 +31,8 @@ from lalib.data.imageset import png_uri
 from lalib.labelling.answers import UNSURE_CHOICE, Answer, check_answer, check_store_classes, composed
 from lalib.labelling.store import Imported, LabelStore
 
+FORMULA = re.compile(r"\A'*[=+\-@\t\r]")  # with the apostrophes that are the cell's own, so that reading undoes it
+
 
 def write_selection(
     path: str | Path, images: ImageSet, index: torch.Tensor | Sequence[int], store: LabelStore | None = None
@@ -39,7 +45,7 @@ def write_selection(
     chosen, known = images.subset(index), {} if store is None else store.classes()
     classes = [known.get(image, "") for image in chosen.hashes]
     rows = zip(index.tolist(), chosen.files or [""] * len(chosen), chosen.hashes, classes, strict=True)
-    return _write_csv(path, ("index", "file", "image", "class"), rows)
+    return write_rows(path, ("index", "file", "image", "class"), rows)
 
 
 def write_csv(store: LabelStore, path: str | Path) -> Path:
@@ -47,11 +53,13 @@ def write_csv(store: LabelStore, path: str | Path) -> Path:
     class. What was replaced or undone stays behind."""
     labellers = check_type("store", store, LabelStore).labellers
     answers = [answer for name in labellers for answer in store.answers(name).values()]
-    return _write_csv(path, ("labeller", "time", "image", "kind", "class"), answers)
+    return write_rows(path, ("labeller", "time", "image", "kind", "class"), answers)
 
 
-def _write_csv(path, header, rows):
+def write_rows(path: str | Path, header: Sequence[str], rows: Iterable[Sequence]) -> Path:
+    """A CSV file that spreadsheets open, and none of whose cells of text they run. Written whole, or not at all."""
     path = Path(check_type("path", path, str | Path))
+    rows = ([FORMULA.sub("'\\g<0>", cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([header, *rows])
     return path
@@ -99,7 +107,9 @@ def read_csv(store: LabelStore, path: str | Path, images: ImageSet | None = None
 
 
 def _lines(path):
-    lines = re.split(r"\r\n|\r|\n", composed(_read(path, "CSV").decode("utf-8-sig", "replace")))
+    if (data := _read(path, "CSV")).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} must be UTF-8 text, got UTF-16: save the file as 'CSV UTF-8'")
+    lines = re.split(r"\r\n|\r|\n", composed(data.decode("utf-8-sig", "replace")))
     top = int(len(lines) > 1 and lines[0].lower().startswith("sep="))
     first = lines[top][:100_000]  # that of a file of another kind may have no end
     delimiter = max(",;\t", key=first.count)
@@ -118,7 +128,8 @@ def _cells(line, header, delimiter):
     row = next(csv.reader([line], delimiter=delimiter, strict=True))
     if len(row) != len(header):
         raise ValueError(f"has {len(row)} cells, the first line has {len(header)}")
-    return dict(zip(header, map(str.strip, row), strict=True))
+    cells = (cell[cell.startswith("'") and FORMULA.match(cell) is not None :] for cell in map(str.strip, row))
+    return dict(zip(header, cells, strict=True))
 
 
 # Label Studio
@@ -166,7 +177,8 @@ def read_label_studio(
     Skipped tasks (cancelled annotations) become "skip", UNSURE_CHOICE "unsure". Tasks without annotation are
     unanswered; annotations without a choice or with several are bad, and named. Drafts and predictions are passed over.
     labellers: names here of Label Studio's annotators, by e-mail or number; by default the e-mail address, or
-    "label-studio-7" for number 7 where the export has no more.
+    "label-studio-7" for number 7 where the export has no more. A task's annotations without an annotator are of
+    different people, by default "label-studio-unknown-1" for its first, and so on; labellers has them as "unknown-1".
     Raises ValueError for a file that is not there, LalibError for one that is no such export, or that of another
     project: tasks without a hash or with that of other images, choices that are no class here. Nothing is added then.
     """
@@ -176,8 +188,20 @@ def read_label_studio(
     return store.add_read(
         (name, partial(_answer, annotation, images.hash_of(task["data"]["sha256"]), names, store.class_names))
         for name, task in tasks
-        for annotation in task["annotations"] or [None]
+        for annotation in _of_people(task["annotations"]) or [None]
     )
+
+
+def _of_people(annotations):
+    """The annotations, those without an annotator with a number of their own in the task."""
+    unknown = (f"unknown-{number}" for number in count(1))
+    return [a if _who(a) != (None, None) else a | {"completed_by": next(unknown)} for a in annotations]
+
+
+def _who(annotation):
+    """Number and e-mail of the annotator, None where the export does not tell."""
+    who = annotation.get("completed_by")  # a number, or a record of the user
+    return (who.get("id"), who.get("email") or None) if isinstance(who, dict) else (who, None)
 
 
 def _tasks(path, images, store):
@@ -219,8 +243,7 @@ def _answer(annotation, image, labellers, class_names):
         raise ValueError(f"has {len(choices)} choices ({listed(choices) or 'none'}), one is needed")
     kind = "skip" if skipped else "unsure" if choices == [UNSURE_CHOICE] else "class"
     class_name = choices[0] if kind == "class" else None
-    who = annotation.get("completed_by")  # a number, or a record of the user
-    number, email = (who.get("id"), who.get("email")) if isinstance(who, dict) else (who, None)
+    number, email = _who(annotation)
     labeller = labellers.get(composed(str(email))) or labellers.get(str(number)) or email or f"label-studio-{number}"
     time = annotation.get("updated_at") or annotation.get("created_at")
     return check_answer(Answer(labeller, time, image, kind, class_name), class_names)

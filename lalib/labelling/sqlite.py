@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lalib.data.checks import LalibError
+from lalib.data.checks import LalibError, listed
 from lalib.labelling.answers import check_store_classes
 
 APPLICATION = 0x6C616C62  # "lalb" in the file's header: this is a file of labels
@@ -98,6 +98,8 @@ def check_file(path: Path, class_names: Sequence[str] | None) -> tuple[str, ...]
             raise LalibError(f"{path} is not a file of labels, but an SQLite file of another program")
         elif version != VERSION:
             raise LalibError(f"{path} has version {version} of its format; this lalib reads version {VERSION}")
+        if foreign := _foreign(connection):
+            raise LalibError(f"{path} is not as lalib writes files of labels, another program changed: {foreign}")
         said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if said != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone():
             raise LalibError(f"{path} {DAMAGED} ({said if said != 'ok' else 'an answer is of no class'})")
@@ -108,3 +110,13 @@ def check_file(path: Path, class_names: Sequence[str] | None) -> tuple[str, ...]
         hint = "Labels of other classes need a file of their own; write_csv and read_csv carry over what both have"
         raise LalibError(f"{path} has the classes {here}{order}, got {got}. {hint}")
     return found
+
+
+def _foreign(connection):
+    """What of SCHEMA is not as it was made, and foreign triggers and indices; tables of one's own may be there."""
+    parts = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(SCHEMA)
+        ours, here = (set(each.execute(parts)) for each in (model, connection))
+    strange = [part for part in here - ours if part[0] in ("trigger", "index")]
+    return listed(sorted(f"{kind} {name}" for kind, name, _ in {*strange, *ours - here}))

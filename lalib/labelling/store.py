@@ -15,7 +15,7 @@ import torch
 from lalib.data import ImageSet, LalibError
 from lalib.data.checks import SHOWN, check_choice, check_int, check_type, listed
 from lalib.data.door import check_index, check_name
-from lalib.labelling.answers import KINDS, Answer, check_answer, composed, now, numbered
+from lalib.labelling.answers import KINDS, Answer, check_answer, check_store_classes, composed, now, numbered
 from lalib.labelling.sqlite import check_file, transaction
 from lalib.models.networks import UNKNOWN
 
@@ -91,7 +91,9 @@ class LabelStore:
 
     # Answering
 
-    def put(self, image: str, label: str | int) -> None:
+    # image: its hash, or a list of several, which are then all saved, or none.
+
+    def put(self, image: str | Sequence[str], label: str | int) -> None:
         """Label an image, by its hash, with a class name or number, else ValueError. It replaces an earlier answer."""
         if isinstance(label, str):
             label = check_choice("label", composed(label), self.class_names)
@@ -99,20 +101,22 @@ class LabelStore:
             label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
         self._say(image, "class", label)
 
-    def unsure(self, image: str) -> None:
+    def unsure(self, image: str | Sequence[str]) -> None:
         """Answer "not sure": looked at, but without a class."""
         self._say(image, "unsure")
 
-    def skip(self, image: str) -> None:
+    def skip(self, image: str | Sequence[str]) -> None:
         """Leave an image for later: it comes last in `remaining`."""
         self._say(image, "skip")
 
     def _say(self, image, kind, class_name=None):
-        answer = check_answer(Answer(self.labeller, None, image, kind, class_name), self.class_names)
+        images = image if isinstance(image, list | tuple) else [image]
+        said = (Answer(self.labeller, None, image, kind, class_name) for image in images)
+        answers = [check_answer(answer, self.class_names) for answer in said]
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
-            answer = answer._replace(time=max(answer.time, last or ""))  # a clock may have been set back
-            connection.execute(INSERT, (*answer, None))
+            late = [answer._replace(time=max(answer.time, last or "")) for answer in answers]  # a clock was set back?
+            connection.executemany(INSERT, [(*answer, None) for answer in late])
 
     def undo(self) -> Answer:
         """Take back this labeller's last answer that stands, and return it; LalibError if there is none.
@@ -182,6 +186,28 @@ class LabelStore:
             said = f"{self.path} had answers to {count} of these images by their resized pixels, as lalib once did"
             warnings.warn(f"{said}: from now on they hang on the files' own pixels, whatever the size=", stacklevel=3)
         return images
+
+    # Classes
+
+    def add_class(self, name: str) -> None:
+        """Let there be one more class, the last one. Raises ValueError for a name that cannot be one, or is one."""
+        classes = check_store_classes([*self.class_names, name])
+        with transaction(self.path, write=True) as connection:
+            connection.execute("INSERT INTO classes VALUES ((SELECT max(number) + 1 FROM classes), ?)", (classes[-1],))
+        self.class_names = classes
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Call a class otherwise: all answers of it, and those that were undone, have the new name from now on.
+
+        Raises ValueError for a class that is not there and for a name that cannot be one, or is one.
+        """
+        place = self.class_names.index(check_choice("old", composed(old), self.class_names))
+        classes = check_store_classes([*self.class_names[:place], new, *self.class_names[place + 1 :]])
+        with transaction(self.path, write=True) as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            connection.execute("UPDATE classes SET name = ? WHERE name = ?", (classes[place], self.class_names[place]))
+            connection.execute("UPDATE events SET class = ? WHERE class = ?", (classes[place], self.class_names[place]))
+        self.class_names = classes
 
     # Reading
 

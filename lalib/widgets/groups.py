@@ -45,6 +45,16 @@ class Groups:
         ]
         return f'<table class="lalib-groups"><tr>{head}</tr>{"".join(rows)}</table>'
 
+    def legend(self) -> str:
+        """Colour, name and number of images of every group that has any, one behind the other."""
+        parts = zip(self.names, self.colours, self.counts(), strict=True)
+        said = [
+            f'<span><i style="background:{colour}"></i>{html.escape(name)} {count:,}</span>'
+            for name, colour, count in parts
+            if count
+        ]
+        return f'<div class="lalib-legend">{" ".join(said)}</div>'
+
 
 def grouped(what: str, values: torch.Tensor, n: int, class_names: Sequence[str] = ()) -> Groups:
     """One group per "class", "cluster" or "round" (dark to light) of values (n,), the last for images in none (-1).
@@ -56,7 +66,7 @@ def grouped(what: str, values: torch.Tensor, n: int, class_names: Sequence[str] 
     index = group_numbers(f"{what}s", values, n).numpy().copy()
     numbers = range(int(index.max()) + 1)
     names = tuple(class_names or map(str, numbers)) if what == "class" else tuple(f"{what} {g}" for g in numbers)
-    colours = _shades(len(names)) if what == "round" else tuple(map(colour, range(len(names))))
+    colours = shades(len(names)) if what == "round" else tuple(map(colour, range(len(names))))
     if (index == UNKNOWN).any():
         index[index == UNKNOWN] = len(names)
         names, colours = (*names, REST[what]), (*colours, NO_GROUP)
@@ -70,7 +80,7 @@ def by_error(errors: torch.Tensor, n: int) -> Groups:
     steps = np.searchsorted(edges[1:-1], errors, side="right")
     edges = [f"{edge:.3g}" for edge in edges]
     names = tuple(f"{low} to {high}" for low, high in itertools.pairwise(edges)) or tuple(edges)
-    return Groups(steps, names, _shades(len(names)))
+    return Groups(steps, names, shades(len(names)))
 
 
 def counts_in_words(names, counts) -> str:
@@ -86,7 +96,7 @@ def group_numbers(name: str, numbers: torch.Tensor, n: int, top: int = 0) -> tor
     return check_labels(numbers, n, top or max(int(numbers.max()) + 1, 1), name=name, low=UNKNOWN)
 
 
-def _shades(n):
+def shades(n: int) -> tuple[str, ...]:
     """n colours from dark to light that stay apart for colour-blind readers, without the palest yellow."""
     sampled = sample_colorscale("Viridis", np.linspace(0, 0.95, n).tolist()) if n else []
     return tuple("#" + "".join(f"{round(part):02X}" for part in unlabel_rgb(rgb)) for rgb in sampled)

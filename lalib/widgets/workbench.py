@@ -1,32 +1,52 @@
-"""The explorers and the labeller together: choose images on a map, label them below it."""
+"""The page: from images and a file of answers to a classifier and its result, round by round, on one screen."""
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+import html
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 import ipywidgets
+import pandas as pd
 import torch
 
 from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
-from lalib.labelling.store import LabelStore
+from lalib.data.seeds import generator
+from lalib.experiments import Task
+from lalib.figures.curves import accuracy_curve
+from lalib.labelling import LabellingLoop, LabelStore
 from lalib.models.autoencoders import Autoencoder
-from lalib.widgets.labeller import Labeller
-from lalib.widgets.latent_explorer import latent_explorer
-from lalib.widgets.parts import Sentence, button, control, counted
-from lalib.widgets.sampling_explorer import sampling_explorer
+from lalib.widgets.colouring import COLOURED, coloured
+from lalib.widgets.folded import UNFOLD
+from lalib.widgets.labeller import MOST, NONE, Labeller
+from lalib.widgets.latent_map import LatentMap
+from lalib.widgets.parts import Names, Panel, Sentence, button, control, counted, picture, row, source
+from lalib.widgets.plot import Plot
+from lalib.widgets.sayings import brought, label_these, pace
+from lalib.widgets.strategy_controls import Places
 
-STRATEGY, HAND = "a strategy", "I, on the map"
+EVERY = 0.7  # seconds; keys come faster than a map of many points is drawn
+TILES = 24  # images on a sheet
+YARDSTICK = "the yardstick"
+FOLDED = "nothing"
+AXES = ["first coordinate", "second coordinate"]
 
 
-class Workbench(ipywidgets.VBox):
-    """The sampling explorer or the latent explorer, and a button that opens the labeller on what is selected there.
+class Workbench(Panel):
+    """Choose, label, learn, look, until there is a classifier: a map, the labeller beside it, and what comes next.
 
-        store = la.LabelStore("labels.sqlite", images.class_names, labeller="me")
+        store = la.LabelStore("labels.sqlite", ["cat", "dog"], labeller="me")
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
-    codes (N, L), views (N, 2): by name, as in sampling_explorer; the latent explorer shows the first. model: the
-    autoencoder that made those, if they are to be decoded. store: where the answers go. Raises what sampling_explorer
-    raises.
-    `explorer` and, once the button was pressed, `labeller` are the widgets inside; `who` chooses the explorer.
+    codes (N, L), views (N, 2): by name, as in sampling_explorer; the first codes are chosen from and learnt from, and
+    make the map. model: the autoencoder that made those, if they are to be decoded. store: where the answers go.
+    out: the folder for the result, by default beside the store. held_out, task, seed, device: as in LabellingLoop.
+    All that is shown follows from images and store: who opens the page again goes on there.
+    `loop` says what to label and learns; `labeller` is the one that is shown, or None; `curve` the rounds learnt, a
+    Snapshot each; `steps` and `controls` are buttons and menus by name. Raises what sampling_explorer raises; later
+    troubles are said in words.
     """
 
     def __init__(
@@ -37,67 +57,341 @@ class Workbench(ipywidgets.VBox):
         model: Autoencoder | None = None,
         *,
         views: Mapping[str, torch.Tensor] | None = None,
+        out: str | Path | None = None,
+        held_out: int | None = None,
+        task: Task | None = None,
+        seed: int = 0,
+        device: str = "auto",
     ):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
-        self.codes, self.views, self.model, self.labeller, self._explorers = codes, views, model, None, {}
-        self.who = control(ipywidgets.Dropdown, "who chooses", options=[STRATEGY, HAND])
-        self.place, self.sentence, self.bench = ipywidgets.VBox(), Sentence(), ipywidgets.VBox()
-        self.button = button("", self.label, icon="tags", button_style="primary", layout={"width": "240px"})
-        super().__init__([self.who, self.place, self.button, self.sentence, self.bench])
-        self.who.observe(self._turn, names="value")
-        self._turn()
-        others = store.answers()
-        if others and not others.keys() & set(images.hashes):
-            found = f"{counted(len(others), 'answer')} by {store.labeller} in {store.path}"
-            self.sentence.value = f"{found} are of none of these images, or of the images in another size."
+        self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
+        self.options = {"held_out": held_out, "task": task, "seed": seed, "device": device}
+        self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
+        self.check: Callable[[], str] = lambda: ""  # what has become of the images' files meanwhile
+        acts = {"images": self.look, "yardstick": self.measure, "rounds": self._round, "result": self.write}
+        self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
+        menu, late = ipywidgets.Dropdown, {"continuous_update": False}
+        self.controls = {
+            "strategy": control(menu, "strategy"),
+            "how many": control(ipywidgets.BoundedIntText, "how many", min=1, **late),
+            "next": button("", lambda: self.act(lambda: self._next()[1]()), button_style="primary"),
+            "colour by": control(menu, "colour by", options=COLOURED),
+            "more": control(menu, "more", options=[FOLDED, *UNFOLD]),
+        }
+        self.sentence, self.news, self.legend, self.sheet = Sentence(), Sentence(), ipywidgets.HTML(), ipywidgets.HTML()
+        self.bar = ipywidgets.IntProgress(
+            layout={"display": "none", "width": "100%"}, style={"description_width": "auto"}
+        )
+        self.curve_place, self.bench, self.place = (ipywidgets.VBox() for _ in range(3))
+        self.map = LatentMap(torch.zeros(len(images), 2), AXES, tell=self._about, choose=self._choose)
+        self.map.plot.height, self.map.plot.mouse_mode = 340, "lasso"
+        self.use(codes, model, views)
+        self.controls["how many"].max = len(self.loop.pool)
+        self.controls["how many"].value = max(1, self.loop.step)
+        strategy, many, go, by, more = self.controls.values()
+        left = ipywidgets.VBox([by, self.map, self.legend, self.curve_place, self.news], layout={"flex": "1 1 420px"})
+        self.bench.layout = {"flex": "1.4 1 520px"}
+        head = [row(*self.steps.values()), self.sentence, self.bar, row(strategy, many, go)]
+        super().__init__([*head, row(left, self.bench), more, self.place, Names()])
+        self.add_class("lalib-workbench")
+        by.observe(self._recolour, names="value")
+        more.observe(self._unfold, names="value")
+        self.map.plot.observe(self._selected, names="selection")
+        self.look()
+        self._tell()
 
-    @property
-    def explorer(self):
-        """The explorer that is shown."""
-        return self._explorers[self.who.value]
+    def use(self, codes, model=None, views=None, encoder: Callable[[], object] | None = None) -> None:
+        """Go on with other codes, model and views; the answers stay, and are learnt from anew.
 
-    def label(self) -> None:
-        """Open the labeller on the explorer's selection, in place of an earlier one."""
-        index, earlier = self.explorer.selection, self.labeller
-        try:
-            self.labeller = Labeller(self.images, self.store, index, focused=True)
-            self._tell()
-        except (LalibError, ValueError) as error:
-            self.sentence.value = f"Nothing to label: {error}"
-            return
+        encoder(): the model that made the first codes, for the result, if it is not `model`.
+        """
+        if not check_type("codes", codes, Mapping):
+            raise ValueError("codes must hold at least one encoder's name and its codes (N, L), got none")
+        name = next(iter(codes))
+        self.loop = LabellingLoop(self.images, codes[name], self.store, **self.options)
+        self.codes, self.views, self.model = codes, dict(views or {}), model
+        self.encoder = encoder or (lambda: model)
+        self.curve, self._learnt, self.preparing = [], {}, ""
+        self.show_view(Places(codes[name], view=self.views.get(name)).view)
+
+    def show_view(self, view: torch.Tensor) -> None:
+        """Show the images at other places (N, 2)."""
+        name = next(iter(self.codes))
+        self.views[name], self.points = view, view.float()
+        self.controls["more"].value = FOLDED
+        self.map.move(self.points, AXES)
+        self.progress("", 1, 1)
+        self._tell()
+
+    def wait(self, words: str, trouble: str = "") -> None:
+        """Say in words for what the rounds have to wait, or with "" that they have not, and what went wrong."""
+        self.preparing, self.trouble = words, trouble
+        self.progress(words, int(not words), 1)
+        self._tell()
+
+    # What the buttons do
+
+    def look(self) -> None:
+        """Show some of the images, drawn at random."""
+        self.trouble = self.check()
+        some = torch.randperm(len(self.images), generator=generator(self.options["seed"], "look"))[:TILES]
+        self._show(some, f"{len(some)} of {counted(len(self.images), 'image')}, drawn at random")
+
+    def measure(self) -> None:
+        """Label the images that tell how good the classifier is."""
+        self.label(self._without_answer(self.loop.held_out), YARDSTICK)
+
+    def choose(self) -> None:
+        """Have the strategy choose as many images as are missing for a whole round, and label them."""
+        many, answers = self.value("how many"), len(self.loop.answered[0])
+        goal = min(answers + many - answers % many, len(self.loop.pool))
+        self.progress("Choosing", 0, 1)
+        self.label(self.loop.ask(self.value("strategy"), goal), "this round")
+
+    def learn(self) -> None:
+        """Learn from all answers, round by round, and say what they have brought."""
+        given = self._given()
+        self.progress("Learning", 0, 1)
+        self.curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
+        self._learnt = given
+        self.news.value = "\n".join(brought(self.loop, self.curve))
+        rows = [(s.labels, s.accuracy, s.low, s.high) for s in self.curve if s.accuracy == s.accuracy]
+        if rows:
+            figure = accuracy_curve(pd.DataFrame(rows, columns=["labels", "accuracy", "low", "high"]))
+            if self.plot is None:
+                self.plot = Plot(figure)
+                self.curve_place.children = [self.plot]
+            self.plot.show(figure)
+
+    def write(self) -> None:
+        """Write predictions of all images, the labelled ones, the classifier and the counts of classes."""
+        self.progress("Writing", 0, 1)
+        self.loop.write_result(self.out, self.encoder())
+        self.trouble = self.check()
+
+    def label(self, index: torch.Tensor, words: str) -> None:
+        """Open the labeller on the images at `index` (n,), in place of an earlier one; LalibError, with the words for
+        what they are, if there are none."""
+        if not len(index):
+            raise LalibError(f"there is nothing left to label in {words}")
+        earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
+        look = {"probs": probs, "focused": True, "on_answer": self._answered}
+        self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
+        self._left = self._unanswered()
         self.bench.children = [self.labeller]
         if earlier is not None:
             earlier.close()
 
-    def _refresh(self, _):
-        """Answers may have come from a file; if the store is in trouble, the explorer has said so."""
+    def progress(self, words: str, done: int, total: int) -> None:
+        """Show how far something is that takes time; it is gone when all is done."""
+        self.bar.description, self.bar.max, self.bar.value = words, total, done
+        self.bar.layout.display = None if done < total else "none"
+
+    def refresh(self, _=None) -> None:
+        """Show what has come into the store from elsewhere, too."""
         if self.labeller is not None:
-            with contextlib.suppress(LalibError):
+            with contextlib.suppress(LalibError):  # of which _tell speaks
                 self.labeller.refresh()
-                self._tell()
+        self._tell()
 
-    def _tell(self):
-        index = self.labeller.index
-        known = self.store.progress(self.images.subset(index)).labelled
-        saved = f"Every answer is saved at once in {self.store.path}, as given by {self.store.labeller}."
-        self.sentence.value = f"{counted(len(index), 'image')}, {known} of them labelled already. {saved}"
+    # What is shown
 
-    def _turn(self, _=None):
-        """Show the explorer that was chosen. It is made at its first time: a map that is on no page has no size."""
-        if self.who.value not in self._explorers:
-            if self.who.value == STRATEGY:
-                made = sampling_explorer(self.images, self.codes, views=self.views, store=self.store)
-            else:
-                first = next(iter(self._explorers[STRATEGY].places.values()))
-                view = None if first.view is first.codes else first.view
-                made = latent_explorer(self.images, first.codes, self.model, view=view, store=self.store)
-            self._explorers[self.who.value] = made
-            made.sentence.observe(self._count, names="value")
-            made.exchange.sentence.observe(self._refresh, names="value")
-        self.place.children = [self.explorer]
-        self._count()
+    @property
+    def chosen(self) -> torch.Tensor:
+        """The images (n,) that are selected on the map, without those of the yardstick, which is drawn at random."""
+        measured = {self.images.hashes[i] for i in self.loop.held_out.tolist()}
+        kept = [i for i in self.map.selection.tolist() if self.images.hashes[i] not in measured]
+        return torch.tensor(kept, dtype=torch.int64)
 
-    def _count(self, _=None):
-        count = len(self.explorer.selection)
-        self.button.description = f"Label {'this image' if count == 1 else f'these {count:,} images'}"
-        self.button.disabled = not count
+    def act(self, act: Callable[[], None]) -> None:
+        """Do it, and say what became of it."""
+        self.trouble = ""
+        try:
+            act()
+        except (LalibError, ValueError, OSError) as error:
+            self.trouble = f"{str(error).rstrip('.')}."
+        finally:
+            self.progress("", 1, 1)
+            self._tell()
+
+    def _next(self) -> tuple[str, Callable[[], None] | None, str]:
+        """What comes next: the button's words, what it does (None: nothing), and a sentence."""
+        count, index = len(self.chosen), self.loop.answered[0]
+        waiting = self._unanswered()
+        left, new = len(self._without_answer(self.loop.held_out)), self._changed()
+        total, free, many = len(self.loop.held_out), len(self.loop.pool) - len(index), self.value("how many")
+        if count:
+            words = f"{counted(count, 'image')} selected on the map: look at them, or label them."
+            return label_these(count), self._label_chosen, words
+        if waiting:
+            words = f"{counted(waiting, 'image')} left here, {self._minutes(waiting)}: press the key of a class."
+            return "Go on labelling", self._go_on, words
+        if left:
+            words = f"Next: label the yardstick, {total} images drawn at random, {left} of them left "
+            why = "They tell how good the classifier is, and it never learns from them."
+            return f"Label the yardstick ({left} left)", self.measure, f"{words}({self._minutes(left)}). {why}"
+        if self.preparing:
+            return "Not ready yet", None, f"{self.preparing} Then the rounds begin."
+        if new and len(index):
+            return "Learn", self.learn, f"Next: learn from {counted(new, 'new answer')}."
+        stop, older = bool(self.curve) and self.loop.advice().stop, self._result() != "written"
+        if (stop or not free) and older and len(index):
+            why = f"Another {many} labels will hardly help" if stop else "All images have an answer"
+            return "Write the result", self.write, f"{why}. Next: write the result, or choose more yourself."
+        if not free:
+            return "All images have an answer", None, f"The result is in {self.out}."
+        missing = min(many - len(index) % many, free)
+        done = "Next" if older else f"The result is in {self.out}. Next, if you go on"
+        words = f"{done}: {self.value('strategy')} chooses {counted(missing, 'image')}, you label them"
+        return f"Choose {missing} and label", self.choose, f"{words} ({self._minutes(missing)})."
+
+    def _tell(self, _=None):
+        """Bring all that is shown up to the answers in the store."""
+        self._waiting = False
+        try:
+            self._offer()
+            words, act, sentence = self._next()
+            self._name_steps()
+            self._recolour()
+        except LalibError as error:
+            self.sentence.value = f"{str(error).rstrip('.')}."
+            return
+        go = self.controls["next"]
+        go.description, go.disabled = words, act is None
+        self.sentence.value = "\n".join(filter(None, [self._foreign(), self.trouble, sentence]))
+
+    def _offer(self):
+        """The strategies that the stage allows, the recommended one marked."""
+        names, best, menu = self.loop.allowed, self.loop.recommended, self.controls["strategy"]
+        options = tuple((f"{name} (recommended)" if name == best else name, name) for name in names)
+        if options != menu.options:
+            own = (menu.value, menu.value) in menu.options  # chosen by the person, against the recommendation
+            kept = menu.value if own and menu.value in names else best
+            menu.options = options
+            menu.value = kept
+
+    def _name_steps(self):
+        left, total = len(self._without_answer(self.loop.held_out)), len(self.loop.held_out)
+        rounds, now = counted(len(self.loop.answered[0]), "answer"), self.curve[-1] if self.curve else None
+        if now and now.accuracy == now.accuracy:
+            rounds = f"{counted(now.labels, 'label')}, {now.accuracy:.0%} ({100 * now.low:.0f} to {100 * now.high:.0f})"
+        words = {
+            "images": f"1 Images: {len(self.images):,} ✓",
+            "yardstick": f"2 Yardstick: {total - left} of {total}{'' if left else ' ✓'}",
+            "rounds": f"3 Rounds: {rounds}",
+            "result": f"4 Result: {self._result()}",
+        }
+        for name, each in self.steps.items():
+            each.description = words[name]
+
+    def _result(self):
+        """Whether there is a result of all answers, from the files alone."""
+        file = self.out / "predictions.csv"
+        if not file.exists():
+            return "not yet"
+        last = max((answer.time for answer in self.store.answers().values()), default="")
+        newer = last and datetime.fromisoformat(last).timestamp() > file.stat().st_mtime
+        return "older than your last answers" if newer else "written"
+
+    def _recolour(self, _=None):
+        groups = coloured(self.value("colour by"), self.loop, self.curve[-1] if self.curve else None)
+        self.map.colour(groups)
+        self.legend.value = groups.legend()
+
+    def _answered(self, *_):
+        """An answer was saved. When it was the last one here, what comes next has the keys."""
+        before, self._left = self._left, self._unanswered()
+        if before and not self._left:
+            self._tell()
+            self.controls["next"].focus()
+            return
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:  # no page
+            self._tell()
+        else:
+            if not self._waiting:
+                self._waiting = True
+                running.call_later(EVERY, self._tell)
+
+    def _selected(self, _):
+        index = self.chosen
+        if len(index):
+            self._show(index[:TILES], f"{len(index[:TILES])} of {counted(len(index), 'selected image')}")
+        elif self.labeller is not None:
+            self.bench.children = [self.labeller]
+        self._tell()
+
+    def _show(self, index, words):
+        tiles = [picture(self.images.images[i], self.name(i), 96) for i in index.tolist()]
+        self.sheet.value = f'<p>{html.escape(words)}</p><div class="lalib-tiles">{"".join(tiles)}</div>'
+        self.bench.children = [self.sheet]
+
+    def _unanswered(self):
+        """How many of its images the labeller has no answer to, near copies apart."""
+        return 0 if self.labeller is None else self.labeller.answers[: len(self.labeller.index)].count(NONE)
+
+    def _label_chosen(self):
+        index = self.chosen
+        self.label(index, "the selection")
+        self.map.select(index[:0])
+
+    def _go_on(self):
+        self.bench.children = []
+        self.bench.children = [self.labeller]  # shown anew, it takes the keys
+
+    def _round(self):
+        new = len(self.loop.answered[0]) and self._changed()
+        self.learn() if new else self.choose()
+
+    def _choose(self):
+        """Enter on the map: the image nearest to the cursor joins the selection."""
+        nearest = (self.points - torch.tensor(self.map.cursor)).square().sum(dim=1).argmin()
+        self.map.select(torch.cat([self.map.selection, nearest[None]]).unique())
+
+    def _given(self):
+        """{hash: class, None for "not sure"} of these images; those skipped have no answer."""
+        answers = self.store.answers()
+        return {i: answers[i].class_name for i in self.images.hashes if i in answers and answers[i].kind != "skip"}
+
+    def _changed(self):
+        """How many answers are new, other or gone since the last learning."""
+        given, none = self._given(), object()
+        return sum(given.get(i, none) != self._learnt.get(i, none) for i in given.keys() | self._learnt.keys())
+
+    def _without_answer(self, index):
+        given = self._given()
+        return torch.tensor([i for i in index.tolist() if self.images.hashes[i] not in given], dtype=torch.int64)
+
+    def _minutes(self, labels):
+        seconds = labels * pace(self.store)
+        return "less than a minute" if seconds < 60 else f"about {counted(round(seconds / 60), 'minute')}"
+
+    def _foreign(self):
+        others = self.store.answers()
+        if not others or others.keys() & set(self.images.hashes):
+            return ""
+        found = f"{counted(len(others), 'answer')} by {self.store.labeller} in {self.store.path}"
+        return f"{found} are of none of these images, or of the images in another size."
+
+    def name(self, image: int) -> str:
+        """What an image is called."""
+        return self.images.files[image] if self.images.files else f"image {image}"
+
+    def _about(self, image):
+        """A picture of the image under the pointer, and what is known of it, line by line."""
+        answer, lines = self.store.answers().get(self.images.hashes[image]), [self.name(image)]
+        if answer is not None:
+            lines.append(f"my answer: {answer.class_name or answer.kind}")
+        if self.curve:
+            sure, label = self.curve[-1].probs[image].max(dim=0)
+            lines.append(f"predicted: {self.store.class_names[label]} ({sure:.0%})")
+        return source(self.images.images[image], 84), "\n".join(lines)
+
+    def _unfold(self, change):
+        """Show what was folded away: made when it is asked for, as a map that is on no page has no size."""
+        earlier, self.place.children = self.place.children, []
+        for each in earlier:
+            each.close()
+        if change.new != FOLDED:
+            self.act(lambda: setattr(self.place, "children", [UNFOLD[change.new](self)]))

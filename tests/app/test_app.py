@@ -2,28 +2,26 @@
 
 import contextlib
 import dataclasses
-import functools
 import http.client
 import json
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 import torch
-from jupyter_lab import free_port, launch, nameless, open_page, private, wait_for
+from jupyter_lab import App, launch, nameless, open_page, wait_for
 from PIL import Image
 
 import lalib as la
 from lalib.app import Settings, page, prepare
 from lalib.app.__main__ import parser, settings_of
+from lalib.app.page import follow, plain
 from lalib.app.server import TokenOnly, server
+from lalib.codes import load_codes
 from lalib.training import fitting
 
 CLASSES = ("cat", "dog", "eel")
@@ -88,8 +86,11 @@ def test_bad_files_may_be_left_out(photos, tmp_path, monkeypatch):
         shutil.copy(file, tmp_path)
     (tmp_path / "text.png").write_text("no image")
     options = ["--images", str(tmp_path), "--classes", "a,b", "--labels", str(tmp_path / "labels.sqlite")]
-    with pytest.raises(ValueError, match=r"1 of 3 images cannot be read: text.png .* bad_files='skip' leaves"):
+    with pytest.raises(
+        ValueError, match=r"1 of 3 images cannot be read: text.png .* bad_files='skip' leaves"
+    ) as refused:
         settings_of(parser().parse_args(options)).load()
+    assert "BAD_FILES=skip leaves" in plain(refused.value)  # what a person of the app reads
     settings = settings_of(parser().parse_args([*options, "--bad-files", "skip"]))
     with pytest.warns(UserWarning, match="1 of 3 images cannot be read"):
         assert len(settings.load()) == 2
@@ -98,7 +99,29 @@ def test_bad_files_may_be_left_out(photos, tmp_path, monkeypatch):
     assert len(page().images) == 2  # without a further word
 
 
-def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
+def test_classes_may_be_added_renamed_and_left_out(settings):
+    images = settings.load()
+    settings.store(images).put(images.hashes[0], "cat")
+    changed = dataclasses.replace(settings, classes=("fox", "dog"), rename="cat:tomcat")
+    for _ in range(2):  # at the next start as well
+        store = changed.store(images)
+        assert store.class_names == ("tomcat", "dog", "eel", "fox")  # what is left out stays: it may have answers
+        assert store.classes() == {images.hashes[0]: "tomcat"}
+    store.put(images.hashes[1], "fox")
+    assert store.undo().class_name == "fox"
+
+
+def test_page_at_once_and_what_is_prepared_later(settings, monkeypatch):
+    bench = page(settings)
+    assert list(bench.codes) == ["PCA"]
+    assert not bench.controls["next"].disabled  # the yardstick waits for nothing
+    assert "being made" in bench.preparing
+    steps = follow(settings, bench, bench.codes)
+    settings.say("Learning a map of the images.", 3, 10)
+    next(steps)
+    assert (bench.bar.description, bench.bar.value, bench.bar.max) == ("Learning a map of the images.", 3, 10)
+    assert bench.bar.layout.display is None
+
     class Clock:
         now = 0.0
 
@@ -114,24 +137,50 @@ def test_prepare_trains_the_map_of_the_page(settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fitting, "time", Clock())
     monkeypatch.setitem(prepare.__globals__, "fit", counted)
-    prepared = prepare(dataclasses.replace(settings, seconds=1), tmp_path)
+    prepare(dataclasses.replace(settings, seconds=1))
     assert [len(history.epochs) for history in histories] == [3]  # an epoch takes 0.4 seconds of this clock
-    monkeypatch.setattr(os, "environ", environment := {})
-    prepared.tell(environment)
-    bench = page()
-    assert list(bench.explorer.places) == ["VAE", "PCA"]
-    assert bench.explorer.places["VAE"].codes.shape == (COUNT, 2)
+    settings = dataclasses.replace(settings, seconds=1)
+    assert list(follow(settings, bench, bench.codes)) == []  # all is there
+    assert list(bench.codes) == ["VAE", "PCA"]
+    assert bench.codes["VAE"].shape == (COUNT, 32)
+    assert torch.equal(la.encode(bench.model, bench.images), bench.codes["VAE"])
+    assert torch.equal(bench.points, load_codes(settings.map_file(bench.codes["VAE"]), bench.images))
+    assert bench.bar.layout.display == "none"
+    assert bench.preparing == ""
+    monkeypatch.setitem(Settings.coded.__globals__, "VAE", None)  # the codes were kept
+    assert list(page(settings).codes) == ["VAE", "PCA"]
+
+
+def test_a_preparation_that_fails_is_said(settings, tmp_path):
+    settings = dataclasses.replace(settings, codes=str(tmp_path / "mine.npz"))
+    with pytest.raises(FileNotFoundError, match="no codes at"):
+        prepare(settings)
+    bench = page(settings)
+    assert "could not be made: no codes at" in bench.sentence.value
+    assert bench.preparing == ""
+    assert list(bench.codes) == ["PCA"]
+
+
+def test_a_folder_that_changes_is_told(settings, photos, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    bench = page(dataclasses.replace(settings, images=str(folder)))
+    bench.steps["images"].click()
+    assert "came" not in bench.sentence.value
+    (folder / "00.png").unlink()
+    shutil.copy(folder / "01.png", folder / "new.png")
+    bench.steps["images"].click()
+    assert "1 file came and 1 file went since the page was opened" in bench.sentence.value
 
 
 @pytest.fixture
-def shown_with(settings, tmp_path, monkeypatch):
+def shown_with(settings):
     """The page's widgets, prepared with changed settings."""
 
     def shown(**changes):
-        (folder := tmp_path / "prepared").mkdir(exist_ok=True)
-        monkeypatch.setattr(os, "environ", environment := {})
-        prepare(dataclasses.replace(settings, **changes), folder).tell(environment)
-        return page()
+        changed = dataclasses.replace(settings, **changes)
+        changed.check()
+        prepare(changed)
+        return page(changed)
 
     return shown
 
@@ -143,94 +192,41 @@ def test_colour_photos_have_the_codes_of_a_pretrained_network(shown_with, photos
             colour / f"{number}.png"
         )
     bench = shown_with(images=str(colour))
-    places = bench.explorer.places
-    assert list(places) == ["efficientnet-lite0", "PCA"]
-    assert places["efficientnet-lite0"].codes.shape == (12, 1280)
-    assert places["efficientnet-lite0"].view.shape == (12, 2)
-    assert len(bench.explorer.selection) == 12
-    bench.who.value = "I, on the map"
-    assert torch.equal(bench.explorer.points, places["efficientnet-lite0"].view)
+    assert list(bench.codes) == ["efficientnet-lite0", "PCA"]
+    assert bench.codes["efficientnet-lite0"].shape == (12, 1280)
+    assert bench.points.shape == (12, 2)
+    assert bench.encoder().name == "efficientnet-lite0"  # goes into the result
 
     monkeypatch.setitem(Settings.coded.__globals__, "PretrainedEncoder", None)  # the codes were kept
-    again = shown_with(images=str(colour)).explorer.places["efficientnet-lite0"]
-    assert torch.equal(again.codes, places["efficientnet-lite0"].codes)
-    assert torch.equal(again.view, places["efficientnet-lite0"].view)
+    again = shown_with(images=str(colour))
+    assert torch.equal(again.codes["efficientnet-lite0"], bench.codes["efficientnet-lite0"])
+    assert torch.equal(again.points, bench.points)
 
 
 def test_codes_from_a_file(shown_with, settings, tmp_path):
-    images, codes = settings.load(), torch.randn(COUNT, 7, generator=torch.Generator().manual_seed(0))
+    images, codes = settings.load(), torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(0))
     la.codes.save_codes(tmp_path / "mine.npz", codes, images)
-    places = shown_with(codes=str(tmp_path / "mine.npz")).explorer.places
-    assert list(places) == ["mine", "PCA"]
-    assert torch.equal(places["mine"].codes, codes)
+    bench = shown_with(codes=str(tmp_path / "mine.npz"))
+    assert list(bench.codes) == ["mine", "PCA"]
+    assert torch.equal(bench.codes["mine"], codes)
+    assert torch.equal(bench.points, codes)
     la.codes.save_codes(tmp_path / "mine.npz", codes[1:], images.subset(range(1, COUNT)))
     with pytest.raises(la.LalibError, match=r"does not hold the codes of these 40 images: 1 without a row \(00.png\)"):
         shown_with(codes=str(tmp_path / "mine.npz"))
     with pytest.raises(ValueError, match=r"name must be a network of torchvision or timm, got 'effnet'; close to it: "):
         shown_with(codes="effnet")
-    assert not [file for file in settings.cache.iterdir() if file.suffix == ".npz"]
-
-
-# Widgets
-
-
-def test_what_the_explorer_picks_is_labelled(bench, settings):
-    bench.explorer.controls["n"].value = 7
-    assert bench.button.description == "Label these 7 images"
-    bench.button.click()
-    labeller = bench.labeller
-    assert bench.bench.children == (labeller,)
-    assert labeller.index.tolist() == bench.explorer.selection.tolist()
-    labeller.send = lambda message: None
-    labeller._hear(labeller, {"kind": "answer", "number": 1, "image": 2, "answer": 1}, [])
-    expected = torch.full((COUNT,), -1)
-    expected[bench.explorer.selection[2]] = 1
-    assert torch.equal(bench.store.labels(bench.images), expected)
-
-    bench.explorer.controls["n"].value = 8
-    bench.label()
-    assert bench.labeller is not labeller
-    assert labeller.comm is None
-    assert bench.sentence.value.startswith("8 images, 1 of them labelled already. ")
-    assert bench.sentence.value.endswith(f"saved at once in {settings.labels}, as given by me.")
-
-
-def test_answers_to_other_pixels_are_told(bench, settings):
-    assert bench.sentence.value == ""
-    bench.store.put("0" * 64, "eel")
-    again = la.widgets.Workbench(bench.images, bench.codes, bench.store)
-    assert again.sentence.value.startswith("1 answer by me in ")
-    bench.store.put(bench.images.hashes[0], "eel")
-    assert la.widgets.Workbench(bench.images, bench.codes, bench.store).sentence.value == ""
 
 
 def test_answers_from_a_file_reach_the_labeller(bench, settings):
-    bench.label()
-    index = bench.explorer.selection
-    path = la.labelling.write_selection(Path(settings.labels).with_name("query.csv"), bench.images, index)
+    bench.measure()
+    path = la.labelling.write_selection(Path(settings.labels).with_name("query.csv"), bench.images, bench.loop.held_out)
     path.write_text(path.read_text("utf-8-sig").replace(",\n", ",eel\n"), "utf-8")
-    bench.explorer.exchange.controls["answers"].value = "query.csv"
-    bench.explorer.exchange.controls["read answers"].click()
+    bench.controls["more"].value = "import and export"
+    (exchange,) = bench.place.children
+    exchange.controls["answers"].value = "query.csv"
+    exchange.controls["read answers"].click()
     assert set(bench.labeller.answers) == {CLASSES.index("eel")}
-    assert bench.sentence.value.startswith(f"{COUNT} images, {COUNT} of them labelled already. ")
-
-
-def test_a_reader_chooses(bench):
-    bench.who.value = "I, on the map"
-    assert bench.button.disabled  # nothing is selected yet
-    bench.explorer.controls["images"].value = "3, 5-6"
-    assert bench.button.description == "Label these 3 images"
-    bench.button.click()
-    assert bench.labeller.index.tolist() == [3, 5, 6]
-    bench.who.value = "a strategy"
-    assert bench.button.description == f"Label these {COUNT} images"
-
-
-def test_what_cannot_be_labelled_is_said(bench, settings):
-    Path(settings.labels).write_text("something else")
-    bench.button.click()
-    assert bench.labeller is None
-    assert bench.sentence.value.startswith("Nothing to label: ")
+    assert "8 of 8 ✓" in bench.steps["yardstick"].description
 
 
 # The server
@@ -246,40 +242,9 @@ def status(app, path, method="GET", token=False, **headers):
         return connection.getresponse().status
 
 
-class App:
-    """`python -m lalib.app` as a process, as soon as it has printed its address."""
-
-    def __init__(self, photos, folder):
-        self.folder, self.log = folder, folder / "log"
-        options = ["--images", str(photos), "--classes", ",".join(CLASSES), "--size", str(SIZE), "--labeller", "me"]
-        options += ["--labels", "labels.sqlite", "--seconds", "1", "--port", str(free_port())]
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lalib.app", *options],
-                cwd=folder,
-                env=private(folder) | {"PYTHONPATH": str(Path(la.__file__).parent.parent)},
-                stdout=log,
-                stderr=log,
-                preexec_fn=functools.partial(
-                    signal.signal, signal.SIGINT, signal.SIG_DFL
-                ),  # a job of a shell ignores it
-            )
-        found = wait_for(self._address, f"the address in {self.log}")
-        self.address, self.port, self.token = found[0], int(found[1]), found[2]
-
-    def _address(self):
-        if self.process.poll() is not None:
-            pytest.fail(self.log.read_text())
-        return re.search(r"http://127.0.0.1:(\d+)/\?token=([\w-]{43})\n", self.log.read_text())
-
-    @property
-    def kernels(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-
 @pytest.fixture(scope="module")
 def app(photos, tmp_path_factory):
-    app = App(photos, tmp_path_factory.mktemp("app"))
+    app = App(photos, tmp_path_factory.mktemp("app"), CLASSES, SIZE)
     yield app
     app.process.kill()
     app.process.wait()
@@ -342,38 +307,19 @@ def shown(app, chromium):
     """The page in a browser."""
     with launch(chromium) as browser:
         shown = open_page(browser, app.address)
-        shown.wait_for_selector(".lalib-sentence:has-text('picked by')")
-        shown.wait_for_selector(".js-plotly-plot .scatterlayer .trace >> nth=2", state="attached")
+        shown.wait_for_selector(".lalib-tiles img")
+        shown.wait_for_selector(".lalib-map canvas")
         yield shown
 
 
-def picked(shown):
-    """Places of the rings on the map, names of the thumbnails."""
-    rings = shown.locator(".js-plotly-plot >> nth=0").locator(".scatterlayer .trace >> nth=2").locator("path.point")
-    places = rings.evaluate_all("paths => paths.map(p => p.getAttribute('transform'))")
-    return places, shown.locator("img[alt*=picks]").get_attribute("alt")
-
-
 @pytest.mark.browser
-def test_a_control_changes_the_pictures(shown):
-    before = picked(shown)
-    assert len(before[0]) == COUNT  # what was picked before the page was there
-    shown.get_by_role("slider", name="n (images)").focus()
-    shown.keyboard.press("ArrowLeft")
-    wait_for(lambda: len(picked(shown)[0]) == COUNT - 1, "one ring less")
-    wait_for(lambda: picked(shown)[1].startswith(f"All {COUNT - 1} picks"), "one thumbnail less")
-    assert f"{COUNT - 1} of {COUNT} images picked" in shown.locator(".lalib-sentence >> nth=0").inner_text()
-
-
-@pytest.mark.browser
-def test_a_key_labels_what_was_picked(shown, app, photos):
-    count = len(picked(shown)[0])
-    shown.get_by_role("button", name=f"Label these {count} images").focus()
+def test_a_key_labels_the_yardstick(shown, app, photos):
+    shown.get_by_role("button", name="Label the yardstick (8 left)").focus()
     shown.keyboard.press("Enter")
     shown.wait_for_selector(".lalib-labeller:focus")  # the keys are its own at once
-    shown.wait_for_selector(f".lalib-sentence:has-text('{count} images, 0 of them labelled already')")
     shown.keyboard.press("2")
-    shown.wait_for_selector(f".lalib-labeller[data-unsaved='0'][data-left='{count - 1}']")
+    shown.wait_for_selector(".lalib-labeller[data-unsaved='0'][data-left='7']")
+    shown.get_by_role("button", name="2 Yardstick: 1 of 8").wait_for()
     store = la.LabelStore(app.folder / "labels.sqlite", labeller="me")
     labels = store.labels(la.from_folder(photos, SIZE))
     assert sorted(labels.tolist()) == [-1] * (COUNT - 1) + [1]
@@ -381,7 +327,7 @@ def test_a_key_labels_what_was_picked(shown, app, photos):
 
 @pytest.mark.browser
 def test_the_focus_can_be_seen(shown):
-    shown.locator(".widget-dropdown select >> nth=0").focus()
+    shown.get_by_role("button", name="1 Images").focus()
     for _ in range(10):
         shown.keyboard.press("Tab")
         outline = shown.evaluate("getComputedStyle(document.activeElement).outline")
@@ -389,24 +335,28 @@ def test_the_focus_can_be_seen(shown):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("who", ["a strategy", "I, on the map"])
-def test_every_control_and_picture_has_a_name(shown, who):
-    shown.get_by_role("combobox", name="who chooses").select_option(who)
-    shown.wait_for_selector({"a strategy": ".js-plotly-plot .gtitle", "I, on the map": ".lalib-map canvas"}[who])
+@pytest.mark.parametrize("more", ["nothing", "two strategies side by side", "choose by hand", "import and export"])
+def test_every_control_and_picture_has_a_name(shown, more):
+    shown.get_by_role("combobox", name="more").select_option(more)
+    found = {"two": ".js-plotly-plot .gtitle", "choose": ".lalib-coordinates", "import": "text=write CSV"}
+    shown.wait_for_selector(found.get(more.split()[0], ".lalib-map canvas"))
     shown.wait_for_timeout(500)  # until all of it is there
-    assert all(shown.get_by_role(role).count() for role in ("button", "combobox", "slider", "textbox"))
-    assert shown.locator("img:visible, .js-plotly-plot").count() >= 2
+    assert all(shown.get_by_role(role).count() for role in ("button", "combobox", "spinbutton"))
     assert nameless(shown) == []
 
 
 @pytest.mark.browser
-def test_a_reader_chooses_on_the_map(shown):
-    shown.get_by_role("combobox", name="who chooses").select_option("I, on the map")
-    shown.wait_for_selector(".lalib-map canvas")
-    shown.get_by_role("textbox", name="images").fill("3, 5")
-    shown.keyboard.press("Enter")
-    shown.get_by_role("button", name="Label these 2 images").click()
-    shown.wait_for_selector(".lalib-labeller[data-left='1'], .lalib-labeller[data-left='2']")  # one may have its label
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (600, 900)])
+def test_all_is_on_one_screen(shown, size):
+    shown.get_by_role("combobox", name="more").select_option("nothing")
+    shown.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    shown.wait_for_timeout(500)
+    parts = [".lalib-map canvas >> nth=0", ".lalib-labeller", "button:has-text('Go on')", ".lalib-legend"]
+    for part in parts:
+        box = shown.locator(part).bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= size[0], part
+        assert 0 <= box["y"] <= box["y"] + box["height"] <= size[1] or size[0] < 1280, part
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.browser

@@ -1,12 +1,13 @@
 """Real image files in: each as a person sees it or named, folders as they are, every image known by its own file."""
 
 import importlib.util
+import io
 import re
 import shutil
 
 import numpy as np
 import pytest
-from odd_files import ALPHA, DEEP, GREY, RANGE, RGB, SEEN, H, W, odd_files, saved, write_odd_files
+from odd_files import ALPHA, DEEP, GREY, RANGE, RGB, SEEN, H, W, exif, odd_files, saved, write_odd_files, xmp
 from PIL import Image, ImageFilter
 
 import lalib as la
@@ -63,6 +64,28 @@ def test_an_odd_file_is_read_right_or_named(name, tmp_path):
         images = la.from_folder(tmp_path)
         assert images.files == (name,)
         np.testing.assert_allclose(picture(images), expected, atol=5 if name.startswith("LAB") else 0)
+
+
+@pytest.mark.filterwarnings(EIGHT_BITS)
+def test_a_browser_gets_a_file_as_it_is_or_anew(tmp_path, monkeypatch):
+    """Which bytes; that they look the same is seen in the browser (test_browser_labelling.py)."""
+    put(tmp_path, "RGB.jpg", "RGBA.webp", "EXIF 6.png", "RGB.tif", "16.png", "two.mpo", "CMYK.jpg")
+    for kind, said in {"EXIF": {"exif": exif(6)}, "XMP": {"xmp": xmp(6).encode()}}.items():
+        (tmp_path / f"{kind}.jpg").write_bytes(saved(RGB, "JPEG", **said))
+    images = la.from_folder(tmp_path, size=8)
+    as_it_is = {"RGB.jpg": "jpeg", "RGBA.webp": "webp", "two.mpo": "jpeg", "EXIF.jpg": "jpeg", "CMYK.jpg": "jpeg"}
+    for name, known in zip(images.files, images.hashes, strict=True):
+        kind, data, size, shown, image = decoding.read_whole(tmp_path / name)
+        assert kind == "image/" + as_it_is.get(name, "jpeg")
+        assert (data == (tmp_path / name).read_bytes()) == (name in as_it_is)
+        assert size == shown == ((H, W) if name in ("EXIF.jpg", "XMP.jpg") else (W, H))
+        assert image == known
+    monkeypatch.setattr(decoding, "LONGEST", 6)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", H * W - 1)
+    kind, data, size, shown, image = decoding.read_whole(tmp_path / "RGBA.webp")
+    assert (kind, size, shown) == ("image/jpeg", (W, H), (6, 5))
+    assert Image.open(io.BytesIO(data)).size == (6, 5)
+    assert image == images.hashes[images.files.index("RGBA.webp")]
 
 
 def test_a_folder_of_odd_files(tmp_path):

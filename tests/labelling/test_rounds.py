@@ -153,11 +153,6 @@ def test_too_early(start, digits):
     loop = start()
     with pytest.raises(la.LalibError, match=r"'margin' needs labels, and the pool has none yet: begin with a strategy"):
         loop.ask("margin", 10)
-    with pytest.raises(la.LalibError, match="label the held-out images first: 60 of 60 have no answer"):
-        loop.train()
-    answer(loop, loop.held_out, digits, unsure=loop.held_out)
-    with pytest.raises(la.LalibError, match="all 60 were answered 'not sure'"):
-        loop.train()
     answer(loop, loop.held_out[:1], digits)
     with pytest.raises(la.LalibError, match="none of the pool's 0 answers is a class"):
         loop.train()

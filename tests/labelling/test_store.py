@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,13 @@ def _break(path, kind):
             connection.execute("CREATE TABLE labels (x)")
         elif kind == "newer":
             connection.execute("PRAGMA user_version = 2")
+        elif kind == "trigger":
+            connection.execute("CREATE TRIGGER mine AFTER INSERT ON events BEGIN DELETE FROM events; END")
+        elif kind == "view":
+            connection.execute("DROP VIEW answers")
+            connection.execute("CREATE VIEW answers AS SELECT id, labeller, time, image, kind, class FROM events")
+        elif kind == "index":
+            connection.execute("CREATE UNIQUE INDEX mine ON events (image, id)")
         elif kind == "classless":
             connection.execute("DELETE FROM classes WHERE name = 'cat'")
 
@@ -238,6 +246,9 @@ def _break(path, kind):
         ("no text", "is damaged: restore a copy"),
         ("foreign", "is not a file of labels, but an SQLite file of another program"),
         ("newer", "has version 2 of its format; this lalib reads version 1"),
+        ("trigger", "is not as lalib writes files of labels, another program changed: trigger mine"),
+        ("view", "is not as lalib writes files of labels, another program changed: view answers"),
+        ("index", "is not as lalib writes files of labels, another program changed: index mine"),
         ("classless", r"is damaged: .* \(an answer is of no class\)"),
     ],
 )
@@ -248,6 +259,25 @@ def test_bad_files_are_refused_and_left_alone(store, kind, message):
     with pytest.raises(la.LalibError, match=message):
         la.LabelStore(store.path, CLASSES, labeller="alpha")
     assert store.path.read_bytes() == before
+
+
+def test_tables_of_ones_own_may_be_in_the_file(store):
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("CREATE TABLE notes (image TEXT, note TEXT)")
+        connection.execute("CREATE VIEW cats AS SELECT * FROM answers WHERE class = 'cat'")
+        connection.execute("ANALYZE")
+    la.LabelStore(store.path, CLASSES, labeller="alpha").put(HASHES[0], "cat")
+    assert store.classes() == {HASHES[0]: "cat"}
+
+
+def test_several_images_are_answered_at_once_or_not_at_all(store):
+    store.put(HASHES[:3], "dog")
+    store.unsure(list(HASHES[3:5]))
+    assert store.labels(IMAGES).tolist() == [1, 1, 1] + [-1] * (N - 3)
+    assert [store.undo().image for _ in range(5)] == [*HASHES[4::-1]]
+    with pytest.raises(ValueError, match="image must be a hash of 64 characters"):
+        store.put([HASHES[0], "no hash"], "cat")
+    assert store.answers() == {}
 
 
 @pytest.mark.parametrize(
@@ -528,6 +558,32 @@ def test_a_file_of_other_columns_is_refused(store, folder, text):
         la.labelling.read_csv(store, folder / "none.csv")
 
 
+def test_no_cell_is_a_formula(folder):
+    """What a spreadsheet would run has an apostrophe in front, and comes back as it was."""
+    names = ("=1+1", "-1", "+a", "@b", "'=quoted", "'" * 2 + "-twice", "'plain", "it's =", "ab")
+    store = la.LabelStore(folder / "odd.sqlite", names, labeller="=HYPERLINK()")
+    for index, name in enumerate(names):
+        store.put(HASHES[index], name)
+    path = la.labelling.write_csv(store, folder / "odd.csv")
+    cells = [cell for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert {"'=1+1", "''=quoted", "'" * 3 + "-twice", "'plain", "it's =", "'=HYPERLINK()"} <= {*cells}
+    back = la.LabelStore(folder / "back.sqlite", names, labeller="me")
+    assert la.labelling.read_csv(back, path).added == len(names)
+    assert back.answers("=HYPERLINK()") == store.answers()
+    files = tuple(f"{begin}{i}.png" for i, begin in enumerate(["=", "\t", "\r", *"abcdefg"]))
+    listed = la.labelling.write_selection(folder / "list.csv", replace(IMAGES, files=files), range(3), store)
+    assert pd.read_csv(listed)["file"].tolist() == ["'=0.png", "'\t1.png", "'\r2.png"]
+    assert pd.read_csv(listed)["class"].tolist() == ["'=1+1", "'-1", "'+a"]
+
+
+def test_utf_16_has_a_message_of_its_own(store, folder):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        (folder / "unicode.csv").write_text(f"\ufeffimage\tclass\n{HASHES[0]}\tcat\n", encoding=encoding)
+        with pytest.raises(ValueError, match="must be UTF-8 text, got UTF-16: save the file as 'CSV UTF-8'"):
+            la.labelling.read_csv(store, folder / "unicode.csv")
+
+
 # Label Studio
 
 
@@ -591,6 +647,23 @@ def test_tasks_for_label_studio(folder):
     assert task["file"] == ""
     with pytest.raises(ValueError, match="url needs images with file names"):
         la.labelling.write_label_studio(path, _images(files=False), [0], url="https://here/")
+
+
+def test_annotations_of_nobody_are_of_different_people(store, folder):
+    path = la.labelling.write_label_studio(folder / "tasks.json", IMAGES, [0, 1, 2])
+    nobody = ["cat", "dog", "cat"], ["dog"], ["Käfer", "cat"]
+    given = [[_annotation(choice, by=None) for choice in choices] for choices in nobody]
+    given[2][0]["completed_by"] = {"id": None, "email": ""}
+    given[1].append(_annotation("cat", by=0))
+    done = la.labelling.read_label_studio(store, _exported(path, given), IMAGES, labellers={"unknown-2": "second"})
+    assert (done.added, done.bad) == (7, ())
+    labels = {name: store.labels(IMAGES, name).tolist()[:3] for name in store.labellers}
+    assert labels == {
+        "label-studio-0": [-1, 0, -1],
+        "label-studio-unknown-1": [0, 1, 2],
+        "second": [1, -1, 0],
+        "label-studio-unknown-3": [0, -1, -1],
+    }
 
 
 def test_the_labelling_interface_names_all_classes():

@@ -1,7 +1,13 @@
 """What the labeller does with the messages of its front end; test_browser_labelling.py presses the keys."""
 
+import io
+import re
+import shutil
+
 import pytest
 import torch
+from odd_files import RGB, saved
+from PIL import Image
 
 import lalib as la
 from lalib.widgets.labeller import KEYS, NONE, SKIP, UNSURE
@@ -26,7 +32,11 @@ class Front:
 
     def __init__(self, labeller):
         self.labeller, self.told, self.number = labeller, [], 0
-        labeller.send = self.told.append
+        labeller.send = self.hear
+
+    def hear(self, reply, buffers):
+        self.told.append(reply)
+        self.buffers = buffers
 
     def say(self, kind, **more):
         self.number += 1
@@ -36,7 +46,7 @@ class Front:
         return reply
 
     def answer(self, image, answer):
-        return self.say("answer", image=image, answer=answer)
+        return self.say("answer", images=[image], answer=answer)
 
 
 def test_answers_are_in_the_store_when_the_page_is_told(images, store):
@@ -66,10 +76,10 @@ def test_undo_goes_back_into_earlier_sessions(images, store):
     first.answer(0, 0)
     first.answer(0, 1)
     front = Front(labeller := la.widgets.Labeller(images, store, [1, 0]))
-    assert front.say("undo") == {"kind": "undone", "image": 1, "answer": 0, "number": 1}
-    assert front.say("undo") == {"kind": "undone", "image": 1, "answer": NONE, "number": 2}
+    assert front.say("undo", count=1) == {"kind": "undone", "images": [1], "answers": [0], "number": 1}
+    assert front.say("undo", count=1) == {"kind": "undone", "images": [1], "answers": [NONE], "number": 2}
     assert labeller.answers == [NONE, NONE]
-    refused = front.say("undo")
+    refused = front.say("undo", count=1)
     assert refused["kind"] == "refused"
     assert "'me' has no answer" in refused["why"]
 
@@ -77,7 +87,7 @@ def test_undo_goes_back_into_earlier_sessions(images, store):
 def test_undo_of_an_image_that_is_not_shown_is_said(images, store):
     store.put(images.hashes[7], "eel")
     front = Front(la.widgets.Labeller(images, store, [0]))
-    refused = front.say("undo")
+    refused = front.say("undo", count=1)
     assert refused["kind"] == "refused"
     assert "to an image not shown here" in refused["why"]
     assert store.answers() == {}
@@ -90,7 +100,7 @@ def test_what_cannot_be_saved_is_told_and_stays_unanswered(images, store):
     front.answer(0, 1)
     store.path.write_bytes(b"no database" * 100)
     refused = front.answer(0, 2)
-    assert (refused["kind"], refused["answer"]) == ("refused", 1)
+    assert (refused["kind"], refused["answers"]) == ("refused", [1])
     assert str(store.path) in refused["why"]
     assert labeller.answers == [1, NONE]
     assert [(image, answer.class_name) for image, answer in heard] == [(0, "dog")]
@@ -122,6 +132,118 @@ def test_copies_are_shown_once(images, store):
     assert labeller.sheet == 25
 
 
+def test_nothing_to_label(images, store):
+    labeller = la.widgets.Labeller(images, store, torch.empty(0, dtype=torch.int64))
+    assert labeller.pictures == labeller.answers == []
+    assert labeller.remaining.dtype == labeller.index.dtype == torch.int64
+    assert len(labeller.remaining) == len(labeller.index) == 0
+
+
+def test_answers_from_python_are_those_of_keys(images, store):
+    heard = []
+    labeller = la.widgets.Labeller(images, store, [2, 0, 5], on_answer=lambda *given: heard.append(given))
+    for place, label in enumerate(("eel", 0, None)):
+        labeller.answer(place, label)
+    assert labeller.answers == [2, 0, UNSURE]
+    given = store.answers()
+    assert [given[images.hashes[i]][3:] for i in (2, 0, 5)] == [("class", "eel"), ("class", "cat"), ("unsure", None)]
+    assert [(i, answer.kind) for i, answer in heard] == [(2, "class"), (0, "class"), (5, "unsure")]
+    for place, label, message in [(3, 0, "place must be"), (0, 3, "label must be"), (0, "cow", "got 'cow'")]:
+        with pytest.raises(ValueError, match=message):
+            labeller.answer(place, label)
+
+
+def test_one_answer_for_several_is_undone_as_one(images, store):
+    heard = []
+    labeller = la.widgets.Labeller(images, store, [0, 1, 2, 3], on_answer=lambda *given: heard.append(given))
+    front = Front(labeller)
+    front.answer(2, 2)
+    assert front.say("answer", images=[3, 0, 2], answer=1)["kind"] == "saved"
+    assert labeller.answers == [1, NONE, 1, 1]
+    assert store.labels(images).tolist()[:4] == [1, -1, 1, 1]
+    assert [image for image, _ in heard] == [2, 3, 0, 2]
+    undone = front.say("undo", count=3)
+    assert dict(zip(undone["images"], undone["answers"], strict=True)) == {3: NONE, 0: NONE, 2: 2}
+    assert labeller.answers == [NONE, NONE, 2, NONE]
+    assert {answer.class_name for answer in store.answers().values()} == {"eel"}
+
+
+def test_near_copies_are_folded_until_they_are_opened(images, store):
+    """Groups of the whole pool; 8 is an exact copy of 0."""
+    groups = torch.tensor([5, 1, 1, 2, 5, 5, 3, 1, 5])
+    labeller = la.widgets.Labeller(images, store, [2, 3, 7, 0], groups=groups)
+    assert labeller.index.tolist() == [2, 3, 0]  # 7 is a near copy of 2
+    assert labeller.copied == [0, 2, 2, 0]
+    assert labeller.captions[2:] == [
+        f"number {i} of the pool" + "; exact copies: 1" * (i == 0) for i in (0, 1, 4, 5, 7)
+    ]
+    assert len(labeller.pictures) == len(labeller.answers) == 7
+    front = Front(labeller)
+    front.answer(0, 1)
+    assert store.labels(images).tolist() == [-1, -1, 1, -1, -1, -1, -1, -1, -1]
+    front.say("answer", images=[0, 3, 6], answer=2)  # as it is sent once they are open
+    assert store.labels(images).tolist() == [-1, 2, 2, -1, -1, -1, -1, 2, -1]
+    assert labeller.remaining.tolist() == [3, 0]
+
+
+def test_what_near_duplicates_says_is_taken(images, store):
+    """The nearest copies come first, and at most as many as fill a sheet."""
+    near = torch.tensor([0.3, 0.1, 0.2, torch.inf, 0.0, 0.3, torch.inf, torch.inf, 0.3])
+    group = torch.tensor([0, 0, 0, 3, 0, 0, 6, 7, 0])
+    labeller = la.widgets.Labeller(images, store, [0, 3], groups=(group, near))
+    assert [caption.partition("; ")[::2] for caption in labeller.captions[2:]] == [
+        (f"number {i} of the pool", f"its nearest copy is at {far} of the usual distance")
+        for i, far in ((4, "0%"), (1, "10%"), (2, "20%"), (5, "30%"))
+    ]
+    many = la.from_arrays(torch.randint(0, 256, (99, 1, 8, 8), dtype=torch.uint8))
+    assert len(la.widgets.Labeller(many, store, [7], groups=torch.zeros(99)).pictures) == 25
+    folded = la.widgets.Labeller(images, store, range(9), groups=la.codes.near_duplicates(images.images))
+    assert len(folded.pictures) == 8
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of a JPEG, and of a PNG and a TIFF with the same pixels."""
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    (tmp_path / "photos" / "a.jpg").write_bytes(saved(RGB, "JPEG"))
+    (tmp_path / "photos" / "deep" / "b.png").write_bytes(saved(RGB, "PNG"))
+    (tmp_path / "photos" / "c.tif").write_bytes(saved(RGB, "TIFF"))
+    return tmp_path / "photos"
+
+
+def test_the_file_itself_is_sent_when_it_is_asked_for(photos, store):
+    images = la.from_folder(photos, size=8, labels="none")
+    front = Front(labeller := la.widgets.Labeller(images, store, range(3)))
+    assert labeller.whole
+    assert labeller.captions == ["a.jpg", "c.tif; exact copies: 1"]  # c.tif has the pixels of deep/b.png
+    told = front.say("file", image=0)
+    assert (told["type"], told["note"]) == ("image/jpeg", "12 x 10 pixels")
+    assert front.buffers == [(photos / "a.jpg").read_bytes()]
+    assert front.say("file", image=1)["type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(front.buffers[0])).size == (12, 10)
+    assert front.answer(0, 1)["kind"] == "saved"
+    assert front.buffers is None
+    assert not la.widgets.Labeller(la.from_arrays(images.images), store, [0]).whole
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (lambda file: file.unlink(), r"The file a.jpg is gone\. It is shown as it was read"),
+        (lambda file: shutil.copy(file.with_name("c.tif"), file), r"The file a.jpg holds another image than when it"),
+        (lambda file: file.write_bytes(b"text"), r"The file a.jpg cannot be read \(.*\)\. It is shown as it was read"),
+    ],
+)
+def test_a_file_that_is_gone_or_changed_is_said(photos, store, trouble, message):
+    images = la.from_folder(photos, size=8, labels="none")
+    front = Front(la.widgets.Labeller(images, store, [0]))
+    trouble(photos / "a.jpg")
+    told = front.say("file", image=0)
+    assert re.match(message, told["trouble"])
+    assert "type" not in told
+    assert front.buffers is None
+
+
 def test_more_classes_than_keys(images, tmp_path):
     names = [f"class {c}" for c in range(len(KEYS) + 2)]
     labeller = la.widgets.Labeller(images, la.LabelStore(tmp_path / "many.sqlite", names, labeller="me"), [0])
@@ -133,7 +255,7 @@ def test_more_classes_than_keys(images, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"index": []}, "index must hold at least one image to label, got none"),
+        ({"groups": [0, 1]}, r"groups must be one number per image, \(9,\), got \(2,\)"),
         ({"index": [9]}, r"index must lie in 0 to 8"),
         ({"view": "cinema"}, "view must be one of 'single', 'sheet', got 'cinema'"),
         ({"probs": torch.ones(9, 2)}, r"probs must have shape \(9, 3\), one column per class, got \(9, 2\)"),
