@@ -36,7 +36,7 @@ COVERING, LATER = "typiclust", "uncertainty-herding"  # strategies, while there 
 RECENT = 6  # rounds that a curve shows all; of those before only some
 SEEN = 2000  # images whose predictions are compared from round to round
 HELD = 32  # snapshots that are kept
-WORK = 10**11  # coordinates of pairs that a strategy which covers may look at: seconds
+WORK, FEWEST = 10**11, 1000  # coordinates of pairs that a strategy which covers looks at; at least of so many images
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +189,7 @@ class LabellingLoop:
             view = PoolView(data.codes, labeled, labels[known] if known.any() else None)
         if "reference" in inspect.signature(strategy.function).parameters:
             enough = WORK // (len(free) * self.data.codes.shape[1])
-            options = {"reference": max(enough, 1000)} | options if enough < len(free) else options
+            options = {"reference": max(enough, FEWEST)} | options if enough < len(free) else options
         draws = generator(self.seed, "select", len(index))
         return free[run_strategy(strategy, view, n, generator=draws, **options).index]
 
