@@ -176,7 +176,7 @@ def main():
         shutil.rmtree(given.out)
     static = ["-D", f"html_static_path={given.sources / 'static'}"]
     doctrees = ["-d", str(given.sources.with_name(f"{given.sources.name}-doctrees"))]
-    options = ["-q", "-E", "-j", "auto", "-c", str(HERE), *static, *doctrees]
+    options = ["-q", "-E", "-c", str(HERE), *static, *doctrees]
     if failed := build_main([*options, str(given.sources), str(given.out)]):
         sys.exit(failed)
     print(f"built in {time.time() - begun:.0f} s: {given.out / 'index.html'}")

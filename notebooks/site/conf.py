@@ -47,4 +47,3 @@ def setup(app):
     app.connect("autodoc-process-docstring", process_docstring, priority=400)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("doctree-resolved", name_examples, priority=900)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
