@@ -96,6 +96,8 @@ class Workbench(Panel):
         self.add_class("lalib-workbench")
         by.observe(self._recolour, names="value")
         more.observe(self._unfold, names="value")
+        for each in (strategy, many):
+            each.observe(self._tell, names="value")
         self.map.plot.observe(self._selected, names="selection")
         self.look()
         self._tell()
@@ -112,6 +114,7 @@ class Workbench(Panel):
         self.codes, self.views, self.model = codes, dict(views or {}), model
         self.encoder = encoder or (lambda: model)
         self.curve, self._learnt, self.preparing = [], {}, ""
+        self.news.value, self.curve_place.children = "", []
         self.show_view(Places(codes[name], view=self.views.get(name)).view)
 
     def show_view(self, view: torch.Tensor) -> None:
@@ -158,10 +161,9 @@ class Workbench(Panel):
         rows = [(s.labels, s.accuracy, s.low, s.high) for s in self.curve if s.accuracy == s.accuracy]
         if rows:
             figure = accuracy_curve(pd.DataFrame(rows, columns=["labels", "accuracy", "low", "high"]))
-            if self.plot is None:
-                self.plot = Plot(figure)
-                self.curve_place.children = [self.plot]
+            self.plot = self.plot or Plot(figure)
             self.plot.show(figure)
+            self.curve_place.children = [self.plot]
 
     def write(self) -> None:
         """Write predictions of all images, the labelled ones, the classifier and the counts of classes."""
