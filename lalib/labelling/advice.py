@@ -11,13 +11,17 @@ from lalib.experiments.stopping import ROUNDS, Stopping, should_stop
 KAPPA, WINDOWS, GAIN = 0.95, 3, 0.02  # of should_stop
 
 
-def advise(predictions: Tensor, answers: Sequence[int], accuracy: Sequence[float], more: int, classes: int) -> Stopping:
+def advise(
+    predictions: Tensor, answers: Sequence[int], accuracy: Sequence[float], more: int, classes: int, left: int
+) -> Stopping:
     """should_stop with KAPPA, WINDOWS and GAIN, and a reason in plain words.
 
     predictions (R, S): classes of the same images after each round; answers (R,), accuracy (R,): how many answers there
     were and the accuracy then, NaN if it is not measured; more: answers of the next round; classes: how many different
-    classes were answered.
+    classes were answered; left: images without an answer.
     """
+    if not left:
+        return Stopping(True, "Every image has an answer.", *4 * (math.nan,))
     if len(predictions) < ROUNDS:
         many = f"that takes {ROUNDS} rounds of {more} answers, so far there are {len(predictions)}"
         return Stopping(False, f"Too early to say: {many}.", *4 * (math.nan,))

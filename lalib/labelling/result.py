@@ -93,6 +93,9 @@ def apply_result(
         images = from_folder(images, shape[1:], labels="none", bad_files=bad_files)
     if how["from"] == GIVEN:
         inputs = load_codes(codes, images) if isinstance(codes, str | Path) else check_codes(codes, n=len(images))
+    elif images.image_shape[1:] != shape[1:]:
+        wanted, got = ("{} x {}".format(*size) for size in (shape[1:], images.image_shape[1:]))
+        raise ValueError(f"images must be of {wanted} pixels, as those of the result, got {got}")
     else:
         inputs = replace(images, images=_coloured(images.images, shape[0]))
         if how["from"] != PIXELS:
@@ -108,7 +111,11 @@ def read_result(result: str | Path) -> dict:
         raise FileNotFoundError(f"result must be a folder that write_result has written, got {str(result)!r}")
     with suppress(ValueError):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("format") == FORMAT and {"class_names", "image_shape", "codes"} <= record.keys():
+        if (
+            isinstance(record, dict)
+            and record.get("format") == FORMAT
+            and {"class_names", "image_shape", "codes"} <= record.keys()
+        ):
             return record
     raise LalibError(f"{path} is damaged, or not of this version of lalib: its format must be {FORMAT!r}")
 

@@ -8,7 +8,10 @@ import torch
 import lalib as la
 from lalib.data.imageset import ImageSet
 from lalib.experiments import task_models, tasks
+from lalib.labelling import rounds
+from lalib.labelling.advice import advise
 from lalib.labelling.answers import now
+from lalib.strategies import run_strategy
 
 TASK = la.Task(steps=40)
 
@@ -172,3 +175,146 @@ def test_bad_arguments(start, digits):
         loop.ask("margins", 40)
     with pytest.raises(ValueError, match="typiclust has no option 'size'"):
         loop.ask("typiclust", 40, size=3)
+
+
+def test_a_number_of_held_out_images_that_fits(start, digits):
+    assert len(start(held_out=None).held_out) == 60  # a fifth of the 300 that differ
+    assert start(held_out=None).step == 20
+    few = start(held_out=None, order=range(11))
+    assert (len(few.held_out), few.step) == (2, 1)
+    many = la.load("digits")
+    loop = la.LabellingLoop(many, torch.zeros(len(many), 1), few.store)
+    assert (len(loop.held_out), loop.step) == (100, 20)
+
+
+def test_accuracy_is_measured_as_one_goes(start, digits):
+    """On what is answered in the order of drawing, so that it is a random sample; from 20 images with a class on."""
+    loop = start()
+    answer(loop, loop.ask("random", 10), digits)
+    hashes = digits[0].hashes
+    answer(loop, loop.held_out[:15], digits, unsure=loop.held_out[:2])
+    answer(loop, loop.held_out[16:40], digits)
+    assert loop.sample[0].tolist() == loop.held_out[:15].tolist()
+    early = loop.train()
+    assert (early.tested, math.isnan(early.accuracy), math.isnan(early.low)) == (13, True, True)
+    assert str(early) == "10 labels: too few held-out images with a class to measure accuracy (13)"
+    loop.store.skip(hashes[loop.held_out[15]])
+    assert len(loop.sample[0]) == 15  # skipped is not answered
+    answer(loop, loop.held_out[15:16], digits)
+    index, labels = loop.sample
+    assert index.tolist() == loop.held_out[:40].tolist()
+    assert labels.tolist() == [-1, -1, *digits[0].labels[loop.held_out[2:40]].tolist()]
+    now_ = loop.train()
+    assert now_.tested == 38
+    assert now_.accuracy == float((now_.probs[index[2:]].argmax(1) == labels[2:]).double().mean())
+    small = start(held_out=4, seed=5)  # all that were drawn are a sample, however few
+    answer(small, small.held_out, digits)
+    assert small.train().tested == 4
+    assert 0 <= small.train().accuracy <= 1
+
+
+def test_what_a_stage_allows_and_recommends(start, digits):
+    loop = start()
+    assert loop.recommended == "typiclust"
+    assert {*loop.allowed} == {*la.strategies.LABEL_FREE} - {"reconstruction-error"}
+    answer(loop, loop.pool[:19], digits)
+    assert loop.recommended == "typiclust"
+    assert {"margin", "uncertainty-herding", "badge"} < {*loop.allowed}
+    assert {"ta-vaal", "m2-vaal"}.isdisjoint(loop.allowed)
+    answer(loop, loop.pool[19:20], digits)
+    assert (loop.recommended, loop.step) == ("uncertainty-herding", 20)
+    answer(loop, loop.pool[20:235], digits)
+    assert loop.step == 5
+    answer(loop, loop.pool[235:], digits)
+    assert loop.step == 0
+    assert len(loop.ask(loop.recommended, 240)) == 0
+    other = start(seed=9)
+    for image in other.store.answers():
+        other.store.put(image, "3")
+    assert other.recommended == "typiclust"  # all of one class
+
+
+def test_the_curve_follows_the_answers(start, digits, monkeypatch):
+    """A point per round, each learnt once and never out of date."""
+    learnt, train = [], rounds.train
+    monkeypatch.setattr(rounds, "train", lambda *given, **how: learnt.append(len(given[1])) or train(*given, **how))
+    loop = start()
+    assert loop.curve() == []
+    answer(loop, loop.pool[:50], digits, unsure=loop.pool[:20])
+    seen = []
+    curve = loop.curve(lambda done, of: seen.append((done, of)))
+    assert [each.answers for each in curve] == [40, 50]  # the first round was not sure of any
+    assert (seen, learnt) == ([(1, 2), (2, 2)], [20, 30])
+    assert torch.equal(curve[1].probs, loop.train().probs)
+    assert len(loop.ask("margin", 55)) == 5
+    assert [each.answers for each in loop.curve()] == [40, 50]
+    assert learnt == [20, 30]
+    answer(loop, loop.held_out, digits)
+    assert loop.curve()[0].tested == 60  # measured anew without learning
+    assert learnt == [20, 30]
+    loop.store.put(digits[0].hashes[loop.pool[30]], (int(digits[0].labels[loop.pool[30]]) + 1) % 10)
+    later = loop.curve()
+    assert len(learnt) == 4
+    fresh = start().curve()
+    assert [each.labels for each in later] == [each.labels for each in fresh]
+    assert all(torch.equal(a.probs, b.probs) for a, b in zip(later, fresh, strict=True))
+
+
+def test_a_long_curve_has_few_points(start):
+    loop = start()
+    assert loop._points(45) == [20, 40, 45]
+    assert loop._points(400) == [20, 40, 60, 80, 120, 160, 240, 300, 320, 340, 360, 380, 400]
+    assert len(loop._points(10_000)) < 30
+
+
+def test_asking_copies_no_pixels(start, digits, monkeypatch):
+    loop = labelled(start, digits)
+    monkeypatch.setattr(ImageSet, "subset", lambda self, index: pytest.fail("images were copied"))
+    assert len(loop.ask("uncertainty-herding", 35)) == len(loop.ask("typiclust", 35)) == 5
+    with pytest.raises(pytest.fail.Exception):
+        loop.ask("vaal", 35, vae_epochs=1)  # which looks at them
+
+
+def test_a_wide_pool_is_covered_in_part(start, digits, monkeypatch):
+    loop = labelled(start, digits)
+    whole = loop.ask("uncertainty-herding", 40).tolist()
+    seen = []
+    monkeypatch.setattr(rounds, "run_strategy", lambda *given, **how: seen.append(how) or run_strategy(*given, **how))
+    monkeypatch.setattr(rounds, "WORK", 64 * 236 * 100)
+    monkeypatch.setattr(rounds, "FEWEST", 50)
+    loop.ask("uncertainty-herding", 40)
+    loop.ask("uncertainty-herding", 40, reference=70)
+    loop.ask("margin", 40)
+    assert [how.get("reference") for how in seen] == [100, 70, None]
+    monkeypatch.setattr(rounds, "WORK", 10**11)
+    assert loop.ask("uncertainty-herding", 40).tolist() == whole
+
+
+def test_advice(start, digits):
+    """Too early; all of one class; and, where answers change nothing any more, that the next will not either."""
+    loop = start()
+    assert loop.advice().reason == "Too early to say: that takes 4 rounds of 20 answers, so far there are 0."
+    images = digits[0]
+    loop.store.add([la.labelling.Answer("me", now(), images.hashes[i], "class", "3") for i in loop.pool[:80].tolist()])
+    said = loop.advice()
+    assert (said.stop, said.reason) == (False, "Go on: all answers so far name the same class.")
+
+
+def test_advice_in_words():
+    """As should_stop, which it asks; without accuracy by predictions alone."""
+    steady = torch.arange(100).repeat(5, 1) % 4
+    settled = advise(steady, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 4, 9)
+    assert (settled.stop, settled.kappa) == (True, 1)
+    assert settled.reason.startswith("Another 20 labels will hardly help: of 100 images 0 are seen as another class")
+    level = advise(steady, [20, 40, 60, 80, 100], [0.5, 0.7, 0.78, 0.79, 0.79], 20, 4, 9)
+    found = la.results.should_stop(steady, [20, 40, 60, 80, 100], [0.5, 0.7, 0.78, 0.79, 0.79])
+    assert (level.gain, level.high) == (found.gain, found.high)
+    rising = advise(steady, [20, 40, 60, 80, 100], [0.1, 0.3, 0.4, 0.6, 0.8], 20, 4, 9)
+    assert not rising.stop
+    assert rising.reason.startswith("Go on: another 20 labels may be worth it: the curve promises ")
+    moving = steady.clone()
+    moving[4, :30] += 1
+    moved = advise(moving, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 5, 9)
+    assert moved.reason.startswith("Go on: of 100 images 10 are seen as another class")
+    assert not moved.stop
+    assert advise(moving, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 5, 0).reason == "Every image has an answer."
