@@ -89,7 +89,7 @@ export default { render({ model, el }) {
   function tile(image) {
     if (!tiles.has(image)) {
       const picture = element("img", { draggable: "false" });
-      picture.addEventListener("load", () => { if (image === list[at]) look(zoom); });
+      picture.addEventListener("load", () => sharpen(picture, 1));
       picture.addEventListener("error", () => { files.set(image, {}); draw(); }); // the small picture is shown again
       const made = element("figure", {}, element("div", { class: "lalib-frame" }, picture), element("figcaption"));
       made.addEventListener("click", (event) => { if (sheet > 1) choose(image, event.shiftKey); });
@@ -100,7 +100,6 @@ export default { render({ model, el }) {
     if (picture.getAttribute("src") !== source) picture.src = source; // else the browser would decode it again
     picture.alt = `${among(image).toLowerCase()}, ${captions[image]}: ${answered}`;
     picture.style.transform = "";
-    picture.className = source === pictures[image] ? "lalib-pixels" : "";
     const caption = image < count ? captions[image] : `near copy: ${captions[image]}`;
     made.lastChild.textContent = opened ? caption : sheet > 1 ? answered : [caption, file?.note ?? []].flat().join(", ");
     made.title = captions[image];
@@ -115,7 +114,7 @@ export default { render({ model, el }) {
     stage.style.setProperty("--columns", columns());
     stage.replaceChildren(...list.slice(first, first + sheet).map(tile));
     tiles.get(image).setAttribute("aria-current", "true");
-    look(zoom);
+    if (zoom !== FIT) look(zoom); // which asks for the frame's size: no key waits for a layout
     const [left, unsure, skipped] = [NONE, UNSURE, SKIP].map((kind) => every.filter((i) => answers[i] === kind).length);
     bar.value = count - left;
     const place = list === every ? "" : ` (${at + 1} of ${list.length} shown)`;
@@ -250,6 +249,10 @@ export default { render({ model, el }) {
     if (sheet === 1) tile(image); // the browser begins to decode it
   }
 
+  function sharpen(picture, scale) { // large pixels are shown as squares
+    picture.classList.toggle("lalib-pixels", picture.naturalWidth < stage.clientWidth * scale / 2);
+  }
+
   function look(wanted) { // at a part of the one image
     const frame = tiles.get(list[at]).firstChild, picture = frame.firstChild;
     const scale = Math.min(Math.max(wanted.scale, 1), LARGEST);
@@ -257,7 +260,7 @@ export default { render({ model, el }) {
     zoom = { scale, x: within(wanted.x, frame.clientWidth), y: within(wanted.y, frame.clientHeight) };
     if (sheet > 1) return;
     picture.style.transform = `translate(${zoom.x}px, ${zoom.y}px) scale(${scale})`;
-    if (files.get(list[at])?.url) picture.classList.toggle("lalib-pixels", picture.naturalWidth < frame.clientWidth * scale / 2);
+    sharpen(picture, scale);
   }
 
   function enlarge(by, x = 0, y = 0) { // what is x, y pixels from the middle of the frame stays there

@@ -11,8 +11,7 @@ import traitlets
 from lalib.data.checks import LalibError, check_choice, check_int, check_type
 from lalib.data.decoding import FAULT, read_whole
 from lalib.data.door import as_tensor, check_index
-from lalib.data.imageset import ImageSet
-from lalib.figures.marks import pixels, png
+from lalib.data.imageset import ImageSet, png_uri
 from lalib.labelling import Answer, LabelStore
 from lalib.labelling.answers import numbered
 
@@ -76,7 +75,7 @@ class Labeller(anywidget.AnyWidget):
         self.index, self._places = torch.tensor(shown, dtype=torch.int64), [*shown, *near]
         self._hashes, count = [images.hashes[i] for i in self._places], len(store.class_names)
         super().__init__(
-            pictures=[png(pixels(images.images[i][None])[0], side=1)[1] for i in self._places],
+            pictures=[png_uri(picture.movedim(0, 2).numpy()) for picture in images.images[self._places]],
             captions=list(self._captions(near)),
             copied=[place for place, _ in near.values()],
             classes=list(store.class_names),
