@@ -103,7 +103,7 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
     return apply_layout(fig, title or "Training", subtitle, **size, legend=HEAD | {"y": 1.12}, margin_t=104)
 
 
-def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int = 200) -> go.Figure:
+def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int = 170) -> go.Figure:
     """How the accuracy of one run grows with its labels, with the interval of each round as a band.
 
     curve: a row per round with labels, accuracy, low and high (shares). width: in pixels, None for all that is there.

@@ -30,6 +30,7 @@ from lalib.widgets.strategy_controls import Places
 
 EVERY = 0.7  # seconds; keys come faster than a map of many points is drawn
 TILES = 24  # images on a sheet
+HEIGHT = 300  # pixels of the map: all is on a screen of 1280 x 800
 YARDSTICK = "the yardstick"
 FOLDED = "nothing"
 AXES = ["first coordinate", "second coordinate"]
@@ -72,8 +73,8 @@ class Workbench(Panel):
         self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
         menu, late = ipywidgets.Dropdown, {"continuous_update": False}
         self.controls = {
-            "strategy": control(menu, "strategy"),
-            "how many": control(ipywidgets.BoundedIntText, "how many", min=1, **late),
+            "strategy": control(menu, "strategy", layout={"width": "380px"}),
+            "how many": control(ipywidgets.BoundedIntText, "how many", min=1, layout={"width": "200px"}, **late),
             "next": button("", lambda: self.act(lambda: self._next()[1]()), button_style="primary"),
             "colour by": control(menu, "colour by", options=COLOURED),
             "more": control(menu, "more", options=[FOLDED, *UNFOLD]),
@@ -84,7 +85,7 @@ class Workbench(Panel):
         )
         self.curve_place, self.bench, self.place = (ipywidgets.VBox() for _ in range(3))
         self.map = LatentMap(torch.zeros(len(images), 2), AXES, tell=self._about, choose=self._choose)
-        self.map.plot.height, self.map.plot.mouse_mode = 340, "lasso"
+        self.map.plot.height, self.map.plot.mouse_mode, self.map.layout.flex = HEIGHT, "lasso", "none"
         self.use(codes, model, views)
         self.controls["how many"].max = len(self.loop.pool)
         self.controls["how many"].value = max(1, self.loop.step)
@@ -123,6 +124,7 @@ class Workbench(Panel):
         self.views[name], self.points = view, view.float()
         self.controls["more"].value = FOLDED
         self.map.move(self.points, AXES)
+        self.map.cursor = self.points.median(dim=0).values.tolist()
         self.progress("", 1, 1)
         self._tell()
 
