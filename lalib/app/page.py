@@ -247,7 +247,8 @@ def follow(settings: Settings, bench: Workbench, pixels: dict[str, torch.Tensor]
         said = settings.said()
         with suppress(LalibError, FileNotFoundError):  # what was kept is of other images: it is made anew
             if said.get("coded") and codes is None:
-                codes, file = settings.coded(images), settings.kept(source)
+                file = settings.kept(source)
+                codes = load_codes(file, images)
                 model = load_model(file.with_suffix(".safetensors")) if source == OWN else None
                 network = partial(settings.network, source) if file.parent == settings.cache and not model else None
                 name = "VAE" if model else file.stem if network is None else source

@@ -103,7 +103,7 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
     return apply_layout(fig, title or "Training", subtitle, **size, legend=HEAD | {"y": 1.12}, margin_t=104)
 
 
-def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int = 200) -> go.Figure:
+def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int = 170) -> go.Figure:
     """How the accuracy of one run grows with its labels, with the interval of each round as a band.
 
     curve: a row per round with labels, accuracy, low and high (shares). width: in pixels, None for all that is there.
@@ -116,8 +116,8 @@ def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int
     line.update(customdata=np.array([low, high]).T)
     line.hovertemplate = "%{x} labels: %{y:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>"
     fig = go.Figure([band, line])
-    fig.update_xaxes(title={"text": "labels", "standoff": 4})
-    fig.update_yaxes(title={"text": "accuracy (%)", "standoff": 4})
+    fig.update_xaxes(title={"text": "labels", "standoff": 4, "font_size": 13})
+    fig.update_yaxes(title={"text": "accuracy (%)", "standoff": 4, "font_size": 13})
     look = {"width": width, "height": height, "showlegend": False}
     apply_layout(fig, "Accuracy, 95 % interval shaded", **look)
     return fig.update_layout(margin={"l": 52, "r": 8, "t": 30, "b": 36}, title={"font_size": 13, "pad_t": 8})

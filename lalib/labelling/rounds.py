@@ -35,7 +35,7 @@ MOST, LEAST = 100, 20  # held-out images: so many are drawn of 500 images and mo
 COVERING, LATER = "typiclust", "uncertainty-herding"  # strategies, while there are few labels and then
 RECENT = 6  # rounds that a curve shows all; of those before only some
 SEEN = 2000  # images whose predictions are compared from round to round
-HELD = 32  # snapshots that are kept
+HELD = 24  # snapshots that are kept
 WORK, FEWEST = 10**11, 1000  # coordinates of pairs that a strategy which covers looks at; at least of so many images
 
 
@@ -198,7 +198,7 @@ class LabellingLoop:
     def train(self, answers: int | None = None) -> Snapshot:
         """Train on the first `answers` answers (default all) to images of the pool, and test on the `sample`.
 
-        What was trained in this process is not trained again: 32 snapshots are kept. Raises LalibError if there are
+        What was trained in this process is not trained again: 24 snapshots are kept. Raises LalibError if there are
         fewer answers or none of them is a class.
         """
         index, labels = self.answered
@@ -242,9 +242,10 @@ class LabellingLoop:
         rounds = [each for each in self.curve(on_round) if each.answers % self._round == 0]
         seen = self.pool[torch.randperm(len(self.pool), generator=generator(self.seed, "seen"))[:SEEN]]
         said = [each.probs[seen].argmax(1) for each in rounds]
-        classes = {*self.answered[1].tolist()} - {UNKNOWN}
+        index, labels = self.answered
+        classes, left = {*labels.tolist()} - {UNKNOWN}, len(self.pool) - len(index)
         curve = [each.answers for each in rounds], [each.accuracy for each in rounds]
-        return advise(torch.stack(said) if said else torch.empty(0, len(seen)), *curve, self._round, len(classes))
+        return advise(torch.stack(said) if said else torch.empty(0, len(seen)), *curve, self._round, len(classes), left)
 
     def _snapshot(self, index, labels, answers, sample):
         index, labels, left = index[:answers], labels[:answers], self.pool[~torch.isin(self.pool, index)]

@@ -30,6 +30,7 @@ from lalib.widgets.strategy_controls import Places
 
 EVERY = 0.7  # seconds; keys come faster than a map of many points is drawn
 TILES = 24  # images on a sheet
+HEIGHT = 300  # pixels of the map: all is on a screen of 1280 x 800
 YARDSTICK = "the yardstick"
 FOLDED = "nothing"
 AXES = ["first coordinate", "second coordinate"]
@@ -72,8 +73,8 @@ class Workbench(Panel):
         self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
         menu, late = ipywidgets.Dropdown, {"continuous_update": False}
         self.controls = {
-            "strategy": control(menu, "strategy"),
-            "how many": control(ipywidgets.BoundedIntText, "how many", min=1, **late),
+            "strategy": control(menu, "strategy", layout={"width": "380px"}),
+            "how many": control(ipywidgets.BoundedIntText, "how many", min=1, layout={"width": "200px"}, **late),
             "next": button("", lambda: self.act(lambda: self._next()[1]()), button_style="primary"),
             "colour by": control(menu, "colour by", options=COLOURED),
             "more": control(menu, "more", options=[FOLDED, *UNFOLD]),
@@ -84,7 +85,7 @@ class Workbench(Panel):
         )
         self.curve_place, self.bench, self.place = (ipywidgets.VBox() for _ in range(3))
         self.map = LatentMap(torch.zeros(len(images), 2), AXES, tell=self._about, choose=self._choose)
-        self.map.plot.height, self.map.plot.mouse_mode = 340, "lasso"
+        self.map.plot.height, self.map.plot.mouse_mode, self.map.layout.flex = HEIGHT, "lasso", "none"
         self.use(codes, model, views)
         self.controls["how many"].max = len(self.loop.pool)
         self.controls["how many"].value = max(1, self.loop.step)
@@ -96,6 +97,8 @@ class Workbench(Panel):
         self.add_class("lalib-workbench")
         by.observe(self._recolour, names="value")
         more.observe(self._unfold, names="value")
+        for each in (strategy, many):
+            each.observe(self._tell, names="value")
         self.map.plot.observe(self._selected, names="selection")
         self.look()
         self._tell()
@@ -112,6 +115,7 @@ class Workbench(Panel):
         self.codes, self.views, self.model = codes, dict(views or {}), model
         self.encoder = encoder or (lambda: model)
         self.curve, self._learnt, self.preparing = [], {}, ""
+        self.news.value, self.curve_place.children = "", []
         self.show_view(Places(codes[name], view=self.views.get(name)).view)
 
     def show_view(self, view: torch.Tensor) -> None:
@@ -120,6 +124,7 @@ class Workbench(Panel):
         self.views[name], self.points = view, view.float()
         self.controls["more"].value = FOLDED
         self.map.move(self.points, AXES)
+        self.map.cursor = self.points.median(dim=0).values.tolist()
         self.progress("", 1, 1)
         self._tell()
 
@@ -158,10 +163,9 @@ class Workbench(Panel):
         rows = [(s.labels, s.accuracy, s.low, s.high) for s in self.curve if s.accuracy == s.accuracy]
         if rows:
             figure = accuracy_curve(pd.DataFrame(rows, columns=["labels", "accuracy", "low", "high"]))
-            if self.plot is None:
-                self.plot = Plot(figure)
-                self.curve_place.children = [self.plot]
+            self.plot = self.plot or Plot(figure)
             self.plot.show(figure)
+            self.curve_place.children = [self.plot]
 
     def write(self) -> None:
         """Write predictions of all images, the labelled ones, the classifier and the counts of classes."""

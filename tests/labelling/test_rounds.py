@@ -303,17 +303,18 @@ def test_advice(start, digits):
 def test_advice_in_words():
     """As should_stop, which it asks; without accuracy by predictions alone."""
     steady = torch.arange(100).repeat(5, 1) % 4
-    settled = advise(steady, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 4)
+    settled = advise(steady, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 4, 9)
     assert (settled.stop, settled.kappa) == (True, 1)
     assert settled.reason.startswith("Another 20 labels will hardly help: of 100 images 0 are seen as another class")
-    level = advise(steady, [20, 40, 60, 80, 100], [0.5, 0.7, 0.78, 0.79, 0.79], 20, 4)
+    level = advise(steady, [20, 40, 60, 80, 100], [0.5, 0.7, 0.78, 0.79, 0.79], 20, 4, 9)
     found = la.results.should_stop(steady, [20, 40, 60, 80, 100], [0.5, 0.7, 0.78, 0.79, 0.79])
     assert (level.gain, level.high) == (found.gain, found.high)
-    rising = advise(steady, [20, 40, 60, 80, 100], [0.1, 0.3, 0.4, 0.6, 0.8], 20, 4)
+    rising = advise(steady, [20, 40, 60, 80, 100], [0.1, 0.3, 0.4, 0.6, 0.8], 20, 4, 9)
     assert not rising.stop
     assert rising.reason.startswith("Go on: another 20 labels may be worth it: the curve promises ")
     moving = steady.clone()
     moving[4, :30] += 1
-    moved = advise(moving, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 5)
+    moved = advise(moving, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 5, 9)
     assert moved.reason.startswith("Go on: of 100 images 10 are seen as another class")
     assert not moved.stop
+    assert advise(moving, [20, 40, 60, 80, 100], 5 * [math.nan], 20, 5, 0).reason == "Every image has an answer."
