@@ -184,6 +184,8 @@ def main():
     rows = []
     for row in given.rows:
         runs = [run for run in found if run["row"] == row]
+        if len(runs) < 2:  # which have no interval
+            continue
         mean, low, high = map(float, la.results.interval([run["test"] for run in runs]))
         rows.append({"row": row, "seeds": len(runs), "test": mean, "low": low, "high": high})
         print(f"{row}: {mean:.2f} % ({low:.2f} to {high:.2f}) of the test images, {len(runs)} seeds", flush=True)
