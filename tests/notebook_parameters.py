@@ -22,7 +22,6 @@ SMALL = {
         "step": 8,
         "shared_labels": 160,
         "live_seeds": 1,
-        "m2_epochs": 1,
     },
     "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
     "13_label_your_own_images": {
