@@ -22,7 +22,6 @@ SMALL = {
         "step": 8,
         "shared_labels": 160,
         "live_seeds": 1,
-        "m2_epochs": 1,
     },
     "12_strategies_that_cover": {"epochs": 1, "pool_size": 300, "n": 10, "seeds": 2},
     "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},

@@ -213,7 +213,7 @@ def class_counts(
     columns: int = 3,
     title: str = "Classes of every batch",
 ) -> go.Figure:
-    """A panel per strategy: colour is a class's share of the batch of a round, the number its count, mean over seeds.
+    """A panel per strategy: colour and number are a class's share of the batch of a round (%), mean over seeds.
 
     table: what `la.compare` returns. class_names: C names, default the numbers. Round 0 is the initial batch.
     """
@@ -239,11 +239,11 @@ def class_counts(
 
 
 def _batches(frame):
-    """A heat map of classes (down) by rounds (across); with few rounds it tells the counts."""
+    """A heat map of classes (down) by rounds (across); with few rounds it tells the shares."""
     names = frame["class"].unique()
     share, count = (frame.pivot(index="class", columns="round", values=c).loc[names] for c in ("share", "count"))
     numbers = {"x": share.columns.to_numpy(), "y": names, "z": 100 * share.to_numpy(), "customdata": count.to_numpy()}
-    text = {"text": count.map("{:.3g}".format).to_numpy(), "texttemplate": "%{text}"} if share.shape[1] <= 8 else {}
+    text = {"texttemplate": "%{z:.0f}"} if share.shape[1] <= 8 else {}
     hover = "round %{x}, class %{y}: %{customdata:.1f} labels, %{z:.1f} % of the batch<extra></extra>"
     return go.Heatmap(**numbers, **text, hovertemplate=hover, coloraxis="coloraxis")
 

@@ -93,7 +93,7 @@ class RandomViews:
         return torch.where(rows[:, None, :, None] & columns[:, None, None], views.mean((2, 3), keepdim=True), views)
 
 
-# For clothes: shapes matter and are hardly bent, parts are covered. Found on training images of fashion-mnist-mini.
+# For clothes: shapes matter and are hardly bent, parts are covered. Chosen by labels of fashion-mnist-mini.
 CLOTHES = {"flip": True, "shift": 0.05, "rotation": 5.0, "stretch": 0.0, "shear": 0.05, "scale": 0.1}
 CLOTHES |= {"elastic": 0.03, "contrast": 0.4, "erase": 0.5}
 

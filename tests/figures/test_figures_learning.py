@@ -288,7 +288,7 @@ def test_critical_difference_places_ranks_and_joins_groups():
 # ---------------------------------------------------------------- classes, picks
 
 
-def test_class_counts_are_shares_and_numbers_per_round(table):
+def test_class_counts_are_shares_per_round_and_counts_on_hover(table):
     fig = la.figures.class_counts(table, ["cat", "dog", "cow"])
     assert [note.text for note in fig.layout.annotations] == ["random", "margin", "badge", "core-set"]
     heat = fig.data[1]
@@ -297,8 +297,8 @@ def test_class_counts_are_shares_and_numbers_per_round(table):
     assert list(heat.y) == ["cat", "dog", "cow"]
     assert np.allclose(heat.customdata, counts)
     assert np.allclose(heat.z, 100 * counts / 20)
-    assert heat.text[0, 0] == f"{counts[0, 0]:.3g}"
-    assert fig.data[0].text is None  # ten rounds of random: too narrow for numbers
+    assert heat.texttemplate == "%{z:.0f}"  # what the colour shows
+    assert fig.data[0].texttemplate is None  # ten rounds of random: too narrow for numbers
     assert fig.layout.coloraxis.cmin == 0
     assert fig.layout.coloraxis.cmax == pytest.approx(max(np.max(h.z) for h in fig.data))
     assert subtitle(fig) == "mean over 5 seeds; round 0: the initial labels"
