@@ -24,8 +24,8 @@ SMALL = {
         "live_seeds": 1,
     },
     "12_strategies_that_cover": {"epochs": 1, "pool_size": 300, "n": 10, "seeds": 2},
-    "12_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
-    "13_label_your_own_images": {
+    "13_compare_everything": {"seeds": 2, "rounds": 1, "random_rounds": 2},
+    "14_label_your_own_images": {
         "n_photos": 400,
         "held_out": 40,
         "rounds": 2,

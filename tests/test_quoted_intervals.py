@@ -127,7 +127,7 @@ SOURCES = {
     "07_query_sets_and_classifiers": of_07,
     "08_uncertainty_in_latent_space": of_08,
     "09_task_agnostic_features": of_09,
-    "12_compare_everything": of_12,
+    "13_compare_everything": of_12,
 }
 
 
