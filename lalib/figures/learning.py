@@ -109,7 +109,8 @@ def _panels(strategies, known, baseline):
     if not strategies or not isinstance(strategies, Mapping):
         return [check_chosen("strategies", strategies, known)]
     first = [baseline] if baseline in known else []
-    return [check_chosen("strategies", [*first, *which], known) for which in strategies.values()]
+    asked = [check_chosen("strategies", which, known) for which in strategies.values()]
+    return [[*first, *(name for name in which if name not in first)] for which in asked]
 
 
 def _places(frame):
