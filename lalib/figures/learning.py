@@ -106,7 +106,7 @@ def learning_curves(table: pd.DataFrame, *, log: bool = False, title: str = "Lea
 
 def _panels(strategies, known, baseline):
     """The strategies of every panel: all that are known, those that are asked for, or these and the baseline."""
-    if not strategies or not isinstance(strategies, Mapping):
+    if not isinstance(strategies, Mapping) or not strategies:
         return [check_chosen("strategies", strategies, known)]
     first = [baseline] if baseline in known else []
     asked = [check_chosen("strategies", which, known) for which in strategies.values()]
