@@ -30,14 +30,11 @@ from lalib.widgets.parts import counted
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 EPOCHS = 500  # more do not help the map of a few images
 AUTO, OWN, PHOTOS = "auto", "vae", "efficientnet-lite0"  # whose codes
-SIDE, DIMS = (
-    16,
-    32,
-)  # pixels to which images are thinned for the first map; coordinates of codes that are not a network's
+SIDE = 16  # pixels to which images are thinned for the first map
+DIMS = 32  # coordinates of codes that are not a network's
 BLOCK = 256  # images that are coded between two words of how far it is
 EVERY = 0.5  # seconds between two looks at how far it is
 OPTIONS = r"\b(bad_files|codes|classes|labels|size)=['\"]?(\w*)['\"]?"  # in messages that are meant for Python
-NOTHING = lambda words, done, total: None  # noqa: E731
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Settings:
         trained = f"-{self.seconds:g}s" if source == OWN else ""
         return self.cache / f"{source.replace('/', '-')}-{self.size}{trained}.npz"
 
-    def coded(self, images: ImageSet, tell: Callable[[str, int, int], None] = NOTHING) -> torch.Tensor:
+    def coded(self, images: ImageSet, tell: Callable[[str, int, int], None] = lambda *_: None) -> torch.Tensor:
         """The codes (N, L), made and kept if they are not there, or of other images. tell(words, done, total): how far
         that is."""
         source, count = self.source(images), len(images)
