@@ -39,6 +39,7 @@ html_js_files = [("figures.js", {"defer": "defer"})]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
+html_show_search_summary = False  # it fetches every page that is found, which a browser refuses for files
 mathjax_path = "tex-svg.js"  # MathJax 3 in one file
 mathjax3_config = {"options": {"enableMenu": False}}
 

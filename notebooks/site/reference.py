@@ -119,7 +119,7 @@ def entry(name: str, value: object) -> list[str]:
     if inspect.isfunction(value):
         return [f".. autofunction:: {name}", ""]
     held = ", ".join(f"``{key}``" for key in value)
-    return [f".. py:data:: {name}", "", f"   A {type(value).__name__} of {held}.", ""]
+    return [f".. py:data:: {name.rpartition(".")[2]}", "", f"   A {type(value).__name__} of {held}.", ""]
 
 
 def users(notebooks: Path) -> dict[str, str]:

@@ -119,13 +119,17 @@ def test_dark_and_light(site, page):
     assert max(map(int, re.findall(r"\d+", page.evaluate(colour))[:3])) < 64
 
 
+def described(text, name):
+    """The part of a page of the reference that describes a name."""
+    return text[text.index(f'<dt class="sig sig-object py" id="{name}"') :].split("\n</dd></dl>")[0]
+
+
 def test_names_and_notebooks_lead_to_each_other(site):
     """Code of a lesson to the reference, the reference to that lesson; a strategy to the lessons that name it."""
     lesson = (site / "notebooks" / "00_start_here.html").read_text()
     assert 'href="../reference/strategies.html#lalib.strategies.select"' in lesson
     reference = (site / "reference" / "strategies.html").read_text()
-    select = reference[reference.index('id="lalib.strategies.select"') :].split("</dl>")[0]
-    assert "../notebooks/00_start_here.html#" in select
+    assert "../notebooks/00_start_here.html#" in described(reference, "lalib.strategies.select")
     strategy = reference[: reference.index('id="lalib.strategies.clusters.k_medoids"')].rpartition("<p>")[2]
     assert "../notebooks/00_start_here.html" in strategy
 
@@ -137,8 +141,7 @@ def test_every_public_name_has_its_place(site):
         text = (site / "reference" / f"{room}.html").read_text()
         for name in inside.__all__:
             value = getattr(inside, name)
-            if not inspect.ismodule(value):
-                place = text[text.index(f'id="lalib.{room}.{name}"') :].split("</dl>")[0]
+            place = "" if inspect.ismodule(value) else described(text, f"lalib.{room}.{name}")
             if inspect.isclass(value) or inspect.isfunction(value):
-                first = inspect.getdoc(value).split()[0]
-                assert first in html.unescape(place), name
+                first = inspect.getdoc(value).split()[0].strip("`")
+                assert first in html.unescape(re.sub("<[^>]+>", "", place)), name
