@@ -118,8 +118,8 @@ def entry(name: str, value: object) -> list[str]:
         return [f".. autoclass:: {name}", "   :members:", ""]
     if inspect.isfunction(value):
         return [f".. autofunction:: {name}", ""]
-    held = ", ".join(f"``{key}``" for key in value)
-    return [f".. py:data:: {name.rpartition(".")[2]}", "", f"   A {type(value).__name__} of {held}.", ""]
+    held, short = ", ".join(f"``{key}``" for key in value), name.rpartition(".")[2]
+    return [f".. py:data:: {short}", "", f"   A {type(value).__name__} of {held}.", ""]
 
 
 def users(notebooks: Path) -> dict[str, str]:
