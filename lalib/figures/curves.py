@@ -104,22 +104,21 @@ def history(history: History | pd.DataFrame, *, unit: str = "nats per image", ti
 
 
 def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int = 170) -> go.Figure:
-    """How the accuracy of one run grows with its labels, with the interval of each round as a band.
+    """How the accuracy of one run grows with its labels, with the interval of each round as a bar.
 
     curve: a row per round with labels, accuracy, low and high (shares). width: in pixels, None for all that is there.
     """
     check_frame(curve, ["labels", "accuracy", "low", "high"], rows="a row per round", name="curve")
     x, accuracy, low, high = curve["labels"], *(100 * curve[name] for name in ("accuracy", "low", "high"))
-    band = go.Scatter(x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", hoverinfo="skip")
-    band.update(fillcolor="rgba(0,114,178,0.2)")
     line = go.Scatter(x=x, y=accuracy, mode="lines+markers", line={"color": BLUE})
+    line.error_y.update(symmetric=False, array=high - accuracy, arrayminus=accuracy - low, thickness=1)
     line.update(customdata=np.array([low, high]).T)
     line.hovertemplate = "%{x} labels: %{y:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>"
-    fig = go.Figure([band, line])
-    fig.update_xaxes(title={"text": "labels", "standoff": 4, "font_size": 13})
+    fig = go.Figure(line)
+    fig.update_xaxes(title={"text": "labels", "standoff": 4, "font_size": 13}, rangemode="tozero")
     fig.update_yaxes(title={"text": "accuracy (%)", "standoff": 4, "font_size": 13})
     look = {"width": width, "height": height, "showlegend": False}
-    apply_layout(fig, "Accuracy, 95 % interval shaded", **look)
+    apply_layout(fig, "Accuracy with 95 % intervals", **look)
     return fig.update_layout(margin={"l": 52, "r": 8, "t": 30, "b": 36}, title={"font_size": 13, "pad_t": 8})
 
 
