@@ -87,7 +87,9 @@ def test_from_images_to_the_result(opened, digits, store, monkeypatch):
         assert bench.curve[-1].labels == round_ * STEP
     now = bench.curve[-1]
     assert words(bench)[2] == f"3 Rounds: 38 labels, {now.accuracy:.0%} ({100 * now.low:.0f} to {100 * now.high:.0f})"
-    assert bench.plot.figure.data[1].y.tolist() == [100 * each.accuracy for each in bench.curve]
+    (curve,) = bench.plot.figure.data
+    assert curve.y.tolist() == [100 * each.accuracy for each in bench.curve]
+    assert (curve.y + curve.error_y.array).tolist() == pytest.approx([100 * each.high for each in bench.curve])
 
     before, after = (each.probs.argmax(1) for each in bench.curve)
     held = bench.loop.held_out
