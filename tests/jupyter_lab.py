@@ -94,7 +94,8 @@ def private(home: Path) -> dict[str, str]:
 
 
 class App:
-    """`python -m lalib.app` on a folder of photos as a process, as soon as it has printed its address."""
+    """`python -m lalib.app` on a folder of photos as a process, as soon as it has printed its address; it is killed
+    at the end of its block."""
 
     def __init__(self, photos: Path, folder: Path, classes: Sequence[str], size: int):
         self.folder, self.log = folder, folder / "log"
@@ -111,6 +112,13 @@ class App:
             )
         found = wait_for(self._address, f"the address in {self.log}", 300)
         self.address, self.port, self.token = found[0], int(found[1]), found[2]
+
+    def __enter__(self) -> "App":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def _address(self):
         assert self.process.poll() is None, self.log.read_text()

@@ -19,13 +19,5 @@ from lalib.labelling.rounds import LabellingLoop, Snapshot
 from lalib.labelling.store import Imported, LabelStore, Progress
 
 __all__ = ["Agreement", "Answer", "Imported", "LabelStore", "LabellingLoop", "Progress", "Snapshot", "agreement"]
-__all__ += [
-    "apply_result",
-    "label_studio_config",
-    "merge",
-    "read_csv",
-    "read_label_studio",
-    "write_csv",
-    "write_label_studio",
-]
-__all__ += ["write_selection"]
+__all__ += ["apply_result", "label_studio_config", "merge", "read_csv", "read_label_studio", "write_csv"]
+__all__ += ["write_label_studio", "write_selection"]

@@ -14,11 +14,5 @@ from lalib.widgets.strategy_controls import options_of
 from lalib.widgets.workbench import Workbench
 
 __all__ = ["Exchange", "Labeller", "LatentExplorer", "LiveCurves", "Plot", "Race", "SamplingExplorer", "Workbench"]
-__all__ += [
-    "check_parameters",
-    "latent_explorer",
-    "options_of",
-    "sampling_explorer",
-    "selection_in_words",
-    "worth_in_words",
-]
+__all__ += ["check_parameters", "latent_explorer", "options_of", "sampling_explorer", "selection_in_words"]
+__all__ += ["worth_in_words"]

@@ -244,10 +244,8 @@ def status(app, path, method="GET", token=False, **headers):
 
 @pytest.fixture(scope="module")
 def app(photos, tmp_path_factory):
-    app = App(photos, tmp_path_factory.mktemp("app"), CLASSES, SIZE)
-    yield app
-    app.process.kill()
-    app.process.wait()
+    with App(photos, tmp_path_factory.mktemp("app"), CLASSES, SIZE) as app:
+        yield app
 
 
 ID = "01234567-0123-0123-0123-0123456789ab"

@@ -32,10 +32,8 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(photos, tmp_path_factory):
-    app = App(photos, tmp_path_factory.mktemp("app"), CLASSES, SIZE)
-    yield app
-    app.process.kill()
-    app.process.wait()
+    with App(photos, tmp_path_factory.mktemp("app"), CLASSES, SIZE) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
