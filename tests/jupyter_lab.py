@@ -128,7 +128,14 @@ class App:
     def kernels(self) -> list:
         """Its kernels, without the process that prepares the page."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "ipykernel_launcher" in child.cmdline()]
+        return [child for child in children if "ipykernel_launcher" in _command(child)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """The words of its command line; none of one that has ended by now."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 @contextlib.contextmanager

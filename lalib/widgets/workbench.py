@@ -104,7 +104,8 @@ class Workbench(Panel):
         self._tell()
 
     def use(self, codes, model=None, views=None, encoder: Callable[[], object] | None = None) -> None:
-        """Go on with other codes, model and views; the answers stay, and are learnt from anew.
+        """Go on with other codes, model and views; the answers stay, and are learnt from anew. What is unfolded stays
+        as it is, with the earlier codes, until it is opened again.
 
         encoder(): the model that made the first codes, for the result, if it is not `model`.
         """
@@ -122,7 +123,6 @@ class Workbench(Panel):
         """Show the images at other places (N, 2)."""
         name = next(iter(self.codes))
         self.views[name], self.points = view, view.float()
-        self.controls["more"].value = FOLDED
         self.map.move(self.points, AXES)
         self.map.cursor = self.points.median(dim=0).values.tolist()
         self.progress("", 1, 1)

@@ -292,6 +292,9 @@ def test_other_codes_are_taken_over_with_what_was_answered(opened, digits, store
     assert go.description == "Label these 7 images"
     go.click()
     assert bench.labeller.index.tolist() == explorer.selection.tolist()
+    bench.use({"later": codes})
+    bench.show_view(view)
+    assert bench.place.children == (box,)  # nobody's work is closed because the codes are ready
     bench.controls["more"].value = "choose by hand"
     go, explorer = bench.place.children[0].children
     explorer.controls["images"].value = "3, 5-6"
