@@ -48,7 +48,7 @@ right. Of these {all} differences {sure} are sure after Holm's correction for al
 are ten times rarer, {gains} gain {least.difference:.0f} to {most.difference:.0f} points, `{most.strategy}` most with
 {most.difference:.1f} (95 % interval {most.low:.1f} to {most.high:.1f}), but not surely (corrected
 p = {most.p_holm:.2f}).
-[Notebook 07](notebooks/07_query_sets_and_classifiers.ipynb) has the whole table.*"""
+[Notebook 08](notebooks/08_query_sets_and_classifiers.ipynb) has the whole table.*"""
 
 
 def choosing() -> list[list[str]]:
@@ -89,7 +89,7 @@ def few_labels() -> list[list[str]]:
 
 
 def choosing_once() -> str:
-    """What is sure about 100 labels that are chosen at once, from a map: the words under the picture of notebook 07."""
+    """What is sure about 100 labels that are chosen at once, from a map: the words under the picture of notebook 08."""
     parts = []
     for data in ("fashion-mnist-mini", "mnist-mini"):
         files = (RESULTS / f"query-sets-{data}").glob("*.json")

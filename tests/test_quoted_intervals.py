@@ -66,7 +66,7 @@ def savings(tables):
 
 
 def on_codes_and_pixels(pixels, ends):
-    """Notebook 08's ratios of fluctuation and of seconds, and the accuracy with all labels."""
+    """Notebook 09's ratios of fluctuation and of seconds, and the accuracy with all labels."""
     seconds = (pixels["train_seconds"] + pixels["select_seconds"]).groupby([pixels["strategy"], pixels["seed"]]).mean()
     for word in ("random", "margin"):
         part = pixels[pixels["strategy"].str.endswith(word)]
@@ -86,13 +86,13 @@ def of_05():
     yield from savings({"pca": codes["pca"]})
 
 
-def of_07():
+def of_08():
     for name in ("mnist-mini", "fashion-mnist-mini"):
         for ratio, rows in rows_of(f"query-sets-{name}").groupby("ratio"):
             yield from differences({(name, ratio): rows})
 
 
-def of_08():
+def of_09():
     tables = load("uncertainty-*")
     clothes, maps = tables.pop("uncertainty-fashion"), tables.pop("uncertainty-maps")
     yield from on_codes_and_pixels(tables["uncertainty-pixels"], tables.pop("uncertainty-all-labels"))
@@ -101,7 +101,7 @@ def of_08():
         yield from differences(each)
 
 
-def of_09():
+def of_10():
     for name, table in load("task-agnostic-*").items():
         yield from differences({name: table})
 
@@ -113,7 +113,7 @@ QUOTED_SAVINGS = [
 ]
 
 
-def of_12():
+def of_14():
     rivals = dict(iter(la.results.load(RESULTS / "rivals.parquet").groupby("dataset")))
     for name, table in (load("compare/*") | load("held-out/*") | rivals).items():
         yield from differences({name: table})
@@ -123,11 +123,11 @@ def of_12():
 
 SOURCES = {
     "05_latent_maps": of_05,
-    "06_sampling_strategies": lambda: savings(load("query-sets-worth")),
-    "07_query_sets_and_classifiers": of_07,
-    "08_uncertainty_in_latent_space": of_08,
-    "09_task_agnostic_features": of_09,
-    "13_compare_everything": of_12,
+    "07_sampling_strategies": lambda: savings(load("query-sets-worth")),
+    "08_query_sets_and_classifiers": of_08,
+    "09_uncertainty_in_latent_space": of_09,
+    "10_task_agnostic_features": of_10,
+    "14_compare_everything": of_14,
 }
 
 
