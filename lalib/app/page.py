@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lalib.codes import encode, load_codes, project, save_codes
+from lalib.codes import encode, load_codes, near_duplicates, project, save_codes
 from lalib.codes.kept import CODES_FILES
 from lalib.codes.projection import flat_pixels
 from lalib.data import DATASETS, ImageSet, LalibError, from_folder, load
@@ -160,9 +160,9 @@ class Settings:
         except LalibError as error:
             raise LalibError(f"{error}. CODES=vae, or a file of codes, does without this network") from error
 
-    def map_file(self, codes: torch.Tensor) -> Path:
-        """Where the map of these codes is kept."""
-        return self.cache / f"map-{tensor_digest({'codes': codes})[:16]}.npz"
+    def made_of(self, codes: torch.Tensor, kind: str) -> Path:
+        """Where the "map" or the "copies" of these codes are kept."""
+        return self.cache / f"{kind}-{tensor_digest({'codes': codes})[:16]}.npz"
 
     def check(self) -> ImageSet:
         """The images, read for the first time if need be; raises what is wrong with settings that lead nowhere."""
@@ -203,9 +203,13 @@ def prepare(settings: Settings | None = None) -> None:
             images = settings.load()
         print(f"Codes of the images: {settings.source(images)} ...", flush=True)
         codes = settings.coded(images, settings.say)
+        settings.say("Near copies are looked for.", coded=True)
+        if not (file := settings.made_of(codes, "copies")).exists():
+            group, near = near_duplicates(codes)
+            save_codes(file, torch.stack([group, near.clamp(max=1)], dim=1), images)  # without a copy it is infinite
         settings.say("A better map is made (UMAP).", coded=True)
-        if codes.shape[1] > 2 and not settings.map_file(codes).exists():
-            save_codes(settings.map_file(codes), project(codes), images)
+        if codes.shape[1] > 2 and not (file := settings.made_of(codes, "map")).exists():
+            save_codes(file, project(codes), images)
         settings.say("", 1, 1, coded=True, mapped=True)
         print("The page has all it needs.", flush=True)
     except (LalibError, ValueError, TypeError, OSError) as error:
@@ -251,8 +255,10 @@ def follow(settings: Settings, bench: Workbench, pixels: dict[str, torch.Tensor]
                 name = "VAE" if model else file.stem if network is None else source
                 bench.use({name: codes} | pixels, model, encoder=network)
             if said.get("mapped") and codes is not None:
+                group, near = load_codes(settings.made_of(codes, "copies"), images).T
+                bench.copies = group.long(), near
                 if codes.shape[1] > 2:
-                    bench.show_view(load_codes(settings.map_file(codes), images))
+                    bench.show_view(load_codes(settings.made_of(codes, "map"), images))
                 return
         if said.get("failed"):
             bench.wait("", f"{said['words']} The page goes on with principal components of the pixels.")

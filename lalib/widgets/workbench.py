@@ -68,6 +68,7 @@ class Workbench(Panel):
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
         self.options = {"held_out": held_out, "task": task, "seed": seed, "device": device}
         self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
+        self.copies: tuple[torch.Tensor, torch.Tensor] | None = None  # as near_duplicates returns: a round folds them
         self.check: Callable[[], str] = lambda: ""  # what has become of the images' files meanwhile
         acts = {"images": self.look, "yardstick": self.measure, "rounds": self._round, "result": self.write}
         self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
@@ -151,7 +152,7 @@ class Workbench(Panel):
         many, answers = self.value("how many"), len(self.loop.answered[0])
         goal = min(answers + many - answers % many, len(self.loop.pool))
         self.progress("Choosing", 0, 1)
-        self.label(self.loop.ask(self.value("strategy"), goal), "this round")
+        self.label(self.loop.ask(self.value("strategy"), goal), "this round", self.copies)
 
     def learn(self) -> None:
         """Learn from all answers, round by round, and say what they have brought."""
@@ -173,13 +174,13 @@ class Workbench(Panel):
         self.loop.write_result(self.out, self.encoder())
         self.trouble = self.check()
 
-    def label(self, index: torch.Tensor, words: str) -> None:
-        """Open the labeller on the images at `index` (n,), in place of an earlier one; LalibError, with the words for
-        what they are, if there are none."""
+    def label(self, index: torch.Tensor, words: str, copies=None) -> None:
+        """Open the labeller on the images at `index` (n,), in place of an earlier one, near `copies` folded; LalibError,
+        with the words for what they are, if there are none."""
         if not len(index):
             raise LalibError(f"there is nothing left to label in {words}")
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
-        look = {"probs": probs, "focused": True, "on_answer": self._answered}
+        look = {"probs": probs, "groups": copies, "focused": True, "on_answer": self._answered}
         self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
         self._left = self._unanswered()
         self.bench.children = [self.labeller]
@@ -337,7 +338,7 @@ class Workbench(Panel):
 
     def _label_chosen(self):
         index = self.chosen
-        self.label(index, "the selection")
+        self.label(index, "the selection", self.copies)
         self.map.select(index[:0])
 
     def _go_on(self):

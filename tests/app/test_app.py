@@ -21,7 +21,7 @@ from lalib.app import Settings, page, prepare
 from lalib.app.__main__ import parser, settings_of
 from lalib.app.page import follow, plain
 from lalib.app.server import TokenOnly, server
-from lalib.codes import load_codes
+from lalib.codes import load_codes, near_duplicates
 from lalib.training import fitting
 
 CLASSES = ("cat", "dog", "eel")
@@ -144,7 +144,10 @@ def test_page_at_once_and_what_is_prepared_later(settings, monkeypatch):
     assert list(bench.codes) == ["VAE", "PCA"]
     assert bench.codes["VAE"].shape == (COUNT, 32)
     assert torch.equal(la.encode(bench.model, bench.images), bench.codes["VAE"])
-    assert torch.equal(bench.points, load_codes(settings.map_file(bench.codes["VAE"]), bench.images))
+    assert torch.equal(bench.points, load_codes(settings.made_of(bench.codes["VAE"], "map"), bench.images))
+    group, near = near_duplicates(bench.codes["VAE"])
+    assert torch.equal(bench.copies[0], group)
+    assert torch.equal(bench.copies[1], near.clamp(max=1).float())
     assert bench.bar.layout.display == "none"
     assert bench.preparing == ""
     monkeypatch.setitem(Settings.coded.__globals__, "VAE", None)  # the codes were kept

@@ -269,6 +269,19 @@ def test_answers_to_other_images_are_told(opened, store, digits):
     assert not opened().sentence.value.startswith("1 answer")
 
 
+def test_near_copies_are_folded_in_a_round_but_not_on_the_yardstick(opened, store, digits):
+    bench = opened()
+    bench.copies = torch.arange(COUNT) // 2, torch.full((COUNT,), 0.1)  # every two images, as if they were alike
+    bench.measure()
+    assert bench.labeller.index.tolist() == bench.loop.held_out.tolist()
+    answer(store, digits, bench.loop.held_out.tolist())
+    bench.choose()
+    shown = bench.labeller.index
+    assert len(shown) == len(bench.loop.ask(bench.value("strategy"), STEP).div(2, rounding_mode="floor").unique())
+    assert len(bench.labeller.copied) == len(shown)
+    assert all("; its nearest copy is at 10% of the usual distance" in each for each in bench.labeller.captions[-3:])
+
+
 def test_other_codes_are_taken_over_with_what_was_answered(opened, digits, store):
     bench = opened()
     bench.wait("The codes are being made.")
