@@ -82,8 +82,8 @@ class LabellingLoop:
     400, four times the work, would make that 76 to 84 %. The seed and the pixels decide which: renaming or sorting
     files changes nothing, and copies of an image are never on both sides.
     `held_out` (H,) are these images, in the order in which they were drawn, `pool` (P,) the others, copies once.
-    Classes are those of the store. task: what is trained, default Task(), each time from the weights of `seed`. Images
-    answered with "not sure" are not learnt from and not asked again; skipped ones may be.
+    Classes are those that the store has when it is asked. task: what is trained, default Task(), each time from the
+    weights of `seed`. Images answered with "not sure" are not learnt from and not asked again; skipped ones may be.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LabellingLoop:
         bare = replace(check_type("images", images, ImageSet), labels=None, class_names=store.class_names)
         self.data = TaskData(codes, bare, check_type("task", task, Task | None) or Task())
         self.images, self.store, self.seed, self.device = store.adopt(images), store, seed, device
-        self._hashes, self._kept, self._learnt = images.hashes, None, {}
+        self._hashes, self._kept, self._learnt = images.hashes, None, {}  # of the store's classes
         first = first_places(images)
         drawn = sorted(first, key=lambda image: child_seed(seed, "held out", image))
         usual = max(1, min(MOST, len(drawn) // 5))
@@ -296,7 +296,11 @@ class LabellingLoop:
     def _answered(self, part):
         place = {self._hashes[index]: index for index in part.tolist()}
         given = [(place[i], a) for i, a in self.store.answers().items() if i in place and a.kind != "skip"]
-        labels = numbered((answer.class_name for _, answer in given), self.store.class_names)
+        names = self.store.class_names
+        if names != self.data.images.class_names:  # a class was added or renamed: all is learnt anew
+            self.data = TaskData(self.data.codes, replace(self.data.images, class_names=names), self.data.task)
+            self._kept, self._learnt = None, {}
+        labels = numbered((answer.class_name for _, answer in given), names)
         return torch.tensor([index for index, _ in given], dtype=torch.int64), labels
 
     # What comes of it

@@ -79,10 +79,15 @@ class LabelStore:
         self.labeller = check_name("labeller", labeller)
         if not self.path.parent.is_dir():
             raise ValueError(f"path must lie in a folder that is there, got {str(self.path)!r}")
-        self.class_names = check_file(self.path, class_names)
+        check_file(self.path, class_names)
 
     def __repr__(self) -> str:
-        return f"LabelStore({str(self.path)!r}, {len(self.class_names)} classes, labeller={self.labeller!r})"
+        return f"LabelStore({str(self.path)!r}, labeller={self.labeller!r})"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers, as the file has them now: another kernel may add or rename one."""
+        return tuple(name for (name,) in self._rows("SELECT name FROM classes ORDER BY number"))
 
     @property
     def labellers(self) -> tuple[str, ...]:
@@ -95,10 +100,11 @@ class LabelStore:
 
     def put(self, image: str | Sequence[str], label: str | int) -> None:
         """Label an image, by its hash, with a class name or number, else ValueError. It replaces an earlier answer."""
+        classes = self.class_names
         if isinstance(label, str):
-            label = check_choice("label", composed(label), self.class_names)
+            label = check_choice("label", composed(label), classes)
         else:
-            label = self.class_names[check_int("label", label, low=0, high=len(self.class_names) - 1)]
+            label = classes[check_int("label", label, low=0, high=len(classes) - 1)]
         self._say(image, "class", label)
 
     def unsure(self, image: str | Sequence[str]) -> None:
@@ -111,8 +117,8 @@ class LabelStore:
 
     def _say(self, image, kind, class_name=None):
         images = image if isinstance(image, list | tuple) else [image]
-        said = (Answer(self.labeller, None, image, kind, class_name) for image in images)
-        answers = [check_answer(answer, self.class_names) for answer in said]
+        said, classes = (Answer(self.labeller, None, image, kind, class_name) for image in images), self.class_names
+        answers = [check_answer(answer, classes) for answer in said]
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
             late = [answer._replace(time=max(answer.time, last or "")) for answer in answers]  # a clock was set back?
@@ -139,7 +145,8 @@ class LabelStore:
         known, and not added, if it says what counts already, or if the file has it with this time (it may have been
         undone). Raises TypeError and ValueError for an answer that the store could not have given.
         """
-        answers = [check_answer(answer, self.class_names) for answer in check_type("answers", answers, Iterable)]
+        classes = self.class_names
+        answers = [check_answer(answer, classes) for answer in check_type("answers", answers, Iterable)]
         added = older = 0
         with transaction(self.path, write=True) as connection:
             for answer in sorted(answers, key=lambda answer: answer.time):
@@ -194,20 +201,19 @@ class LabelStore:
         classes = check_store_classes([*self.class_names, name])
         with transaction(self.path, write=True) as connection:
             connection.execute("INSERT INTO classes VALUES ((SELECT max(number) + 1 FROM classes), ?)", (classes[-1],))
-        self.class_names = classes
 
     def rename_class(self, old: str, new: str) -> None:
         """Call a class otherwise: all answers of it, and those that were undone, have the new name from now on.
 
         Raises ValueError for a class that is not there and for a name that cannot be one, or is one.
         """
-        place = self.class_names.index(check_choice("old", composed(old), self.class_names))
-        classes = check_store_classes([*self.class_names[:place], new, *self.class_names[place + 1 :]])
+        old = check_choice("old", composed(old), former := self.class_names)
+        place = former.index(old)
+        new = check_store_classes([*former[:place], new, *former[place + 1 :]])[place]
         with transaction(self.path, write=True) as connection:
             connection.execute("PRAGMA defer_foreign_keys = ON")
-            connection.execute("UPDATE classes SET name = ? WHERE name = ?", (classes[place], self.class_names[place]))
-            connection.execute("UPDATE events SET class = ? WHERE class = ?", (classes[place], self.class_names[place]))
-        self.class_names = classes
+            connection.execute("UPDATE classes SET name = ? WHERE name = ?", (new, old))
+            connection.execute("UPDATE events SET class = ? WHERE class = ?", (new, old))
 
     # Reading
 

@@ -11,7 +11,7 @@ from lalib.labelling.store import first_places
 from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.latent_explorer import latent_explorer
-from lalib.widgets.parts import Sentence, button
+from lalib.widgets.parts import Sentence, button, control
 from lalib.widgets.sampling_explorer import sampling_explorer
 from lalib.widgets.sayings import label_these
 
@@ -80,10 +80,28 @@ def files(bench: "Workbench") -> ipywidgets.DOMWidget:
     return exchange
 
 
+def classes(bench: "Workbench") -> ipywidgets.DOMWidget:
+    """A class more, or another name for one: its answers have that from then on."""
+    store, said = bench.store, Sentence()
+    menu, name = control(ipywidgets.Dropdown, "class"), control(ipywidgets.Text, "its name")
+
+    def offer():
+        menu.options = [("a new one", None), *((each, each) for each in store.class_names)]
+
+    def save():
+        store.add_class(name.value) if menu.value is None else store.rename_class(menu.value, name.value)
+        said.value, name.value = f"The classes are {', '.join(store.class_names)}.", ""
+        offer()
+
+    offer()
+    return ipywidgets.VBox([menu, name, button("Save the name", partial(bench.act, save)), said])
+
+
 UNFOLD = {
     "two strategies side by side": two,
     "choose by hand": by_hand,
     "find and correct answers": find,
     "look again at doubtful answers": look_again,
+    "add or rename a class": classes,
     "import and export": files,
 }

@@ -73,13 +73,13 @@ class Labeller(anywidget.AnyWidget):
             first.setdefault(images.hashes[i], i)
         shown, near = (list(first.values()), {}) if groups is None else self._fold(first, groups)
         self.index, self._places = torch.tensor(shown, dtype=torch.int64), [*shown, *near]
-        self._hashes, count = [images.hashes[i] for i in self._places], len(store.class_names)
+        self._hashes, classes = [images.hashes[i] for i in self._places], list(store.class_names)
         super().__init__(
             pictures=[png_uri(picture.movedim(0, 2).numpy()) for picture in images.images[self._places]],
             captions=list(self._captions(near)),
             copied=[place for place, _ in near.values()],
-            classes=list(store.class_names),
-            shortcuts=[*KEYS, *[""] * count][:count],
+            classes=classes,
+            shortcuts=[*KEYS, *[""] * len(classes)][: len(classes)],
             answers=self._answers(),
             sheet=VIEWS[check_choice("view", view, VIEWS)],
             suggests=probs is not None,
@@ -106,7 +106,9 @@ class Labeller(anywidget.AnyWidget):
         self._report([place])
 
     def refresh(self) -> None:
-        """Show what has come into the store from elsewhere, too."""
+        """Show what has come into the store from elsewhere, too; LalibError if that has other classes now."""
+        if tuple(self.classes) != self.store.class_names:
+            raise LalibError(f"{self.store.path} has other classes than this labeller shows: make it anew")
         self.answers = self._answers()
 
     def _answers(self):
@@ -182,6 +184,7 @@ class Labeller(anywidget.AnyWidget):
         return {"kind": "saved", "images": message["images"]}
 
     def _undo(self, message):
+        self.refresh()  # before anything is taken back
         taken = [self.store.undo() for _ in range(message["count"])]
         self.refresh()
         strange = [answer.time for answer in taken if answer.image not in self._hashes]

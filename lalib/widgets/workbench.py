@@ -66,6 +66,7 @@ class Workbench(Panel):
     ):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
+        self._classes = store.class_names
         self.options = {"held_out": held_out, "task": task, "seed": seed, "device": device}
         self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
         self.copies: tuple[torch.Tensor, torch.Tensor] | None = None  # as near_duplicates returns: a round folds them
@@ -175,8 +176,8 @@ class Workbench(Panel):
         self.trouble = self.check()
 
     def label(self, index: torch.Tensor, words: str, copies=None) -> None:
-        """Open the labeller on the images at `index` (n,), in place of an earlier one, near `copies` folded; LalibError,
-        with the words for what they are, if there are none."""
+        """Open the labeller on the images at `index` (n,), in place of an earlier one, with near `copies` folded.
+        LalibError, with the words for what they are, if there are none."""
         if not len(index):
             raise LalibError(f"there is nothing left to label in {words}")
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
@@ -254,6 +255,7 @@ class Workbench(Panel):
         """Bring all that is shown up to the answers in the store."""
         self._waiting = False
         try:
+            self._follow_classes()
             self._offer()
             words, act, sentence = self._next()
             self._name_steps()
@@ -264,6 +266,13 @@ class Workbench(Panel):
         go = self.controls["next"]
         go.description, go.disabled = words, act is None
         self.sentence.value = "\n".join(filter(None, [self._foreign(), self.trouble, sentence]))
+
+    def _follow_classes(self):
+        """A class was added or renamed, here or by another page: all is learnt anew, and the labeller shows it."""
+        if (names := self.store.class_names) != self._classes:
+            self._classes, self.curve, self._learnt = names, [], {}
+            if self.labeller is not None:
+                self.label(self.labeller.index, YARDSTICK)
 
     def _offer(self):
         """The strategies that the stage allows, the recommended one marked."""

@@ -99,6 +99,20 @@ def test_answers_become_labels(store):
     assert store.answers()[HASHES[5]][2:] == (HASHES[5], "unsure", None)
 
 
+def test_classes_that_another_kernel_adds_and_renames_are_known_at_once(store):
+    other = _as(store, "alpha")
+    store.put(HASHES[0], "dog")
+    other.add_class("eel")
+    other.rename_class("dog", "hound")
+    other.put(HASHES[1], "eel")
+    assert store.class_names == ("cat", "hound", "Käfer", "eel")
+    bare = la.from_arrays(IMAGES.images)
+    assert la.LabelStore(store.path, labeller="alpha").answers()[HASHES[1]].class_name == "eel"
+    assert store.labelled(bare).class_names == store.class_names
+    with pytest.raises(ValueError, match=r"label must be one of .*hound.*, got 'dog'"):
+        store.put(HASHES[2], "dog")
+
+
 def test_undo_goes_back_across_sessions_and_history_stays(store):
     _put(store, {0: "dog", 1: "cat"})
     store.put(HASHES[0], "cat")

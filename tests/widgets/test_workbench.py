@@ -282,6 +282,38 @@ def test_near_copies_are_folded_in_a_round_but_not_on_the_yardstick(opened, stor
     assert all("; its nearest copy is at 10% of the usual distance" in each for each in bench.labeller.captions[-3:])
 
 
+def test_classes_are_added_and_renamed_here_and_on_another_page(opened, store, digits):
+    bench = opened()
+    answer(store, digits, [*bench.loop.held_out.tolist(), *bench.loop.pool[:STEP].tolist()])
+    bench.refresh()
+    press(bench)
+    assert bench.curve[-1].probs.shape == (COUNT, 10)
+    bench.label(bench.loop.held_out, "the yardstick")
+    bench.controls["more"].value = "add or rename a class"
+    menu, name, save, said = bench.place.children[0].children
+    assert [label for label, _ in menu.options] == ["a new one", *digits.class_names]
+    name.value = "ten"
+    save.click()
+    assert said.value.endswith("8, 9, ten.")
+    assert bench.labeller.classes == [*digits.class_names, "ten"]
+    assert bench.controls["next"].description == "Learn"  # all answers, with the new class
+    press(bench)
+    assert bench.curve[-1].probs.shape == (COUNT, 11)
+    save.click()
+    assert "class name" in bench.sentence.value  # none was given
+    menu.value, name.value = "9", "nine"
+    save.click()
+    assert menu.options[-2:] == (("nine", "nine"), ("ten", "ten"))
+    store.rename_class("0", "zero")  # another page
+    store.add_class("eleven")
+    store.put(digits.hashes[bench.labeller.index[0]], "eleven")
+    bench.refresh()
+    assert bench.labeller.classes == ["zero", *digits.class_names[1:9], "nine", "ten", "eleven"]
+    assert bench.labeller.answers[0] == 11
+    held = [int(i) for i in bench.labeller.index]
+    assert [bench.labeller.answers[p] for p in range(1, 5)] == [int(digits.labels[i]) for i in held[1:5]]
+
+
 def test_other_codes_are_taken_over_with_what_was_answered(opened, digits, store):
     bench = opened()
     bench.wait("The codes are being made.")
