@@ -51,6 +51,17 @@ def test_table_of_strategies(tmp_path):
     assert all(row["same"] > 0.999 for row in neighbours)  # theirs are in single precision
 
 
+def test_the_page_with_a_simulated_person(tmp_path):
+    shown = run("page.py", "--quick", "--out", tmp_path / "page.json", "--runs", tmp_path / "runs")
+    assert shown.returncode == 0, shown.stderr
+    written = json.loads((tmp_path / "page.json").read_text())
+    assert {"commit", "device", "versions", "used", "saving", "doubts"} <= written.keys()
+    rules = {(row["data"], row["kappa"], row["gain"]) for row in written["stop"]}
+    assert len(rules) == len(written["stop"]) == 4 * 7 * 5
+    assert len(written["counts"]) == 4
+    assert all(0 <= row["held"] <= row["of"] for row in written["counts"])
+
+
 @pytest.mark.parametrize(("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2)])
 def test_tables_of_results(script, rows, tmp_path):
     shown = run(script, "--quick", "--out", tmp_path / "table.json")
