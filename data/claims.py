@@ -59,7 +59,7 @@ STOPS = {
 }
 PAGE = """‡ The rule was chosen there, to lose at most one point; the others try it. A run ends after {rounds} rounds,
 as all of clothes did. On the sky, the page's own recommendations need {ours} labels for 90 % of the accuracy that all
-labels give, random picks {random}: {ratio} times as many, which is not told from as many. Of 10 wrong answers among 100,
+labels give, random picks {random}: {ratio} times as many, which is not told from as many. Of 10 wrong answers in 100,
 "look again" finds {found}, among {doubted} that it names. Of {of} intervals of class counts {held} hold the truth,
 which is {share:.0f} % (95 % were asked). All from [page.json](data/results/page.json), ten seeds."""
 
