@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -42,6 +43,12 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def settings(photos, tmp_path):
     return Settings(str(photos), CLASSES, str(tmp_path / "new" / "labels.sqlite"), "me", SIZE)
+
+
+@pytest.fixture(autouse=True)
+def map_by_pca(monkeypatch):
+    """UMAP compiles for seconds in each process; the app itself, in the browser, has it."""
+    monkeypatch.setitem(prepare.__globals__, "project", partial(la.project, method="pca"))
 
 
 @pytest.fixture

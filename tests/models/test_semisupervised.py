@@ -106,8 +106,9 @@ def labelled_digits(digits, n=100):
 
 def test_learns_from_a_few_labels_and_draws_the_class_it_is_asked_for(digits):
     few = digits.subset(range(700))
-    model = M2(digits.image_shape, 10, latent_dim=4, seed=0)
-    history = la.fit(model, (few, labelled_digits(few)), epochs=12, batch_size=64, seed=0, device="cpu", progress=False)
+    model = M2(digits.image_shape, 10, latent_dim=4, preset="dense", seed=0)
+    settings = {"epochs": 12, "batch_size": 64, "learning_rate": 3e-3, "seed": 0, "device": "cpu", "progress": False}
+    history = la.fit(model, (few, labelled_digits(few)), **settings)
     assert history.epochs[-1]["unlabelled"] < 0.8 * history.epochs[0]["unlabelled"]
     assert la.accuracy(model, digits) > 0.7
     wanted = torch.arange(10).repeat(20)
@@ -122,8 +123,8 @@ def test_learns_from_a_few_labels_and_draws_the_class_it_is_asked_for(digits):
 def test_on_codes_unlabelled_ones_help(digits):
     codes = digits.images.flatten(1).float()
     y = labelled_digits(digits, 30)
-    both, alone = M1M2(64, 10, seed=0), la.MLPClassifier(64, 10, hidden=(256,), seed=0)
-    la.fit(both, (codes, y), epochs=15, seed=0, device="cpu", progress=False)
+    both, alone = M1M2(64, 10, hidden=128, seed=0), la.MLPClassifier(64, 10, hidden=(256,), seed=0)
+    la.fit(both, (codes, y), epochs=15, learning_rate=3e-3, seed=0, device="cpu", progress=False)
     la.fit(alone, (codes[:30], y[:30]), epochs=100, seed=0, device="cpu", progress=False)
     assert la.accuracy(both, codes, digits.labels) > la.accuracy(alone, codes, digits.labels) + 0.02
 
