@@ -90,6 +90,12 @@ def of_08():
     for name in ("mnist-mini", "fashion-mnist-mini"):
         for ratio, rows in rows_of(f"query-sets-{name}").groupby("ratio"):
             yield from differences({(name, ratio): rows})
+    twice = la.results.load(RESULTS / "query-sets-twice.parquet")
+    wide = twice.pivot(index="seed", columns=["training", "strategy"], values="accuracy").mul(100)
+    change = wide["twice"] - wide["learnt"]
+    for name in change:
+        yield interval(change[name])
+        yield interval(change[name] - change["random"])
 
 
 def of_09():
