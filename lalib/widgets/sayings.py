@@ -23,8 +23,8 @@ def label_these(count: int) -> str:
     return f"Label {'this image' if count == 1 else f'these {count:,} images'}"
 
 
-def brought(loop: LabellingLoop, curve: list[Snapshot]) -> list[str]:
-    """What the last round has brought, and whether to go on, in sentences."""
+def brought(loop: LabellingLoop, curve: list[Snapshot], advice: str) -> list[str]:
+    """What the last round has brought, and the advice whether to go on, in sentences."""
     now = curve[-1]
     if now.accuracy != now.accuracy:
         said = ["How good it is cannot be said yet: label more of the yardstick."]
@@ -42,5 +42,5 @@ def brought(loop: LabellingLoop, curve: list[Snapshot]) -> list[str]:
             f"The last {counted(count, 'answer')}: {gained} of these newly right, {lost} newly wrong; "
             f"the prediction of {counted(int((before != after).sum()), 'image')} changed."
         )
-        said.append(loop.advice().reason)
+        said.append(advice)
     return said

@@ -160,8 +160,8 @@ class Workbench(Panel):
         given = self._given()
         self.progress("Learning", 0, 1)
         self.curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
-        self._learnt = given
-        self.news.value = "\n".join(brought(self.loop, self.curve))
+        self._learnt, self._advice = given, self.loop.advice()
+        self.news.value = "\n".join(brought(self.loop, self.curve, self._advice.reason))
         rows = [(s.labels, s.accuracy, s.low, s.high) for s in self.curve if s.accuracy == s.accuracy]
         if rows:
             figure = accuracy_curve(pd.DataFrame(rows, columns=["labels", "accuracy", "low", "high"]))
@@ -240,7 +240,7 @@ class Workbench(Panel):
             return "Not ready yet", None, f"{self.preparing} Then the rounds begin."
         if new and len(index):
             return "Learn", self.learn, f"Next: learn from {counted(new, 'new answer')}."
-        stop, older = bool(self.curve) and self.loop.advice().stop, self._result() != "written"
+        stop, older = bool(self.curve) and self._advice.stop, self._result() != "written"
         if (stop or not free) and older and len(index):
             why = f"Another {many} labels will hardly help" if stop else "All images have an answer"
             return "Write the result", self.write, f"{why}. Next: write the result, or choose more yourself."
