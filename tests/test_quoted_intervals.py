@@ -121,6 +121,12 @@ def of_14():
             yield from savings({name: table})
 
 
+def of_15():
+    sky = la.results.load(RESULTS / "photographs.parquet").query("dataset == 'deep-sky'")
+    yield from savings({name: sky[sky["codes"] == name] for name in ("pca", "pretrained")})
+    yield from savings(load("compare/fashion-mnist-even-pca"))
+
+
 SOURCES = {
     "05_latent_maps": of_05,
     "07_sampling_strategies": lambda: savings(load("query-sets-worth")),
@@ -128,6 +134,7 @@ SOURCES = {
     "09_uncertainty_in_latent_space": of_09,
     "10_task_agnostic_features": of_10,
     "14_compare_everything": of_14,
+    "15_label_your_own_images": of_15,
 }
 
 
