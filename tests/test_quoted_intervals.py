@@ -127,6 +127,16 @@ def of_15():
     yield from savings(load("compare/fashion-mnist-even-pca"))
 
 
+def of_the_sources():
+    """What the page on the documents quotes beyond the notebooks."""
+    paper, drawn = load("fashion-paper")["fashion-paper"], load("generated")["generated"]
+    for _, runs in paper.groupby(["row", "strategy", "classifier"]):
+        yield interval(100 * runs[runs["labels"] == runs["labels"].max()]["accuracy"])
+    for row in json.loads((RESULTS / "open-rows.json").read_text())["rows"]:
+        yield row["test"], row["low"], row["high"]
+    yield from differences(load("m2-ask") | dict(iter(drawn.groupby("asked"))))
+
+
 SOURCES = {
     "05_latent_maps": of_05,
     "07_sampling_strategies": lambda: savings(load("query-sets-worth")),
@@ -145,6 +155,12 @@ def test_intervals_that_a_notebook_quotes_are_those_of_the_results(name):
     quoted = [found for cell in cells if cell.cell_type == "markdown" for found in QUOTED.findall(cell.source)]
     assert quoted
     assert stale(quoted, SOURCES[name]()) == []
+
+
+def test_intervals_of_the_page_on_the_sources():
+    quoted = QUOTED.findall((ROOT / "notebooks" / "site" / "sources.md").read_text())
+    assert quoted
+    assert stale(quoted, itertools.chain(of_08(), of_09(), of_10(), of_the_sources())) == []
 
 
 def stale(quoted, measured):
