@@ -127,6 +127,22 @@ def of_14():
             yield from savings({name: table})
 
 
+def of_15():
+    sky = la.results.load(RESULTS / "photographs.parquet").query("dataset == 'deep-sky'")
+    yield from savings({name: sky[sky["codes"] == name] for name in ("pca", "pretrained")})
+    yield from savings(load("compare/fashion-mnist-even-pca"))
+
+
+def of_the_sources():
+    """What the page on the documents quotes beyond the notebooks."""
+    paper, drawn = load("fashion-paper")["fashion-paper"], load("generated")["generated"]
+    for _, runs in paper.groupby(["row", "strategy", "classifier"]):
+        yield interval(100 * runs[runs["labels"] == runs["labels"].max()]["accuracy"])
+    for row in json.loads((RESULTS / "open-rows.json").read_text())["rows"]:
+        yield row["test"], row["low"], row["high"]
+    yield from differences(load("m2-ask") | dict(iter(drawn.groupby("asked"))))
+
+
 SOURCES = {
     "05_latent_maps": of_05,
     "07_sampling_strategies": lambda: savings(load("query-sets-worth")),
@@ -134,6 +150,7 @@ SOURCES = {
     "09_uncertainty_in_latent_space": of_09,
     "10_task_agnostic_features": of_10,
     "14_compare_everything": of_14,
+    "15_label_your_own_images": of_15,
 }
 
 
@@ -144,6 +161,12 @@ def test_intervals_that_a_notebook_quotes_are_those_of_the_results(name):
     quoted = [found for cell in cells if cell.cell_type == "markdown" for found in QUOTED.findall(cell.source)]
     assert quoted
     assert stale(quoted, SOURCES[name]()) == []
+
+
+def test_intervals_of_the_page_on_the_sources():
+    quoted = QUOTED.findall((ROOT / "notebooks" / "site" / "sources.md").read_text())
+    assert quoted
+    assert stale(quoted, itertools.chain(of_08(), of_09(), of_10(), of_the_sources())) == []
 
 
 def stale(quoted, measured):

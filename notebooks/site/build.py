@@ -144,7 +144,7 @@ def gather(folder: Path, notebooks: list[Path]) -> None:
     readme = re.sub(r"\[([^\]]+)\]\((notebooks|tests)\)", r"\1", readme)  # folders, which have no page
     readme = readme.replace("](lalib)", "](reference/index)").replace("](data)", "](data/README.md)")
     (folder / "index.md").write_text(readme + (HERE / "contents.md").read_text())
-    for path in ("glossary.md", "sources.md"):
+    for path in ("glossary.md", "notation.md", "sources.md", "teach.md"):
         shutil.copy(HERE / path, folder / path)
     write_reference(folder / "reference", folder / "notebooks")
     static = folder / "static"
