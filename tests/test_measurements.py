@@ -62,7 +62,9 @@ def test_the_page_with_a_simulated_person(tmp_path):
     assert all(0 <= row["held"] <= row["of"] for row in written["counts"])
 
 
-@pytest.mark.parametrize(("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2)])
+@pytest.mark.parametrize(
+    ("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2), ("few_labels.py", 2 * 3)]
+)
 def test_tables_of_results(script, rows, tmp_path):
     shown = run(script, "--quick", "--out", tmp_path / "table.json")
     assert shown.returncode == 0, shown.stderr
