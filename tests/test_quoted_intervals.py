@@ -100,11 +100,12 @@ def of_08():
 
 def of_09():
     tables = load("uncertainty-*")
-    clothes, maps = tables.pop("uncertainty-fashion"), tables.pop("uncertainty-maps")
+    several = [tables.pop(f"uncertainty-{name}") for name in ("fashion", "maps", "fashion-maps")]
     yield from on_codes_and_pixels(tables["uncertainty-pixels"], tables.pop("uncertainty-all-labels"))
     measures = tables["uncertainty-strategies"].query("strategy in ['random', 'margin', 'entropy', 'least-confidence']")
-    for each in ({"clothes": clothes}, {"maps": maps}, {"measures": measures}, tables):
-        yield from differences(each)
+    for table in (*several, measures):
+        yield from differences({"": table})
+    yield from differences(tables)
 
 
 def of_10():
