@@ -51,7 +51,7 @@ def test_table_of_strategies(tmp_path):
     assert all(row["same"] > 0.999 for row in neighbours)  # theirs are in single precision
 
 
-@pytest.mark.parametrize(("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2)])
+@pytest.mark.parametrize(("script", "rows"), [("spreading.py", 24), ("stopping.py", 4), ("codes_from_views.py", 12)])
 def test_tables_of_results(script, rows, tmp_path):
     shown = run(script, "--quick", "--out", tmp_path / "table.json")
     assert shown.returncode == 0, shown.stderr
