@@ -63,7 +63,8 @@ def test_the_page_with_a_simulated_person(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("script", "rows"), [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2), ("few_labels.py", 2 * 3)]
+    ("script", "rows"),
+    [("spreading.py", 2 * 3 * 4), ("stopping.py", 2 * 2), ("few_labels.py", 2 * 3), ("codes_from_views.py", 12)],
 )
 def test_tables_of_results(script, rows, tmp_path):
     shown = run(script, "--quick", "--out", tmp_path / "table.json")

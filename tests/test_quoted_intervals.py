@@ -78,12 +78,13 @@ def on_codes_and_pixels(pixels, ends):
         yield interval(100 * accuracy)
 
 
-def of_05():
-    codes = {name.split("-")[-1]: table for name, table in load("compare/mnist-mini-even-*").items()}
-    both = pd.concat(table.assign(strategy=table["strategy"] + f" on {name}") for name, table in codes.items())
-    for row in la.results.label_saving(both, baseline="random on pca", labels=20).itertuples():
-        yield row.saving, row.low, row.high
-    yield from savings({"pca": codes["pca"]})
+def of_06():
+    for name in ("mnist-mini-even", "fashion-mnist-even"):
+        codes = {path.split("-")[-1]: table for path, table in load(f"compare/{name}-*").items()}
+        both = pd.concat(table.assign(strategy=table["strategy"] + f" on {kind}") for kind, table in codes.items())
+        for labels in (20, 100):
+            for row in la.results.label_saving(both, baseline="random on pca", labels=labels).itertuples():
+                yield row.saving, row.low, row.high
 
 
 def of_08():
@@ -145,7 +146,7 @@ def of_the_sources():
 
 
 SOURCES = {
-    "05_latent_maps": of_05,
+    "06_codes_from_views": of_06,
     "07_sampling_strategies": lambda: savings(load("query-sets-worth")),
     "08_query_sets_and_classifiers": of_08,
     "09_uncertainty_in_latent_space": of_09,

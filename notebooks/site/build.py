@@ -91,7 +91,7 @@ def shown(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def fold(notebook: nbformat.NotebookNode) -> None:
-    """Every solution lies in a fold of its own: from its number, in bold or in a comment, to the next or the end."""
+    """Every solution has its own fold: from its number, bold or in a comment, to the next, an appendix, the end."""
     cells, inside = [], None  # None before the solutions; then the name of the fold that is open, or ""
     for cell in notebook.cells:
         source = cell.source
@@ -106,6 +106,9 @@ def fold(notebook: nbformat.NotebookNode) -> None:
             opened = f'{closed}<details class="solution">\n<summary>{name}</summary>\n'
             cells.append(nbformat.v4.new_markdown_cell(opened))
             inside = name
+        elif inside and cell.source.startswith("<details"):  # an appendix, which has a fold of its own
+            cells.append(nbformat.v4.new_markdown_cell("</details>"))
+            inside = None
         cells.append(cell)
     notebook.cells = cells + ([nbformat.v4.new_markdown_cell("</details>")] if inside else [])
 
