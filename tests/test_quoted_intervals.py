@@ -85,6 +85,10 @@ def of_06():
         for labels in (20, 100):
             for row in la.results.label_saving(both, baseline="random on pca", labels=labels).itertuples():
                 yield row.saving, row.low, row.high
+    views = pd.DataFrame(json.loads((RESULTS / "codes-from-views.json").read_text())["rows"])
+    for _, part in views.groupby("dataset"):
+        right = 100 * part.pivot(index="seed", columns="codes", values="accuracy")
+        yield from (interval(right[name] - right["PCA"]) for name in right)
 
 
 def of_08():
