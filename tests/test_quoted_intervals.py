@@ -78,6 +78,15 @@ def on_codes_and_pixels(pixels, ends):
         yield interval(100 * accuracy)
 
 
+def of_03():
+    runs = rows_of("maps-mnist-mini")
+    error, mae = (runs.pivot(index="seed", columns="model", values=value) for value in ("one_nn_error", "mae"))
+    for network in ("", ", medium"):
+        for wide in (error, mae):
+            yield interval(wide[f"TSNEAE{network}"] / wide[f"CAE{network}"])
+    yield interval(100 * (error["TSNEAE"] - error["TSNEAE, medium"]))
+
+
 def of_05():
     codes = {name.split("-")[-1]: table for name, table in load("compare/mnist-mini-even-*").items()}
     both = pd.concat(table.assign(strategy=table["strategy"] + f" on {name}") for name, table in codes.items())
@@ -144,6 +153,8 @@ def of_the_sources():
 
 
 SOURCES = {
+    "00_start_here": of_08,
+    "03_tsne_autoencoder": of_03,
     "05_latent_maps": of_05,
     "07_sampling_strategies": lambda: savings(load("query-sets-worth")),
     "08_query_sets_and_classifiers": of_08,
