@@ -57,6 +57,15 @@ def interval(values):
     return mean, mean - half, mean + half
 
 
+def of_03():
+    runs = rows_of("maps-mnist-mini")
+    error, mae = (runs.pivot(index="seed", columns="model", values=value) for value in ("one_nn_error", "mae"))
+    for network in ("", ", medium"):
+        for wide in (error, mae):
+            yield interval(wide[f"TSNEAE{network}"] / wide[f"CAE{network}"])
+    yield interval(100 * (error["TSNEAE"] - error["TSNEAE, medium"]))
+
+
 def savings(tables):
     """Labels of random that are worth as much as 100: times as many, and how many."""
     for table in tables.values():
@@ -157,6 +166,8 @@ SOURCES = {
     "10_task_agnostic_features": of_10,
     "14_compare_everything": of_14,
     "15_label_your_own_images": of_15,
+    "00_start_here": of_08,  # what it quotes of ten seeds
+    "03_tsne_autoencoder": of_03,
 }
 
 

@@ -124,6 +124,7 @@ def page(path: Path) -> nbformat.NotebookNode:
         else:
             if drawn:
                 cell.source = PICTURE.sub(STILL, cell.source)
+            cell.source = cell.source.replace("](site/", "](../")  # pages beside the notebooks' folder
             drawn = False
     fold(notebook)
     head = notebook.cells[0]
