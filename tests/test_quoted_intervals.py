@@ -127,6 +127,14 @@ def of_10():
         yield from differences({name: table})
 
 
+def of_11():
+    few = la.results.load(RESULTS / "m2-labels.parquet").query("labels == 100")
+    yield from differences({"ask": la.results.load(RESULTS / "m2-ask.parquet")})
+    yield from differences({"few": few})
+    for row in json.loads((RESULTS / "open-rows.json").read_text())["rows"]:
+        yield row["test"], row["low"], row["high"]
+
+
 QUOTED_SAVINGS = [
     "compare/mnist-mini-even-pca",
     "compare/fashion-mnist-even-pca",
@@ -164,6 +172,7 @@ SOURCES = {
     "08_query_sets_and_classifiers": of_08,
     "09_uncertainty_in_latent_space": of_09,
     "10_task_agnostic_features": of_10,
+    "11_semi_supervised_m2": of_11,
     "14_compare_everything": of_14,
     "15_label_your_own_images": of_15,
     "00_start_here": of_08,  # what it quotes of ten seeds
