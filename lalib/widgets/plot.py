@@ -109,7 +109,7 @@ class SamplingMap(Plot):
         fig = go.Figure(self._coloured(torch.arange(len(codes)), opacity=0.3))
         equal_axes(fig, "map coordinate")
         legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "trace"}
-        super().__init__(apply_layout(fig, "", width=620, height=500, legend=legend), fixed=1)
+        super().__init__(apply_layout(fig, "", width=590, height=470, legend=legend), fixed=1)
 
     def mark(self, codes: torch.Tensor, picked: Mapping[str, torch.Tensor], title: str) -> None:
         """Mark what is picked on the map codes (N, 2): at most two names, as the legend has them, and indices (n,)."""

@@ -128,7 +128,7 @@ class SamplingExplorer(Panel):
         self.sentence, self.pictures, self.sheets = Sentence(), row(), [Sheet(images), Sheet(images)]
         self.map = SamplingMap(images, next(iter(places.values())).view)
         self.exchange = Exchange(images, lambda: self.selection, store)
-        panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "360px"})
+        panel = ipywidgets.VBox([*shared.values(), first, second, *last.values()], layout={"width": "320px"})
         super().__init__([row(panel, self.map), self.sentence, self.exchange, self.pictures, Names()])
         for name, each in self.controls.items():
             each.observe(self._say if name == "to label" else self._update, names="value")
@@ -182,7 +182,7 @@ class Sheet(ipywidgets.HBox):
         (first,) = _histograms(images, [torch.arange(len(images))])
         self.histogram = None if first is None else Plot(first)
         children = filter(None, (self.heading, self.histogram, self.thumbnails))
-        super().__init__([*children], layout=WRAP | {"flex": "1 1 510px"})
+        super().__init__([*children], layout=WRAP | {"flex": "1 1 440px"})
 
     def show(self, name, index, histogram):
         """Show the images at `index` (n,), and their histogram, if they have classes."""
@@ -201,6 +201,6 @@ def _histograms(images, queries):
     """A class histogram of each query set, all on one scale; None of each where images have no classes."""
     if images.labels is None:
         return [None] * len(queries)
-    made = [figures.class_histogram(images, index).update_layout(width=500, height=380) for index in queries]
+    made = [figures.class_histogram(images, index).update_layout(width=440, height=340) for index in queries]
     top = max([1, *(max(bars.y) for fig in made for bars in fig.data)])
     return [fig.update_yaxes(range=[0, 1.05 * top]) for fig in made]

@@ -340,3 +340,13 @@ def test_every_control_has_a_name(latent):
 
 def test_no_request_of_the_latent_explorer_leaves_the_machine(latent):
     assert latent.outside == []
+
+
+def test_on_a_laptops_screen_controls_and_map_stand_side_by_side(page):
+    """Of 1366 x 768, beside the list of files: what a slider does is seen while it moves."""
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.wait_for_timeout(500)
+    panel, plot = (page.locator(what).first.bounding_box() for what in (".widget-slider", ".js-plotly-plot"))
+    page.set_viewport_size({"width": 1500, "height": 1400})
+    assert plot["x"] >= panel["x"] + panel["width"]
+    assert plot["y"] <= panel["y"] <= plot["y"] + plot["height"]
