@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 import lalib as la
 from lalib.app.__main__ import main
@@ -158,9 +159,10 @@ def test_whole_or_not_at_all(made, tmp_path, monkeypatch):
     folder = loop.write_result(tmp_path / "result", encoder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     loop.store.put(loop.images.hashes[loop.pool[20]], "down")
-    for name in ("save", "write_csv", "write_predictions"):
+    failures = [(name, OSError) for name in ("save", "write_csv", "write_predictions")]
+    for name, kind in [*failures, ("save", SafetensorError)]:
         with monkeypatch.context() as patch:
-            patch.setattr(result, name, lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+            patch.setattr(result, name, lambda *_, kind=kind: (_ for _ in ()).throw(kind("No space left on device")))
             with pytest.raises(la.LalibError, match=r"could not be written to .*\(No space left on device\)"):
                 loop.write_result(folder, encoder)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
