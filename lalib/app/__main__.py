@@ -63,7 +63,7 @@ def predict(arguments: list[str]) -> None:
         table = apply_result(given.result, given.images, given.codes, bad_files=given.bad_files)
         out = write_predictions(Path(given.out), table)
     except (LalibError, ValueError, TypeError, OSError) as error:
-        sys.exit(f"error: {plain(error)}")
+        sys.exit(f"error: {plain(error).replace('BAD_FILES=', '--bad-files ')}")
     print(f"{len(table)} predictions are in {out.absolute()}: {table['class'].value_counts().to_dict()}")
 
 

@@ -25,7 +25,7 @@ from lalib.labelling import LabelStore
 from lalib.models import VAE, PretrainedEncoder
 from lalib.training import fit, load_model, save
 from lalib.widgets import Workbench
-from lalib.widgets.parts import counted
+from lalib.widgets.parts import Sentence, counted
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 EPOCHS = 500  # more do not help the map of a few images
@@ -244,6 +244,14 @@ def page(settings: Settings | None = None) -> Workbench:
             asyncio.get_running_loop().create_task(_go_on(steps))
         break
     return bench
+
+
+def shown() -> Workbench | Sentence:
+    """The `page`, or in words why there is none: the folder may have changed since the command line read it."""
+    try:
+        return page()
+    except (LalibError, ValueError, TypeError, OSError) as error:
+        return Sentence(value=f"The page cannot be shown: {plain(error)}.")
 
 
 def follow(settings: Settings, bench: Workbench, pixels: dict[str, torch.Tensor]) -> Iterator[None]:

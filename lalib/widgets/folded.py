@@ -88,7 +88,7 @@ def classes(bench: "Workbench") -> ipywidgets.DOMWidget:
     def offer():
         chosen, names = menu.value, store.class_names
         menu.options = [("a new one", None), *((each, each) for each in names)]
-        menu.value = chosen if chosen in names else None
+        menu.index = names.index(chosen) + 1 if chosen in names else 0
 
     def save():
         try:
@@ -98,7 +98,9 @@ def classes(bench: "Workbench") -> ipywidgets.DOMWidget:
             offer()  # another page may have renamed it
 
     offer()
-    return ipywidgets.VBox([menu, name, button("Save the name", partial(bench.act, save)), said])
+    return ipywidgets.VBox(
+        [menu, name, button("Save the name", partial(bench.act, save), layout={"width": "max-content"}), said]
+    )
 
 
 UNFOLD = {

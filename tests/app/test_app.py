@@ -18,7 +18,7 @@ from jupyter_lab import App, launch, nameless, open_page, wait_for
 from PIL import Image
 
 import lalib as la
-from lalib.app import Settings, page, prepare
+from lalib.app import Settings, page, prepare, shown as shown_or_why
 from lalib.app.__main__ import main, parser, settings_of
 from lalib.app.page import follow, plain
 from lalib.app.server import TokenOnly, server
@@ -125,9 +125,12 @@ def test_what_the_command_line_says_is_for_a_person(photos, tmp_path, monkeypatc
     assert not [*tmp_path.rglob("*.sqlite")]
 
 
-def test_a_folder_that_is_gone_is_said(photos, settings, tmp_path):
+def test_a_folder_that_is_gone_is_said(settings, tmp_path, monkeypatch):
     gone = dataclasses.replace(settings, images=str(tmp_path / "gone"))
     assert gone.changed_since({"00.png"}).endswith("gone is gone. The page goes on with what it has read.")
+    gone.tell(environment := {})
+    monkeypatch.setattr(os, "environ", environment)
+    assert shown_or_why().value.startswith("The page cannot be shown: images must be a folder or one of ")
 
 
 def test_classes_may_be_added_renamed_and_left_out(settings):

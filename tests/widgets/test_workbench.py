@@ -314,7 +314,7 @@ def test_classes_are_added_and_renamed_here_and_on_another_page(opened, store, d
     menu.value, name.value = "0", "null"  # which is "zero" by now
     save.click()
     assert bench.sentence.value.startswith("old must be one of 'zero', ")
-    assert (menu.value, [label for label, _ in menu.options]) == (None, ["a new one", *store.class_names])
+    assert (menu.label, [label for label, _ in menu.options]) == ("a new one", ["a new one", *store.class_names])
     assert [bench.labeller.answers[p] for p in range(1, 5)] == [int(digits.labels[i]) for i in held[1:5]]
 
 
