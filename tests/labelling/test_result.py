@@ -200,5 +200,10 @@ def test_the_command_and_the_snippet(made, tmp_path, photos, capsys):
     assert table["file"].tolist() == list(loop.images.files)
     with pytest.raises(SystemExit, match="error: path must be a folder"):
         main(["predict", str(folder), str(tmp_path / "none")])
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.png").write_text("no image")
+    shutil.copy(photos / loop.images.files[0], tmp_path / "bad")
+    with pytest.raises(SystemExit, match=r"text.png .* --bad-files skip leaves"):
+        main(["predict", str(folder), str(tmp_path / "bad")])
     shown = subprocess.run([sys.executable, folder / "use.py", photos], capture_output=True, text=True, check=True)
     assert len(shown.stdout.splitlines()) == N + 1
