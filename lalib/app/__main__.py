@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def predict(arguments: list[str]) -> None:
         table = apply_result(given.result, given.images, given.codes, bad_files=given.bad_files)
         out = write_predictions(Path(given.out), table)
     except (LalibError, ValueError, TypeError, OSError) as error:
-        sys.exit(f"error: {plain(error)}")
+        sys.exit(f"error: {plain(error).replace('BAD_FILES=', '--bad-files ')}")
     print(f"{len(table)} predictions are in {out.absolute()}: {table['class'].value_counts().to_dict()}")
 
 
@@ -88,6 +89,7 @@ def preparing(settings: Settings) -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> None:
     """Read the images, then serve until Ctrl-C; or predict."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    warnings.showwarning = lambda message, *_: print(f"{plain(message)}.", flush=True)  # without a line of code
     if arguments[:1] == ["predict"]:
         return predict(arguments[1:])
     settings = settings_of(options := parser().parse_args(arguments))

@@ -25,7 +25,7 @@ from lalib.labelling import LabelStore
 from lalib.models import VAE, PretrainedEncoder
 from lalib.training import fit, load_model, save
 from lalib.widgets import Workbench
-from lalib.widgets.parts import counted
+from lalib.widgets.parts import Sentence, counted
 
 VARIABLE = "LALIB_APP"  # the environment variable that carries the settings to the page's kernel
 EPOCHS = 500  # more do not help the map of a few images
@@ -34,7 +34,7 @@ SIDE = 16  # pixels to which images are thinned for the first map
 DIMS = 32  # coordinates of codes that are not a network's
 BLOCK = 256  # images that are coded between two words of how far it is
 EVERY = 0.5  # seconds between two looks at how far it is
-OPTIONS = r"\b(bad_files|codes|classes|labels|size)=['\"]?(\w*)['\"]?"  # in messages that are meant for Python
+OPTIONS = r"\b(bad_files|codes|classes|size)=['\"]?(\w*)['\"]?"  # in messages that are meant for Python
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ class Settings:
 
     def changed_since(self, seen: set[str]) -> str:
         """A sentence on files that have come or gone since `seen`, or ""."""
-        now = self.files()
+        try:
+            now = self.files()
+        except ValueError:
+            return f"The folder {self.images} is gone. The page goes on with what it has read."
         if now == seen:
             return ""
         come, gone = (counted(len(some), "file") for some in (now - seen, seen - now))
@@ -167,6 +170,8 @@ class Settings:
     def check(self) -> ImageSet:
         """The images, read for the first time if need be; raises what is wrong with settings that lead nowhere."""
         images = self.load()
+        if (different := len(set(images.hashes))) < 2:
+            raise ValueError(f"there must be 2 different images at least, got {different}")
         self.store(images)
         file = self.kept(source := self.source(images))
         if file.parent != self.cache:
@@ -192,7 +197,8 @@ class Settings:
 
 def plain(error: BaseException | str) -> str:
     """A message as a person who uses `make app` reads it: BAD_FILES=skip instead of bad_files='skip'."""
-    return re.sub(OPTIONS, lambda found: f"{found[1].upper()}={found[2]}", str(error))
+    said = str(error).replace("labels='none'", "CLASSES=cat,dog")  # if they are given, sub-folders are none
+    return re.sub(OPTIONS, lambda found: f"{found[1].upper()}={found[2]}", said)
 
 
 def prepare(settings: Settings | None = None) -> None:
@@ -238,6 +244,14 @@ def page(settings: Settings | None = None) -> Workbench:
             asyncio.get_running_loop().create_task(_go_on(steps))
         break
     return bench
+
+
+def shown() -> Workbench | Sentence:
+    """The `page`, or in words why there is none: the folder may have changed since the command line read it."""
+    try:
+        return page()
+    except (LalibError, ValueError, TypeError, OSError) as error:
+        return Sentence(value=f"The page cannot be shown: {plain(error)}.")
 
 
 def follow(settings: Settings, bench: Workbench, pixels: dict[str, torch.Tensor]) -> Iterator[None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lalib.codes import encode, load_codes
@@ -169,7 +170,7 @@ def _replaced(folder: Path) -> Iterator[Path]:
             with suppress(FileNotFoundError):
                 old.rename(folder)
             raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # to which a full disk is none of the system's errors
         said = f"the result could not be written to {folder} ({error}): is a file of it open, or the disk full?"
         raise LalibError(f"{said} An earlier result is as it was") from error
     finally:

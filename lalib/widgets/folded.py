@@ -86,15 +86,21 @@ def classes(bench: "Workbench") -> ipywidgets.DOMWidget:
     menu, name = control(ipywidgets.Dropdown, "class"), control(ipywidgets.Text, "its name")
 
     def offer():
-        menu.options = [("a new one", None), *((each, each) for each in store.class_names)]
+        chosen, names = menu.value, store.class_names
+        menu.options = [("a new one", None), *((each, each) for each in names)]
+        menu.index = names.index(chosen) + 1 if chosen in names else 0
 
     def save():
-        store.add_class(name.value) if menu.value is None else store.rename_class(menu.value, name.value)
-        said.value, name.value = f"The classes are {', '.join(store.class_names)}.", ""
-        offer()
+        try:
+            store.add_class(name.value) if menu.value is None else store.rename_class(menu.value, name.value)
+            said.value, name.value = f"The classes are {', '.join(store.class_names)}.", ""
+        finally:
+            offer()  # another page may have renamed it
 
     offer()
-    return ipywidgets.VBox([menu, name, button("Save the name", partial(bench.act, save)), said])
+    return ipywidgets.VBox(
+        [menu, name, button("Save the name", partial(bench.act, save), layout={"width": "max-content"}), said]
+    )
 
 
 UNFOLD = {

@@ -5,6 +5,7 @@ const NONE = -1, UNSURE = -2, SKIP = -3, SHEET = 25;
 const ARROWS = { ArrowLeft: "←", ArrowRight: "→" };
 const AHEAD = 3, KEPT = 8; // files that are asked for before they are shown, and that are kept
 const TYPES = ["image/jpeg", "image/png", "image/gif", "image/webp"]; // nothing that a browser runs
+const PATIENCE = 8000; // ms without a word of the kernel
 const FIT = { scale: 1, x: 0, y: 0 }, LARGEST = 40;
 
 function element(tag, attributes = {}, ...children) {
@@ -32,6 +33,7 @@ export default { render({ model, el }) {
   const unsaved = new Map(); // number -> images
   const past = []; // what undo takes back: lists of {image, before}, the last answer at the end
   let said = "", trouble = "", suggestion = "";
+  let silent = false, waiting = 0; // for the kernel, which may be busy, or gone
   const without = { [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" }; // a class
   const words = (answer) => without[answer] ?? classes[answer];
   const open = (image) => answers[image] === NONE;
@@ -126,12 +128,18 @@ export default { render({ model, el }) {
     tools.forEach(([there], i) => { buttons[i].hidden = !there(); });
     folded.textContent = opened ? "close the near copies" : `near copies: ${near(image).length}`;
     live.textContent = suggestion || said;
-    alert.textContent = trouble || (sheet === 1 && files.get(image)?.trouble) || "";
+    const lost = `${unsaved.size} not saved: there is no reply. If this stays, load the page again; what was saved is kept.`;
+    alert.textContent = (silent && unsaved.size && lost) || trouble || (sheet === 1 && files.get(image)?.trouble) || "";
     Object.assign(root.dataset, { unsaved: unsaved.size, left });
     ask();
   }
 
+  function wait() {
+    waiting ||= setTimeout(() => { silent = true; draw(); }, PATIENCE);
+  }
+
   function tell(message) {
+    wait();
     model.send({ number: ++number, ...message });
     return number;
   }
@@ -298,6 +306,9 @@ export default { render({ model, el }) {
   function hear(message, buffers) {
     const images = unsaved.get(message.number);
     unsaved.delete(message.number);
+    clearTimeout(waiting);
+    [silent, waiting] = [false, 0];
+    if (unsaved.size) wait();
     if (message.kind === "file") keep(message, buffers);
     if (message.kind === "refused") {
       const earlier = !trouble || images?.[0] < list[at];
@@ -331,6 +342,7 @@ export default { render({ model, el }) {
     }).observe(root);
   }
   return () => { // when it leaves the page
+    clearTimeout(waiting);
     model.off("msg:custom", hear);
     model.off("change:answers", renew);
     files.forEach(({ url }) => URL.revokeObjectURL(url));

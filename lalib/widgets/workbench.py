@@ -75,7 +75,7 @@ class Workbench(Panel):
         self.steps = {name: button("", partial(self.act, act)) for name, act in acts.items()}
         menu, late = ipywidgets.Dropdown, {"continuous_update": False}
         self.controls = {
-            "strategy": control(menu, "strategy", layout={"width": "380px"}),
+            "strategy": control(menu, "strategy", layout={"width": "400px"}),
             "how many": control(ipywidgets.BoundedIntText, "how many", min=1, layout={"width": "200px"}, **late),
             "next": button("", lambda: self.act(lambda: self._next()[1]()), button_style="primary"),
             "colour by": control(menu, "colour by", options=COLOURED),
@@ -183,6 +183,7 @@ class Workbench(Panel):
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
         look = {"probs": probs, "groups": copies, "focused": True, "on_answer": self._answered}
         self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
+        self.labeller.on_msg(self._heard)
         self._left = self._unanswered()
         self.bench.children = [self.labeller]
         if earlier is not None:
@@ -214,7 +215,7 @@ class Workbench(Panel):
         self.trouble = ""
         try:
             act()
-        except (LalibError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError) as error:  # LalibError among them, and those of torch
             self.trouble = f"{str(error).rstrip('.')}."
         finally:
             self.progress("", 1, 1)
@@ -327,6 +328,11 @@ class Workbench(Panel):
             if not self._waiting:
                 self._waiting = True
                 running.call_later(EVERY, self._tell)
+
+    def _heard(self, _, message, __):
+        """An undo is refused when another page has changed the classes: then the labeller is made anew, and can."""
+        if message["kind"] == "undo":
+            self._answered()
 
     def _selected(self, _):
         index = self.chosen

@@ -18,8 +18,8 @@ from jupyter_lab import App, launch, nameless, open_page, wait_for
 from PIL import Image
 
 import lalib as la
-from lalib.app import Settings, page, prepare
-from lalib.app.__main__ import parser, settings_of
+from lalib.app import Settings, page, prepare, shown as shown_or_why
+from lalib.app.__main__ import main, parser, settings_of
 from lalib.app.page import follow, plain
 from lalib.app.server import TokenOnly, server
 from lalib.codes import load_codes, near_duplicates
@@ -104,6 +104,33 @@ def test_bad_files_may_be_left_out(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", environment := {})
     settings.tell(environment)
     assert len(page().images) == 2  # without a further word
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_the_command_line_says_is_for_a_person(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    for copy in ("photos/a.png", "photos/cats/b.png"):
+        shutil.copy(photos / "00.png", tmp_path / copy)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    with pytest.raises(
+        SystemExit, match=r"^error: 1 of 2 images lie beside .*: a.png. CLASSES=cat,dog takes folders as"
+    ):
+        main(["--images", "photos"])
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.splitlines()[1].endswith("since they are not named as images that are read: notes.txt.")
+    with pytest.raises(SystemExit, match=r"^error: there must be 2 different images at least, got 1$"):
+        main(["--images", "photos", "--classes", "cat,dog"])  # nothing to measure it with
+    assert not [*tmp_path.rglob("*.sqlite")]
+
+
+def test_a_folder_that_is_gone_is_said(settings, tmp_path, monkeypatch):
+    gone = dataclasses.replace(settings, images=str(tmp_path / "gone"))
+    assert gone.changed_since({"00.png"}).endswith("gone is gone. The page goes on with what it has read.")
+    gone.tell(environment := {})
+    monkeypatch.setattr(os, "environ", environment)
+    assert shown_or_why().value.startswith("The page cannot be shown: images must be a folder or one of ")
 
 
 def test_classes_may_be_added_renamed_and_left_out(settings):

@@ -77,10 +77,13 @@ def label(shown, most=COUNT):
     shown.wait_for_selector(f".lalib-labeller[data-unsaved='0'][data-left='{max(0, left - most)}']")
 
 
-def die(shown, app):
-    """Kill the kernel and load the page again."""
+def die(shown, app, key=None):
+    """Kill the kernel, go on with a key, which the labeller says is not saved, and load the page again."""
     (kernel,) = app.kernels
     os.kill(kernel.pid, signal.SIGKILL)
+    if key:
+        shown.keyboard.press(key)
+        shown.wait_for_selector(".lalib-trouble:has-text('1 not saved: there is no reply')")
     shown.goto(app.address)
     shown.wait_for_selector(".lalib-tiles img")
 
@@ -89,7 +92,7 @@ def test_from_a_folder_to_predictions_by_keyboard_alone(shown, app, answers):
     press(shown, "Label the yardstick (100 left)")
     label(shown, most=30)
     assert len(answers()) == 30
-    die(shown, app)  # in the middle of the yardstick
+    die(shown, app, "1")  # in the middle of the yardstick
     assert len(answers()) == 30
     press(shown, "Label the yardstick (70 left)")
     label(shown)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 import lalib as la
 from lalib.app.__main__ import main
@@ -158,9 +159,10 @@ def test_whole_or_not_at_all(made, tmp_path, monkeypatch):
     folder = loop.write_result(tmp_path / "result", encoder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     loop.store.put(loop.images.hashes[loop.pool[20]], "down")
-    for name in ("save", "write_csv", "write_predictions"):
+    failures = [(name, OSError) for name in ("save", "write_csv", "write_predictions")]
+    for name, kind in [*failures, ("save", SafetensorError)]:
         with monkeypatch.context() as patch:
-            patch.setattr(result, name, lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+            patch.setattr(result, name, lambda *_, kind=kind: (_ for _ in ()).throw(kind("No space left on device")))
             with pytest.raises(la.LalibError, match=r"could not be written to .*\(No space left on device\)"):
                 loop.write_result(folder, encoder)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -198,5 +200,10 @@ def test_the_command_and_the_snippet(made, tmp_path, photos, capsys):
     assert table["file"].tolist() == list(loop.images.files)
     with pytest.raises(SystemExit, match="error: path must be a folder"):
         main(["predict", str(folder), str(tmp_path / "none")])
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.png").write_text("no image")
+    shutil.copy(photos / loop.images.files[0], tmp_path / "bad")
+    with pytest.raises(SystemExit, match=r"text.png .* --bad-files skip leaves"):
+        main(["predict", str(folder), str(tmp_path / "bad")])
     shown = subprocess.run([sys.executable, folder / "use.py", photos], capture_output=True, text=True, check=True)
     assert len(shown.stdout.splitlines()) == N + 1

@@ -311,7 +311,35 @@ def test_classes_are_added_and_renamed_here_and_on_another_page(opened, store, d
     assert bench.labeller.classes == ["zero", *digits.class_names[1:9], "nine", "ten", "eleven"]
     assert bench.labeller.answers[0] == 11
     held = [int(i) for i in bench.labeller.index]
+    menu.value, name.value = "0", "null"  # which is "zero" by now
+    save.click()
+    assert bench.sentence.value.startswith("old must be one of 'zero', ")
+    assert (menu.label, [label for label, _ in menu.options]) == ("a new one", ["a new one", *store.class_names])
     assert [bench.labeller.answers[p] for p in range(1, 5)] == [int(digits.labels[i]) for i in held[1:5]]
+
+
+def test_an_undo_goes_on_when_another_page_has_added_a_class(opened, store, digits):
+    bench, replies = opened(), []
+    bench.measure()
+    bench.labeller.answer(0, "3")
+    store.add_class("ten")
+    for _ in range(2):  # the first one is refused: the labeller does not know the class, and is made anew
+        bench.labeller.send = lambda reply, _: replies.append(reply["kind"])
+        bench.labeller._handle_custom_msg({"kind": "undo", "count": 1, "number": 1}, [])
+    assert replies == ["refused", "undone"]
+    assert bench.labeller.classes == [*digits.class_names, "ten"]
+    assert not store.answers()
+
+
+def test_what_torch_cannot_do_is_said(opened, digits, store, monkeypatch):
+    bench = opened()
+
+    def ask(*_):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(bench.loop, "ask", ask)
+    bench.steps["rounds"].click()
+    assert bench.sentence.value.startswith("not enough memory.\n")
 
 
 def test_other_codes_are_taken_over_with_what_was_answered(opened, digits, store):
