@@ -6,8 +6,10 @@ seeds for labels that are worth as much (results.label_saving).
 
 import json
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import lalib as la
@@ -79,9 +81,9 @@ def choosing() -> list[list[str]]:
         times = "at least " if saved["bound"] else ""
         times += f"{saved['saving']:.1f}" + ("" if saved["bound"] else f" ({saved['low']:.1f} {high})")
         means = [f"{100 * gain.loc[strategy, 'mean']:.1f} %" for strategy in (CHOSEN, "random")]
-        points = [f"{100 * gain.loc[CHOSEN, what]:.1f}" for what in ("difference", "low", "high")]
+        points = interval_of(100 * gain.loc[CHOSEN, ["difference", "low", "high"]])
         seeds = f"[{gain.loc[CHOSEN, 'seeds']}](data/results/{name}.parquet)"
-        rows.append([images, codes, *means, "{} ({} to {})".format(*points), times, seeds])
+        rows.append([images, codes, *means, points, times, seeds])
     return rows
 
 
@@ -93,11 +95,10 @@ def few_labels() -> list[list[str]]:
         runs = table[(table["row"] == row) & (table["classifier"] == classifier)]
         runs = runs[runs["labels"] == runs["labels"].max()]
         runs = runs[runs["strategy"] == (CHOSEN if CHOSEN in set(runs["strategy"]) else "random")]
-        mean, low, high = (100 * value for value in la.results.interval(runs["accuracy"]))
-        seeds = f"[{len(runs)}](data/results/fashion-paper.parquet)"
-        rows.append([words, f"{mean:.1f} % ({low:.1f} to {high:.1f})", reported, seeds])
+        reached = interval_of(100 * np.array(la.results.interval(runs["accuracy"])), unit=" %")
+        rows.append([words, reached, reported, f"[{len(runs)}](data/results/fashion-paper.parquet)"])
     for row in json.loads((RESULTS / "open-rows.json").read_text())["rows"]:
-        reached = "{test:.1f} % ({low:.1f} to {high:.1f})".format(**row)
+        reached = interval_of([row[what] for what in ("test", "low", "high")], unit=" %")
         rows.append([OPEN[row["row"]], reached, "90.4 %", f"[{row['seeds']}](data/results/open-rows.json)"])
     return rows
 
@@ -107,7 +108,7 @@ def fewest() -> list[list[str]]:
     rows = [["labels", "chosen: test accuracy", "published, random", "seeds"]]
     for row in json.loads((RESULTS / "few-labels.json").read_text())["rows"]:
         if row["row"] == "chosen":
-            reached = f"{row['accuracy']:.1f} % ({row['low']:.1f} to {row['high']:.1f})"
+            reached = interval_of([row[what] for what in ("accuracy", "low", "high")], unit=" %")
             seeds = f"[{len(row['seeds'])}](data/results/few-labels.json)"
             rows.append([str(row["labels"]), reached, f"{POISSON[row['labels']]:.1f} %", seeds])
     return rows
@@ -157,10 +158,10 @@ def page() -> str:
     return f"{table(rows)}\n\n{filled(PAGE.format(**numbers))}"
 
 
-def interval_of(values: list[float], digits: int = 1) -> str:
-    """A mean and its interval: "2.6 (0.6 to 4.6)"."""
+def interval_of(values: Iterable[float], digits: int = 1, unit: str = "") -> str:
+    """A mean and its interval: "2.6 (0.6 to 4.6)", or with the unit " %" "2.6 % (0.6 to 4.6)"."""
     mean, low, high = (f"{value:.{digits}f}" for value in values)
-    return f"{mean} ({low} to {high})"
+    return f"{mean}{unit} ({low} to {high})"
 
 
 def filled(words: str) -> str:

@@ -105,7 +105,7 @@ class LabelStore:
             label = check_choice("label", composed(label), classes)
         else:
             label = classes[check_int("label", label, low=0, high=len(classes) - 1)]
-        self._say(image, "class", label)
+        self._say(image, "class", label, classes)
 
     def unsure(self, image: str | Sequence[str]) -> None:
         """Answer "not sure": looked at, but without a class."""
@@ -115,9 +115,9 @@ class LabelStore:
         """Leave an image for later: it comes last in `remaining`."""
         self._say(image, "skip")
 
-    def _say(self, image, kind, class_name=None):
+    def _say(self, image, kind, class_name=None, classes=()):
         images = image if isinstance(image, list | tuple) else [image]
-        said, classes = (Answer(self.labeller, None, image, kind, class_name) for image in images), self.class_names
+        said = (Answer(self.labeller, None, image, kind, class_name) for image in images)
         answers = [check_answer(answer, classes) for answer in said]
         with transaction(self.path, write=True) as connection:
             last = connection.execute("SELECT max(time) FROM events WHERE labeller = ?", (self.labeller,)).fetchone()[0]
