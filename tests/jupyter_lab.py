@@ -126,9 +126,18 @@ class App:
 
     @property
     def kernels(self) -> list:
-        """Its kernels, without the process that prepares the page."""
+        """Its kernels, without the process that prepares the page: those of pages, and the one that is ahead."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if "ipykernel_launcher" in _command(child)]
+
+    def kernel(self, page) -> psutil.Process | None:
+        """The page's kernel; None once it has ended."""
+        return next((child for child in self.kernels if f"kernel-{kernel_of(page)}.json" in str(_command(child))), None)
+
+
+def kernel_of(page) -> str:
+    """The id of the kernel behind a page of Voila."""
+    return json.loads(page.locator("#jupyter-config-data").text_content())["kernelId"]
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -72,7 +72,7 @@ def preparing(settings: Settings) -> Iterator[None]:
     """Another process prepares what takes time, while the block serves the page; it ends with the block."""
     settings.tell(os.environ)
     settings.say("The page is prepared.")
-    command = [sys.executable, "-c", "import os; os.nice(5); from lalib.app import prepare; prepare()"]
+    command = [sys.executable, "-c", "import os; os.nice(10); from lalib.app import prepare; prepare()"]
     process = subprocess.Popen(command, start_new_session=True)  # which Ctrl-C does not reach
 
     def watch():

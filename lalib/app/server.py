@@ -3,15 +3,19 @@
 Voila's own --token leaves static files open, among them pictures in the notebook's folder, and answers to any Host.
 """
 
+import asyncio
 from pathlib import Path
 
 import tornado.ioloop
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 from voila.app import Voila
 
+IMPORTS = ["--IPKernelApp.exec_lines=import jscatter, lalib.app"]  # what takes a kernel seconds before a page is there
+LATER = 20  # seconds after a page was opened, when it should have its processors for itself no more
 IDLE = 600  # seconds after which a kernel that has neither a page nor anything to do is shut down
 # The browser itself sends no request anywhere else, whatever the page or Voila's templates ask for.
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; base-uri 'self'; form-action 'self'"
@@ -42,6 +46,25 @@ class TokenOnly(JupyterHandler):
         RequestHandler.finish(self, CLOSED if status_code == 403 else f"{status_code} {self._reason}\n")
 
 
+class Kernels(AsyncMappingKernelManager):
+    """One kernel is ahead of the pages: it has done its imports when a page is opened. Unless nobody came for IDLE."""
+
+    ahead: asyncio.Task | None = None
+
+    async def start_kernel(self, **given) -> str:
+        """The id of the kernel that is ahead, whom another one follows; of a new one where there is none."""
+        ahead, self.ahead = self.ahead, None
+        asyncio.get_running_loop().call_later(LATER, self.get_ahead)
+        if ahead is not None and (kernel := await ahead) in self:
+            return kernel
+        return await super().start_kernel(**given)
+
+    def get_ahead(self) -> None:
+        """Start the kernel for the next page."""
+        if self.ahead is None:
+            self.ahead = asyncio.create_task(super().start_kernel(path="", extra_arguments=IMPORTS))
+
+
 class Server(Voila):
     """Voila with TokenOnly in front of every handler, future ones too. It prints its address once it listens."""
 
@@ -50,14 +73,23 @@ class Server(Voila):
         return [(pattern, type(f"TokenOnly{of.__name__}", (TokenOnly, of), {}), *more) for pattern, of, *more in routes]
 
     def start(self) -> None:
-        tornado.ioloop.IOLoop.current().add_callback(lambda: print(ANNOUNCED.format(self), flush=True))
+        tornado.ioloop.IOLoop.current().add_callback(self.ready)
         super().start()
+
+    async def ready(self) -> None:
+        self.kernel_manager.get_ahead()
+        print(ANNOUNCED.format(self), flush=True)
 
 
 def server(notebook: Path, port: int, token: str) -> Server:
     """A Server for the notebook; port: the first to try. The user's configuration of Voila stays out of it."""
     config = Config(
-        VoilaConfiguration={"file_allowlist": [], "allow_template_override": "NO", "allow_theme_override": "NO"},
+        VoilaConfiguration={
+            "file_allowlist": [],
+            "allow_template_override": "NO",
+            "allow_theme_override": "NO",
+            "multi_kernel_manager_class": Kernels,
+        },
         MappingKernelManager={"cull_idle_timeout": IDLE, "cull_interval": 60},
         KernelManager={"transport": "ipc"},  # not TCP, whose output channel every user of the machine may read
     )

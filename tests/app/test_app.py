@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import http.client
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 import torch
-from jupyter_lab import App, launch, nameless, open_page, wait_for
+from jupyter_lab import App, kernel_of, launch, nameless, open_page, wait_for
 from PIL import Image
 
 import lalib as la
@@ -339,11 +338,14 @@ def test_the_notebook_is_committed_without_outputs():
 
 @pytest.fixture(scope="module")
 def shown(app, chromium):
-    """The page in a browser."""
+    """The page in a browser; shown.ahead: the kernels that were there before."""
+    wait_for(lambda: app.kernels, "a kernel that is ahead")
     with launch(chromium) as browser:
+        ahead = app.kernels
         shown = open_page(browser, app.address)
         shown.wait_for_selector(".lalib-tiles img")
         shown.wait_for_selector(".lalib-map canvas")
+        shown.ahead = ahead
         yield shown
 
 
@@ -373,7 +375,7 @@ def test_the_focus_can_be_seen(shown):
 @pytest.mark.parametrize("more", ["nothing", "two strategies side by side", "choose by hand", "import and export"])
 def test_every_control_and_picture_has_a_name(shown, more):
     shown.get_by_role("combobox", name="more").select_option(more)
-    found = {"two": ".js-plotly-plot .gtitle", "choose": ".lalib-coordinates", "import": "text=write CSV"}
+    found = {"two": ".js-plotly-plot .gtitle", "choose": "text=Cursor at", "import": "text=write CSV"}
     shown.wait_for_selector(found.get(more.split()[0], ".lalib-map canvas"))
     shown.wait_for_timeout(500)  # until all of it is there
     assert all(shown.get_by_role(role).count() for role in ("button", "combobox", "spinbutton"))
@@ -396,7 +398,7 @@ def test_all_is_on_one_screen(shown, size):
 
 @pytest.mark.browser
 def test_kernel_and_sockets_are_closed_to_others(shown, app):
-    kernel = json.loads(shown.locator("#jupyter-config-data").text_content())["kernelId"]
+    kernel = kernel_of(shown)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
     upgrade["Sec_WebSocket_Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
     path, channels = f"/api/kernels/{kernel}", f"/api/kernels/{kernel}/channels"
@@ -420,12 +422,16 @@ def test_it_listens_on_the_loopback_address_only(shown, app):
         return {each.laddr for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
 
     assert listening(psutil.Process(app.process.pid)) == {("127.0.0.1", app.port)}
-    (kernel,) = app.kernels
-    inner = listening(
-        kernel
-    )  # where ipykernel gathers what its own children print; without its secret it passes on nothing
+    # where ipykernel gathers what its own children print; without its secret it passes on nothing
+    inner = listening(app.kernel(shown))
     assert len(inner) <= 1
     assert {address.ip for address in inner} <= {"127.0.0.1"}
+
+
+@pytest.mark.browser
+def test_a_page_is_given_the_kernel_that_is_ahead(shown, app):
+    assert app.kernel(shown) in shown.ahead
+    wait_for(lambda: set(app.kernels) - {*shown.ahead}, "the next kernel", seconds=60)
 
 
 @pytest.mark.browser
@@ -435,10 +441,10 @@ def test_no_request_leaves_the_machine(shown):
 
 @pytest.mark.browser
 def test_the_kernel_ends_with_its_page(shown, app):
-    assert len(app.kernels) == 1
+    kernel = app.kernel(shown)
     shown.unroute_all()  # playwright would hold back the last request of a page
     shown.goto("about:blank")
-    wait_for(lambda: app.kernels == [], "the end of the kernel", seconds=30)
+    wait_for(lambda: kernel not in app.kernels, "the end of the kernel", seconds=30)
 
 
 def test_ctrl_c_ends_it(app):

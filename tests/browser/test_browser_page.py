@@ -79,8 +79,7 @@ def label(shown, most=COUNT):
 
 def die(shown, app, key=None):
     """Kill the kernel, go on with a key, which the labeller says is not saved, and load the page again."""
-    (kernel,) = app.kernels
-    os.kill(kernel.pid, signal.SIGKILL)
+    os.kill(app.kernel(shown).pid, signal.SIGKILL)
     if key:
         shown.keyboard.press(key)
         shown.wait_for_selector(".lalib-trouble:has-text('1 not saved: there is no reply')")
