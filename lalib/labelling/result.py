@@ -31,6 +31,7 @@ PREDICTIONS, ANSWERS, COUNTS, RECORD, SNIPPET = "predictions.csv", "labels.csv",
 CLASSIFIER, ENCODER, WEIGHTS = "classifier.safetensors", "encoder.safetensors", "weights"
 FILES = {PREDICTIONS, ANSWERS, COUNTS, RECORD, SNIPPET, CLASSIFIER, ENCODER, f"{WEIGHTS}.pth", f"{WEIGHTS}.safetensors"}
 NETWORK, MODEL, PIXELS, GIVEN = "network", "model", "pixels", "file"  # where codes come from
+MEASURED = ("answers", "labels", "tested", "accuracy", "low", "high")  # of a Snapshot
 PROBED = 8  # images whose codes must be those of the encoder
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow makes grey
 
@@ -62,10 +63,8 @@ def write_result(loop: "LabellingLoop", folder: str | Path, encoder=None) -> Pat
         write_csv(store, made / ANSWERS)
         write_predictions(made / COUNTS, counts.round(1).reset_index())
         record = {"format": FORMAT, "class_names": list(names), "image_shape": list(images.image_shape)}
-        record |= {"codes": _keep_encoder(made, loop, encoder)}
-        measured = {
-            name: getattr(snapshot, name) for name in ("answers", "labels", "tested", "accuracy", "low", "high")
-        }
+        record["codes"] = _keep_encoder(made, loop, encoder)
+        measured = {name: getattr(snapshot, name) for name in MEASURED}
         record |= {name: None if value != value else value for name, value in measured.items()}  # NaN is not JSON
         (made / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
         (made / SNIPPET).write_text(USE_CODES if record["codes"]["from"] == GIVEN else USE)
@@ -112,11 +111,8 @@ def read_result(result: str | Path) -> dict:
         raise FileNotFoundError(f"result must be a folder that write_result has written, got {str(result)!r}")
     with suppress(ValueError):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(record, dict)
-            and record.get("format") == FORMAT
-            and {"class_names", "image_shape", "codes"} <= record.keys()
-        ):
+        whole = isinstance(record, dict) and {"class_names", "image_shape", "codes"} <= record.keys()
+        if whole and record.get("format") == FORMAT:
             return record
     raise LalibError(f"{path} is damaged, or not of this version of lalib: its format must be {FORMAT!r}")
 
@@ -187,9 +183,8 @@ def _keep_encoder(made: Path, loop: "LabellingLoop", encoder) -> dict:
     few = range(min(PROBED, len(loop.images)))
     theirs, ours = encode(encoder, loop.images.subset(few)), loop.data.codes[few]
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=0.01, atol=0.01 * float(ours.std())):
-        raise ValueError(
-            f"encoder must be the one whose codes the loop has, this {type(encoder).__name__} gives others"
-        )
+        this = f"this {type(encoder).__name__} gives others"
+        raise ValueError(f"encoder must be the one whose codes the loop has, {this}")
     if not isinstance(encoder, PretrainedEncoder):
         save(encoder, made / ENCODER)
         return {"from": MODEL, "model": type(encoder).__name__}

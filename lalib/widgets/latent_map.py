@@ -120,9 +120,8 @@ class LatentMap(anywidget.AnyWidget):
         self._scatter = Scatter(*points.T.numpy(), height=500, size=size, axes_grid=True, tooltip=False)
         super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # its own have no names
         self.move(points, axes)
-        traitlets.dlink(
-            (self.plot, "hovering"), (self, "told"), lambda image: ["", ""] if image is None else list(tell(image))
-        )
+        told = lambda point: ["", ""] if point is None else list(tell(point))  # noqa: E731
+        traitlets.dlink((self.plot, "hovering"), (self, "told"), told)
         self.on_msg(lambda *_: self.select(torch.cat([self.selection, choose()[None]]).unique()))
 
     @property

@@ -11,6 +11,12 @@ from lalib.data.checks import check_choice, check_int, check_number, check_type,
 from lalib.models.networks import PRESETS
 
 INJECTED = "# Parameters\n"  # papermill's line above what it was given
+BANNER = """> **Not with the shipped parameters.** Numbers, committed pictures and what is said to be seen in them \
+belong to the shipped ones, and may be wrong here in
+>
+{}
+>
+> Definitions, formulas and what is built by hand hold as they stand."""
 NAMED = {  # (name, value) -> error if it is none of those that there are
     "dataset": lambda name, value: check_choice(name, value, DATASETS),
     "preset": lambda name, value: check_choice(name, value, PRESETS),
@@ -64,17 +70,6 @@ def _check(name, value, shipped):
 
 
 def _banner(given, shipped, changed):
-    lines = [
-        f"`{name} = {given[name]!r}` in place of `{shipped[name]!r}`: parts {part}" for name, part in changed.items()
-    ]
-    lines = [line.replace(": parts all", ": all parts") for line in lines]
-    return "\n".join(
-        [
-            "> **Not with the shipped parameters.** Numbers, committed pictures and what is said to be seen in them "
-            "belong to the shipped ones, and may be wrong here in",
-            ">",
-            *(f"> - {line}" for line in lines),
-            ">",
-            "> Definitions, formulas and what is built by hand hold as they stand.",
-        ]
-    )
+    where = {name: "all parts" if part == "all" else f"parts {part}" for name, part in changed.items()}
+    lines = [f"> - `{name} = {given[name]!r}` in place of `{shipped[name]!r}`: {part}" for name, part in where.items()]
+    return BANNER.format("\n".join(lines))
