@@ -98,8 +98,11 @@ def apply_result(
         raise ValueError(f"images must be of {wanted} pixels, as those of the result, got {got}")
     else:
         inputs = replace(images, images=_coloured(images.images, shape[0]))
-        if how["from"] != PIXELS:
-            inputs = encode(_encoder(result, how), inputs)
+        if how["from"] == MODEL:
+            inputs = encode(load_model(result / ENCODER), inputs)
+        elif how["from"] == NETWORK:
+            weights = how["weights"] if how["weights"] == "DEFAULT" else result / how["weights"]
+            inputs = encode(PretrainedEncoder(how["name"], weights), inputs)
     sure, guess = predict_proba(classifier, inputs).max(dim=1)
     return table_of(images, [record["class_names"][number] for number in guess], sure.tolist())
 
@@ -130,14 +133,6 @@ def write_predictions(path: str | Path, table: "pd.DataFrame") -> Path:
     return write_rows(path, table.columns, table.itertuples(index=False))
 
 
-def _encoder(result: Path, how: dict):
-    """The encoder that result.json names."""
-    if how["from"] == MODEL:
-        return load_model(result / ENCODER)
-    weights = how["weights"]
-    return PretrainedEncoder(how["name"], weights if weights == "DEFAULT" else result / weights)
-
-
 def _coloured(pixels: Tensor, channels: int) -> Tensor:
     """Images (N, 1 or 3, H, W) with so many channels: grey ones three times, or the luminance of those in colour."""
     if pixels.shape[1] > channels:
@@ -151,8 +146,8 @@ def _replaced(folder: Path) -> Iterator[Path]:
     if the disk says no. ValueError for a folder that holds anything but a result."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"folder must be a folder, got {str(folder)!r}, which is a file")
-    hidden = [path.name for path in folder.glob("*") if path.name.startswith(".") and not path.is_dir()]
-    if foreign := sorted({path.name for path in folder.glob("*")} - FILES - {*hidden}):
+    foreign = [path for path in folder.glob("*") if path.name not in FILES]
+    if foreign := sorted(path.name for path in foreign if path.is_dir() or not path.name.startswith(".")):
         raise ValueError(f"folder must be new, empty or hold an earlier result alone; {folder} has {listed(foreign)}")
     new, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:

@@ -180,8 +180,7 @@ class LabellingLoop:
             sources = model.sources(strategy.own)
             view = PoolView(model.codes, model.index, model.labels, sources, len(free), strategy.own)
         else:
-            free, data = self._usable(index, labels, pixels)
-            labeled = torch.searchsorted(free, index[known])
+            free, labeled, data = self._usable(index, labels, pixels)
             view = PoolView(data.codes, labeled, labels[known] if known.any() else None)
         if "reference" in inspect.signature(strategy.function).parameters:
             enough = WORK // (len(free) * self.data.codes.shape[1])
@@ -263,22 +262,21 @@ class LabellingLoop:
     def _model(self, index, labels, pixels) -> tuple[Tensor, TaskModel]:
         """The part of the pool that is not "not sure" (F,), and a model on it that has learnt its labels."""
         index, labels = torch.tensor(index), torch.tensor(labels)
-        free, data = self._usable(index, labels, pixels)
-        known = labels != UNKNOWN
-        labeled = torch.searchsorted(free, index[known])
-        return free, train(data, labeled, labels[known], seed=self.seed, device=self.device)
+        free, labeled, data = self._usable(index, labels, pixels)
+        return free, train(data, labeled, labels[labels != UNKNOWN], seed=self.seed, device=self.device)
 
     def _usable(self, index, labels, pixels):
-        """The pool without those not sure (F,), and it as data; without pixels where neither task nor strategy looks
-        at them, since those of a large pool may not fit into memory twice."""
+        """The pool without those not sure (F,), the places of those with a class in it (M,), and it as data; without
+        pixels where neither task nor strategy looks at them, which of a large pool may not fit into memory twice."""
         free = self.pool[~torch.isin(self.pool, index[labels == UNKNOWN])]
+        labeled = torch.searchsorted(free, index[labels != UNKNOWN])
         images = self.data.images
         if pixels or self.data.task.on_pixels:
             part = images.subset(free)
         else:
             blank = torch.zeros(1, dtype=torch.uint8).expand(len(free), *images.image_shape)
             part = replace(images, images=blank, identities=())
-        return free, TaskData(self.data.codes[free], part, self.data.task)
+        return free, labeled, TaskData(self.data.codes[free], part, self.data.task)
 
     def _answered(self, part):
         place = {self.images.hashes[index]: index for index in part.tolist()}

@@ -76,8 +76,8 @@ export default { render({ model, el }) {
   ];
   const buttons = tools.map(([, ...tool]) => button(...tool));
   const folded = buttons[tools.findIndex(([, , key]) => key === ",")].lastChild;
-  const filters = [["all images", () => true], ["not answered", (a) => a === NONE || a === SKIP], ["not sure", (a) => a === UNSURE]];
-  classes.forEach((name, c) => filters.push([name, (a) => a === c]));
+  const filters = [["all images", always], ["not answered", (a) => a === NONE || a === SKIP], ["not sure", (a) => a === UNSURE],
+    ...classes.map((name, c) => [name, (a) => a === c])];
   const filter = element("select", { "aria-label": "which images are shown" },
     ...filters.map(([name], i) => element("option", { value: i }, name)));
   filter.addEventListener("change", () => { find(Number(filter.value)); root.focus(); });
@@ -288,8 +288,7 @@ export default { render({ model, el }) {
 
   const actions = Object.fromEntries(tools.map(([, , key, action]) => [key, action]));
   Object.assign(actions, { Backspace: undo, "=": actions["+"], Escape: () => { if (opened) unfold(); } });
-  Object.assign(actions, { ArrowUp: (event) => move(-columns(), event) });
-  actions.ArrowDown = (event) => move(columns(), event);
+  Object.assign(actions, { ArrowUp: (event) => move(-columns(), event), ArrowDown: (event) => move(columns(), event) });
   keys.forEach((key, c) => { if (key) actions[key] = () => answer(c); });
 
   root.addEventListener("keydown", (event) => {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anywidget
+import pandas as pd
 import torch
 import traitlets
 
@@ -129,18 +130,13 @@ class Labeller(anywidget.AnyWidget):
         groups, hashes = as_tensor(groups, "groups"), self.images.hashes
         if groups.shape != (len(hashes),):
             raise ValueError(f"groups must be one number per image, ({len(hashes)},), got {tuple(groups.shape)}")
-        groups, shown = groups.tolist(), {}
-        for i in first.values():
-            shown.setdefault(groups[i], i)
-        place = {group: number for number, group in enumerate(shown)}
-        known, copies, count = {hashes[i] for i in shown.values()}, {}, Counter()
-        members = [i for i, group in enumerate(groups) if group in place]
-        for i in members if near is None else sorted(members, key=near.tolist().__getitem__):
-            if hashes[i] not in known and count[groups[i]] < SHEET - 1:
-                known.add(hashes[i])
-                count[groups[i]] += 1
-                copies[i] = place[groups[i]], None if near is None else float(near[i])
-        return list(shown.values()), copies
+        near = [None] * len(hashes) if near is None else near.tolist()
+        table = pd.DataFrame({"group": groups.tolist(), "image": hashes, "near": near})
+        shown = table.loc[list(first.values())].drop_duplicates("group")
+        rest = table[table["group"].isin(shown["group"]) & ~table["image"].isin(shown["image"])]
+        rest = rest.sort_values("near", kind="stable").drop_duplicates("image").groupby("group").head(SHEET - 1)
+        place = {group: number for number, group in enumerate(shown["group"])}
+        return shown.index.tolist(), {row.Index: (place[row.group], row.near) for row in rest.itertuples()}
 
     def _captions(self, near):
         files, alike = self.images.files, Counter(self.images.hashes)

@@ -40,15 +40,16 @@ def check_parameters(given: Mapping, *, parts: Mapping[str, str] = MappingProxyT
     for cell in given.get("In", ()):
         for statement in ast.parse(cell).body if cell.startswith(INJECTED) else ():
             check_choice("a parameter of this notebook", statement.targets[0].id, shipped)
+    parts, changed = {"device": ""} | dict(parts), []
     for name, value in shipped.items():
         if name not in given:
             raise ValueError(f"the parameters must set {', '.join(shipped)}; missing: {name}")
         _check(name, given[name], value)
-    parts = {"device": ""} | dict(parts)
-    where = {name: parts.get(name, "all") for name, value in shipped.items() if given[name] != value}
-    changed = {name: part for name, part in where.items() if part}
+        if given[name] != value and (where := parts.get(name, "all")):
+            where = "all parts" if where == "all" else f"parts {where}"
+            changed.append(f"> - `{name} = {given[name]!r}` in place of `{value!r}`: {where}")
     if changed:
-        display(Markdown(_banner(given, shipped, changed)))
+        display(Markdown(BANNER.format("\n".join(changed))))
     return not changed
 
 
@@ -67,9 +68,3 @@ def _check(name, value, shipped):
         check_int(name, value, low=min(1, shipped))
     elif isinstance(shipped, float):
         check_number(name, value, low=0)
-
-
-def _banner(given, shipped, changed):
-    where = {name: "all parts" if part == "all" else f"parts {part}" for name, part in changed.items()}
-    lines = [f"> - `{name} = {given[name]!r}` in place of `{shipped[name]!r}`: {part}" for name, part in where.items()]
-    return BANNER.format("\n".join(lines))

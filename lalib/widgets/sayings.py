@@ -58,12 +58,9 @@ def brought(loop: LabellingLoop, curve: list[Snapshot], advice: str) -> list[str
         truth = loop.store.labels(loop.data.images)[loop.held_out]
         hit, hits = ((guess[loop.held_out] == truth)[truth != UNKNOWN] for guess in (before, after))
         gained, lost = int((hits & ~hit).sum()), int((hit & ~hits).sum())
-        count = now.answers - curve[-2].answers
-        said.append(
-            f"The last {counted(count, 'answer')}: {gained} of these newly right, {lost} newly wrong; "
-            f"the prediction of {counted(int((before != after).sum()), 'image')} changed."
-        )
-        said.append(advice)
+        count, other = now.answers - curve[-2].answers, int((before != after).sum())
+        last = f"The last {counted(count, 'answer')}: {gained} of these newly right, {lost} newly wrong"
+        said += [f"{last}; the prediction of {counted(other, 'image')} changed.", advice]
     return said
 
 

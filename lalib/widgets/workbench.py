@@ -157,8 +157,8 @@ class Workbench(Panel):
         """Learn from all answers, round by round, and say what they have brought."""
         given = self._given()
         self.progress("Learning", 0, 1)
-        self.curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
-        self._learnt, self.advice = given, self.loop.advice()
+        curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
+        self._learnt, self.curve, self.advice = given, curve, self.loop.advice()
         self.news.value = "\n".join(brought(self.loop, self.curve, self.advice.reason))
         rows = [(s.labels, s.accuracy, s.low, s.high) for s in self.curve if s.accuracy == s.accuracy]
         if rows:
@@ -181,7 +181,8 @@ class Workbench(Panel):
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
         look = {"probs": probs, "groups": copies, "focused": True, "on_answer": self._answered}
         self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
-        self.labeller.on_msg(self._heard)
+        # An undo is refused when another page has changed the classes: then the labeller is made anew, and can.
+        self.labeller.on_msg(lambda _, message, __: message["kind"] == "undo" and self._answered())
         self._left = self.unanswered
         self.bench.children = [self.labeller]
         if earlier is not None:
@@ -289,11 +290,6 @@ class Workbench(Panel):
             if not self._waiting:
                 self._waiting = True
                 running.call_later(EVERY, self._tell)
-
-    def _heard(self, _, message, __):
-        """An undo is refused when another page has changed the classes: then the labeller is made anew, and can."""
-        if message["kind"] == "undo":
-            self._answered()
 
     def _selected(self, _):
         index = self.chosen
