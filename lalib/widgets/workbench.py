@@ -14,10 +14,10 @@ import torch
 from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
-from lalib.experiments import Task
 from lalib.figures.curves import accuracy_curve
 from lalib.labelling import LabellingLoop, LabelStore
 from lalib.models.autoencoders import Autoencoder
+from lalib.strategies.view import with_options_of
 from lalib.widgets.colouring import COLOURED, coloured
 from lalib.widgets.folded import UNFOLD
 from lalib.widgets.labeller import MOST, NONE, Labeller
@@ -42,13 +42,14 @@ class Workbench(Panel):
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
     codes (N, L), views (N, 2): by name, as in sampling_explorer; the first codes are chosen from and learnt from, and
     make the map. model: the autoencoder that made those, if they are to be decoded. store: where the answers go.
-    out: the folder for the result, by default beside the store. held_out, task, seed, device: as in LabellingLoop.
+    out: the folder for the result, by default beside the store. options: as in LabellingLoop.
     All that is shown follows from images and store: who opens the page again goes on there.
     `loop` says what to label and learns; `labeller` is the one that is shown, or None; `curve` the rounds learnt, a
     Snapshot each; `steps` and `controls` are buttons and menus by name. Raises what sampling_explorer raises; later
     troubles are said in words.
     """
 
+    @with_options_of(LabellingLoop.__init__)
     def __init__(
         self,
         images: ImageSet,
@@ -58,15 +59,11 @@ class Workbench(Panel):
         *,
         views: Mapping[str, torch.Tensor] | None = None,
         out: str | Path | None = None,
-        held_out: int | None = None,
-        task: Task | None = None,
-        seed: int = 0,
-        device: str = "auto",
+        **options,
     ):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
-        self._classes = store.class_names
-        self.options = {"held_out": held_out, "task": task, "seed": seed, "device": device}
+        self._classes, self.options = store.class_names, options
         self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
         self.copies: tuple[torch.Tensor, torch.Tensor] | None = None  # as near_duplicates returns: a round folds them
         self.check: Callable[[], str] = lambda: ""  # what has become of the images' files meanwhile
@@ -95,10 +92,8 @@ class Workbench(Panel):
         head = [row(*self.steps.values()), self.sentence, self.bar, row(strategy, many, go)]
         super().__init__([*head, row(left, self.bench), more, self.place, Names()])
         self.add_class("lalib-workbench")
-        by.observe(self._recolour, names="value")
-        more.observe(self._unfold, names="value")
-        for each in (strategy, many):
-            each.observe(self._tell, names="value")
+        for each, act in ((by, self._recolour), (more, self._unfold), (strategy, self._tell), (many, self._tell)):
+            each.observe(act, names="value")
         self.map.plot.observe(self._selected, names="selection")
         self.look()
         self._tell()
@@ -139,7 +134,7 @@ class Workbench(Panel):
     def look(self) -> None:
         """Show some of the images, drawn at random."""
         self.trouble = self.check()
-        some = torch.randperm(len(self.images), generator=generator(self.options["seed"], "look"))[:TILES]
+        some = torch.randperm(len(self.images), generator=generator(self.loop.seed, "look"))[:TILES]
         self._show(some, f"{len(some)} of {counted(len(self.images), 'image')}, drawn at random")
 
     def measure(self) -> None:
@@ -212,8 +207,8 @@ class Workbench(Panel):
     @property
     def unmeasured(self) -> torch.Tensor:
         """The images (n,) of the yardstick that have no answer, in the order in which they were drawn."""
-        held = self.loop.held_out
-        return held[torch.isin(held, self.store.remaining(self.images))]
+        held, given = self.loop.held_out, self._given()
+        return held[torch.tensor([self.images.hashes[i] not in given for i in held.tolist()])]
 
     @property
     def changed(self) -> int:
