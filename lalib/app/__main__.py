@@ -21,19 +21,17 @@ from lalib.labelling.result import apply_result, write_predictions
 def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
     made = argparse.ArgumentParser("python -m lalib.app", description="From images to a classifier, in a browser.")
-    option, usual = made.add_argument, Settings
-    option("--images", default=usual.images, help="a folder, or a data set's name (%(default)s)")
-    option("--classes", default="", help="to label with, such as cat,dog; by default the folder's sub-folders")
-    option("--labels", help="the file that takes the labels (runs/labels-IMAGES.sqlite)")
-    option("--labeller", default=usual.labeller, help="who labels (%(default)s)")
-    option("--size", type=int, default=usual.size, help="pixels to which photos are brought (%(default)s)")
-    option("--bad-files", default=usual.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
-    option(
-        "--codes", default=usual.codes, help="vae, the name of a pretrained network, or a file of codes (%(default)s)"
-    )
-    option("--seconds", type=float, default=usual.seconds, help="to learn the map, at least one epoch (%(default)s)")
-    option("--rename", default=usual.rename, help="old:new, a class that has another name from now on")
-    option("--port", type=int, default=8866, help="the first port to try (%(default)s)")
+    add, usual = made.add_argument, Settings
+    add("--images", default=usual.images, help="a folder, or a data set's name (%(default)s)")
+    add("--classes", default="", help="to label with, such as cat,dog; by default the folder's sub-folders")
+    add("--labels", help="the file that takes the labels (runs/labels-IMAGES.sqlite)")
+    add("--labeller", default=usual.labeller, help="who labels (%(default)s)")
+    add("--size", type=int, default=usual.size, help="pixels to which photos are brought (%(default)s)")
+    add("--bad-files", default=usual.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    add("--codes", default=usual.codes, help="vae, the name of a pretrained network, or a file of codes (%(default)s)")
+    add("--seconds", type=float, default=usual.seconds, help="to learn the map, at least one epoch (%(default)s)")
+    add("--rename", default=usual.rename, help="old:new, a class that has another name from now on")
+    add("--port", type=int, default=8866, help="the first port to try (%(default)s)")
     return made
 
 
@@ -52,12 +50,12 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def predict(arguments: list[str]) -> None:
     """What the classifier in a folder of results says of other images, into a CSV file."""
     made = argparse.ArgumentParser("python -m lalib.app predict", description=predict.__doc__)
-    option = made.add_argument
-    option("result", help="the folder that labelling ended with")
-    option("images", help="a folder")
-    option("--out", default="predictions.csv", help="the file to write (%(default)s)")
-    option("--codes", help="a file of these images' codes, for a classifier that learnt from such a file")
-    option("--bad-files", default=Settings.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
+    add = made.add_argument
+    add("result", help="the folder that labelling ended with")
+    add("images", help="a folder")
+    add("--out", default="predictions.csv", help="the file to write (%(default)s)")
+    add("--codes", help="a file of these images' codes, for a classifier that learnt from such a file")
+    add("--bad-files", default=Settings.bad_files, choices=["refuse", "skip"], help="in the folder (%(default)s)")
     given = made.parse_args(arguments)
     try:
         table = apply_result(given.result, given.images, given.codes, bad_files=given.bad_files)

@@ -23,9 +23,8 @@ POLICY += "; frame-ancestors 'none'"
 TORNADO = {"allow_remote_access": False, "headers": {"Content-Security-Policy": POLICY}}
 ALONE = {"open_browser": False, "log_level": "ERROR", "config_file_paths": [], "tornado_settings": TORNADO}
 CLOSED = "This page needs its token: open the whole address that was printed when it was started.\n"
-ANNOUNCED = (
-    "\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n    http://{0.ip}:{0.port}/?token={0.token}\n"
-)
+ANNOUNCED = "\nOpen this address in a browser on this machine; Ctrl-C ends it:\n\n"
+ANNOUNCED += "    http://{0.ip}:{0.port}/?token={0.token}\n"
 
 
 class TokenOnly(JupyterHandler):

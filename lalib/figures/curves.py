@@ -110,15 +110,13 @@ def accuracy_curve(curve: pd.DataFrame, *, width: int | None = None, height: int
     """
     check_frame(curve, ["labels", "accuracy", "low", "high"], rows="a row per round", name="curve")
     x, accuracy, low, high = curve["labels"], *(100 * curve[name] for name in ("accuracy", "low", "high"))
-    line = go.Scatter(x=x, y=accuracy, mode="lines+markers", line={"color": BLUE})
+    line = go.Scatter(x=x, y=accuracy, customdata=np.array([low, high]).T, mode="lines+markers", line={"color": BLUE})
     line.error_y.update(symmetric=False, array=high - accuracy, arrayminus=accuracy - low, thickness=1)
-    line.update(customdata=np.array([low, high]).T)
     line.hovertemplate = "%{x} labels: %{y:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>"
     fig = go.Figure(line)
     fig.update_xaxes(title={"text": "labels", "standoff": 4, "font_size": 13}, rangemode="tozero")
     fig.update_yaxes(title={"text": "accuracy (%)", "standoff": 4, "font_size": 13})
-    look = {"width": width, "height": height, "showlegend": False}
-    apply_layout(fig, "Accuracy with 95 % intervals", **look)
+    apply_layout(fig, "Accuracy with 95 % intervals", width=width, height=height, showlegend=False)
     return fig.update_layout(margin={"l": 52, "r": 8, "t": 30, "b": 36}, title={"font_size": 13, "pad_t": 8})
 
 

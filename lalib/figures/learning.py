@@ -29,6 +29,7 @@ VALUES = {
 # Words (of the baseline) and colour of a saving whose interval lies above, around, below one.
 SAVINGS = {1: ("fewer labels than {}", COLOURS[0]), 0: ("interval holds 1", GREY), -1: ("more labels", COLOURS[3])}
 BOUNDS = {"": ("", "circle"), "at least": ("≥ ", "triangle-right-open"), "at most": ("≤ ", "triangle-left-open")}
+BATCH = "round %{x}, class %{y}: %{customdata:.1f} labels, %{z:.1f} % of the batch<extra></extra>"
 # What an image is to a strategy: unlabelled, labelled, picked.
 ROLES = {
     "unlabelled": {"color": "#B8B8B8", "symbol": "circle", "size": 4, "opacity": 0.6},
@@ -227,7 +228,11 @@ def class_counts(
     fig = make_subplots(rows=rows, cols=columns, subplot_titles=shown, shared_yaxes=True, **gaps)
     for place, strategy in enumerate(shown):
         cell, batches = {"row": place // columns + 1, "col": place % columns + 1}, frame[frame["strategy"] == strategy]
-        fig.add_trace(_batches(batches), **cell)
+        wide = batches.pivot(index="class", columns="round", values=["share", "count"]).loc[batches["class"].unique()]
+        share, count = wide["share"], wide["count"].to_numpy()
+        text = "%{z:.0f}" if share.shape[1] <= 8 else None
+        look = {"texttemplate": text, "hovertemplate": BATCH, "coloraxis": "coloraxis", "customdata": count}
+        fig.add_trace(go.Heatmap(x=share.columns.to_numpy(), y=share.index, z=100 * share.to_numpy(), **look), **cell)
         fig.update_xaxes(title_text="round", dtick=1 if batches["round"].max() <= 12 else 5, **cell)
     fig.update_yaxes(type="category", autorange="reversed").update_yaxes(title_text="class", col=1)
     top = 100 * frame.loc[frame["strategy"].isin(shown), "share"].max()
@@ -237,16 +242,6 @@ def class_counts(
     subtitle = f"{f'mean over {seeds} seeds' if seeds > 1 else 'one seed'}; round 0: the initial labels"
     size = {"width": max(560, 190 + 290 * columns), "height": inner + 170}
     return apply_layout(fig, title, subtitle, **size, coloraxis=scale, margin_t=104, margin_l=100, margin_b=66)
-
-
-def _batches(frame):
-    """A heat map of classes (down) by rounds (across); with few rounds it tells the shares."""
-    names = frame["class"].unique()
-    share, count = (frame.pivot(index="class", columns="round", values=c).loc[names] for c in ("share", "count"))
-    numbers = {"x": share.columns.to_numpy(), "y": names, "z": 100 * share.to_numpy(), "customdata": count.to_numpy()}
-    text = {"texttemplate": "%{z:.0f}"} if share.shape[1] <= 8 else {}
-    hover = "round %{x}, class %{y}: %{customdata:.1f} labels, %{z:.1f} % of the batch<extra></extra>"
-    return go.Heatmap(**numbers, **text, hovertemplate=hover, coloraxis="coloraxis")
 
 
 def picks(

@@ -30,10 +30,9 @@ def error_interval(missed: int, wrong: int, n: int, rest: float = math.inf) -> t
 
     (a, low_a, high_a), (b, low_b, high_b) = share_interval(missed, n), share_interval(wrong, n)
     both = math.sqrt(a * b / ((1 - a) * (1 - b))) if a < 1 > b else 0.0  # minus their correlation
-    ends = []
-    for x, y in ((a - low_a, high_b - b), (high_a - a, b - low_b)):
-        ends.append(math.sqrt((1 + n / rest) * (x**2 + y**2 + 2 * both * x * y)))
-    return a - b - ends[0], a - b + ends[1]
+    sides = (a - low_a, high_b - b), (high_a - a, b - low_b)
+    below, above = (math.sqrt((1 + n / rest) * (x**2 + y**2 + 2 * both * x * y)) for x, y in sides)
+    return a - b - below, a - b + above
 
 
 def prevalence(
@@ -67,6 +66,5 @@ def prevalence(
         elif not rest:
             low = high = count
         rows[name] = (count, low, high)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["count", "low", "high"], dtype=float).rename_axis(
-        "class"
-    )
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["count", "low", "high"], dtype=float)
+    return table.rename_axis("class")

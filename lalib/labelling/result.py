@@ -31,6 +31,7 @@ PREDICTIONS, ANSWERS, COUNTS, RECORD, SNIPPET = "predictions.csv", "labels.csv",
 CLASSIFIER, ENCODER, WEIGHTS = "classifier.safetensors", "encoder.safetensors", "weights"
 FILES = {PREDICTIONS, ANSWERS, COUNTS, RECORD, SNIPPET, CLASSIFIER, ENCODER, f"{WEIGHTS}.pth", f"{WEIGHTS}.safetensors"}
 NETWORK, MODEL, PIXELS, GIVEN = "network", "model", "pixels", "file"  # where codes come from
+MEASURED = ("answers", "labels", "tested", "accuracy", "low", "high")  # of a Snapshot
 PROBED = 8  # images whose codes must be those of the encoder
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow makes grey
 
@@ -62,10 +63,8 @@ def write_result(loop: "LabellingLoop", folder: str | Path, encoder=None) -> Pat
         write_csv(store, made / ANSWERS)
         write_predictions(made / COUNTS, counts.round(1).reset_index())
         record = {"format": FORMAT, "class_names": list(names), "image_shape": list(images.image_shape)}
-        record |= {"codes": _keep_encoder(made, loop, encoder)}
-        measured = {
-            name: getattr(snapshot, name) for name in ("answers", "labels", "tested", "accuracy", "low", "high")
-        }
+        record["codes"] = _keep_encoder(made, loop, encoder)
+        measured = {name: getattr(snapshot, name) for name in MEASURED}
         record |= {name: None if value != value else value for name, value in measured.items()}  # NaN is not JSON
         (made / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
         (made / SNIPPET).write_text(USE_CODES if record["codes"]["from"] == GIVEN else USE)
@@ -99,8 +98,11 @@ def apply_result(
         raise ValueError(f"images must be of {wanted} pixels, as those of the result, got {got}")
     else:
         inputs = replace(images, images=_coloured(images.images, shape[0]))
-        if how["from"] != PIXELS:
-            inputs = encode(_encoder(result, how), inputs)
+        if how["from"] == MODEL:
+            inputs = encode(load_model(result / ENCODER), inputs)
+        elif how["from"] == NETWORK:
+            weights = how["weights"] if how["weights"] == "DEFAULT" else result / how["weights"]
+            inputs = encode(PretrainedEncoder(how["name"], weights), inputs)
     sure, guess = predict_proba(classifier, inputs).max(dim=1)
     return table_of(images, [record["class_names"][number] for number in guess], sure.tolist())
 
@@ -112,11 +114,8 @@ def read_result(result: str | Path) -> dict:
         raise FileNotFoundError(f"result must be a folder that write_result has written, got {str(result)!r}")
     with suppress(ValueError):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(record, dict)
-            and record.get("format") == FORMAT
-            and {"class_names", "image_shape", "codes"} <= record.keys()
-        ):
+        whole = isinstance(record, dict) and {"class_names", "image_shape", "codes"} <= record.keys()
+        if whole and record.get("format") == FORMAT:
             return record
     raise LalibError(f"{path} is damaged, or not of this version of lalib: its format must be {FORMAT!r}")
 
@@ -134,14 +133,6 @@ def write_predictions(path: str | Path, table: "pd.DataFrame") -> Path:
     return write_rows(path, table.columns, table.itertuples(index=False))
 
 
-def _encoder(result: Path, how: dict):
-    """The encoder that result.json names."""
-    if how["from"] == MODEL:
-        return load_model(result / ENCODER)
-    weights = how["weights"]
-    return PretrainedEncoder(how["name"], weights if weights == "DEFAULT" else result / weights)
-
-
 def _coloured(pixels: Tensor, channels: int) -> Tensor:
     """Images (N, 1 or 3, H, W) with so many channels: grey ones three times, or the luminance of those in colour."""
     if pixels.shape[1] > channels:
@@ -155,8 +146,8 @@ def _replaced(folder: Path) -> Iterator[Path]:
     if the disk says no. ValueError for a folder that holds anything but a result."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"folder must be a folder, got {str(folder)!r}, which is a file")
-    hidden = [path.name for path in folder.glob("*") if path.name.startswith(".") and not path.is_dir()]
-    if foreign := sorted({path.name for path in folder.glob("*")} - FILES - {*hidden}):
+    foreign = [path for path in folder.glob("*") if path.name not in FILES]
+    if foreign := sorted(path.name for path in foreign if path.is_dir() or not path.name.startswith(".")):
         raise ValueError(f"folder must be new, empty or hold an earlier result alone; {folder} has {listed(foreign)}")
     new, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
@@ -187,9 +178,8 @@ def _keep_encoder(made: Path, loop: "LabellingLoop", encoder) -> dict:
     few = range(min(PROBED, len(loop.images)))
     theirs, ours = encode(encoder, loop.images.subset(few)), loop.data.codes[few]
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=0.01, atol=0.01 * float(ours.std())):
-        raise ValueError(
-            f"encoder must be the one whose codes the loop has, this {type(encoder).__name__} gives others"
-        )
+        this = f"this {type(encoder).__name__} gives others"
+        raise ValueError(f"encoder must be the one whose codes the loop has, {this}")
     if not isinstance(encoder, PretrainedEncoder):
         save(encoder, made / ENCODER)
         return {"from": MODEL, "model": type(encoder).__name__}

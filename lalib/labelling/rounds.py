@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,8 @@ class LabellingLoop:
         bare = replace(check_type("images", images, ImageSet), labels=None, class_names=store.class_names)
         self.data = TaskData(codes, bare, check_type("task", task, Task | None) or Task())
         self.images, self.store, self.seed, self.device = store.adopt(images), store, seed, device
-        self._hashes, self._kept, self._learnt = images.hashes, None, {}  # of the store's classes
+        self._model = lru_cache(1)(self._model)  # so that asking after learning does not learn again
+        self._learnt = lru_cache(HELD)(self._learnt)
         first = first_places(images)
         drawn = sorted(first, key=lambda image: child_seed(seed, "held out", image))
         usual = max(1, min(MOST, len(drawn) // 5))
@@ -124,10 +126,8 @@ class LabellingLoop:
         share of one half has the interval 30 to 70 %.)
         """
         index, labels = self._answered(self.held_out)
-        classes = dict(zip(index.tolist(), labels.tolist(), strict=True))
-        lacking = (place for place, image in enumerate(self.held_out.tolist()) if image not in classes)
-        leading = self.held_out[: next(lacking, len(self.held_out))]
-        return leading, torch.tensor([classes[image] for image in leading.tolist()], dtype=torch.int64)
+        leading = self.held_out[: int(torch.isin(self.held_out, index).cumprod(0).sum())]
+        return leading, labels[(index == leading[:, None]).nonzero()[:, 1]]
 
     @property
     def step(self) -> int:
@@ -138,9 +138,7 @@ class LabellingLoop:
     def allowed(self) -> list[str]:
         """The strategies that can be asked now: the task serves them, and there are labels if they need some."""
         some = bool((self.answered[1] != UNKNOWN).any())
-        return [
-            name for name, strategy in STRATEGIES.items() if (some or strategy.label_free) and self._serves(strategy)
-        ]
+        return [name for name, each in STRATEGIES.items() if (some or each.label_free) and self._serves(each)]
 
     def _serves(self, strategy):
         try:
@@ -171,21 +169,18 @@ class LabellingLoop:
         if n <= 0:
             return torch.empty(0, dtype=torch.int64)
         strategy, options = as_strategy(strategy, options)
-        task = self.data.task
-        task.check_serves(strategy)
+        self.data.task.check_serves(strategy)
         known = labels != UNKNOWN
         if strategy.label_free is False and not known.any():
             hint = "begin with a strategy that needs none, such as 'typiclust'"
             raise LalibError(f"{strategy.name!r} needs labels, and the pool has none yet: {hint}")
         pixels = strategy.needs is None or bool(strategy.own) or "vaal" in strategy.needs
-        if known.any() and not (strategy.label_free and task.encoder is None):
-            free, model = self._model(index, labels, pixels)
-            view = PoolView(
-                model.codes, model.index, model.labels, model.sources(strategy.own), len(free), strategy.own
-            )
+        if known.any() and not (strategy.label_free and self.data.task.encoder is None):
+            free, model = self._model(_plain(index), _plain(labels), pixels)
+            sources = model.sources(strategy.own)
+            view = PoolView(model.codes, model.index, model.labels, sources, len(free), strategy.own)
         else:
-            free, data = self._usable(index, labels, pixels)
-            labeled = torch.searchsorted(free, index[known])
+            free, labeled, data = self._usable(index, labels, pixels)
             view = PoolView(data.codes, labeled, labels[known] if known.any() else None)
         if "reference" in inspect.signature(strategy.function).parameters:
             enough = WORK // (len(free) * self.data.codes.shape[1])
@@ -249,15 +244,7 @@ class LabellingLoop:
 
     def _snapshot(self, index, labels, answers, sample):
         index, labels, left = index[:answers], labels[:answers], self.pool[~torch.isin(self.pool, index)]
-        key = (tuple(index.tolist()), tuple(labels.tolist()))
-        if key not in self._learnt:
-            classifier = self._model(index, labels)[1].classifier
-            while len(self._learnt) >= HELD:
-                del self._learnt[next(iter(self._learnt))]
-            self._learnt[key] = classifier, predict_proba(classifier, self.data.inputs)
-        else:
-            self._learnt[key] = self._learnt.pop(key)  # the last used is the last to go
-        classifier, probs = self._learnt[key]
+        classifier, probs = self._learnt(_plain(index), _plain(labels))
         tested, truth = (part[sample[1] != UNKNOWN] for part in sample)
         share = 3 * (math.nan,)
         if len(tested) >= LEAST or (len(tested) and len(sample[0]) == len(self.held_out)):
@@ -268,48 +255,45 @@ class LabellingLoop:
         doubtful = left[(best[:, 0] - best[:, 1]).argsort(stable=True)]
         return Snapshot(answers, int((labels != UNKNOWN).sum()), classifier, probs, len(tested), *share, doubtful)
 
-    def _model(self, index, labels, pixels=False) -> tuple[Tensor, TaskModel]:
-        """The part of the pool that is not "not sure" (F,), and a model on it that has learnt its labels.
+    def _learnt(self, index, labels):
+        classifier = self._model(index, labels, False)[1].classifier
+        return classifier, predict_proba(classifier, self.data.inputs)
 
-        The last one is kept, so that asking after learning does not learn again.
-        """
-        key = (tuple(index.tolist()), tuple(labels.tolist()), pixels)
-        if self._kept is None or self._kept[0] != key:
-            free, data = self._usable(index, labels, pixels)
-            known = labels != UNKNOWN
-            labeled = torch.searchsorted(free, index[known])
-            self._kept = key, free, train(data, labeled, labels[known], seed=self.seed, device=self.device)
-        return self._kept[1:]
+    def _model(self, index, labels, pixels) -> tuple[Tensor, TaskModel]:
+        """The part of the pool that is not "not sure" (F,), and a model on it that has learnt its labels."""
+        index, labels = torch.tensor(index), torch.tensor(labels)
+        free, labeled, data = self._usable(index, labels, pixels)
+        return free, train(data, labeled, labels[labels != UNKNOWN], seed=self.seed, device=self.device)
 
     def _usable(self, index, labels, pixels):
-        """The pool without those not sure (F,), and it as data; without pixels where neither task nor strategy looks
-        at them, since those of a large pool may not fit into memory twice."""
+        """The pool without those not sure (F,), the places of those with a class in it (M,), and it as data; without
+        pixels where neither task nor strategy looks at them, which of a large pool may not fit into memory twice."""
         free = self.pool[~torch.isin(self.pool, index[labels == UNKNOWN])]
+        labeled = torch.searchsorted(free, index[labels != UNKNOWN])
         images = self.data.images
         if pixels or self.data.task.on_pixels:
             part = images.subset(free)
         else:
             blank = torch.zeros(1, dtype=torch.uint8).expand(len(free), *images.image_shape)
             part = replace(images, images=blank, identities=())
-        return free, TaskData(self.data.codes[free], part, self.data.task)
+        return free, labeled, TaskData(self.data.codes[free], part, self.data.task)
 
     def _answered(self, part):
-        place = {self._hashes[index]: index for index in part.tolist()}
+        place = {self.images.hashes[index]: index for index in part.tolist()}
         given = [(place[i], a) for i, a in self.store.answers().items() if i in place and a.kind != "skip"]
         names = self.store.class_names
         if names != self.data.images.class_names:  # a class was added or renamed: all is learnt anew
             self.data = TaskData(self.data.codes, replace(self.data.images, class_names=names), self.data.task)
-            self._kept, self._learnt = None, {}
+            self._model.cache_clear()
+            self._learnt.cache_clear()
         labels = numbered((answer.class_name for _, answer in given), names)
         return torch.tensor([index for index, _ in given], dtype=torch.int64), labels
 
     # What comes of it
 
     def doubts(self, folds: int = 5) -> "pd.DataFrame":
-        """Answers that may be wrong, the most doubtful first: a model that learnt without them finds another class
-        likely [Northcutt2021]. See lalib.labelling.doubts. Held-out images are among them.
+        """Answers that may be wrong, held-out ones among them, as lalib.labelling.doubts finds them and returns them.
 
-        A row per image, named by its index: class (the answer), instead (what the model says), p_class and p_instead.
         It trains `folds` models. A person decides: who corrects held-out answers only where the model differs makes
         the accuracy look a little better than it is. Raises LalibError for fewer labels than folds.
         """
@@ -318,19 +302,15 @@ class LabellingLoop:
         return doubts.doubts(self.data, index[known], labels[known], folds, seed=self.seed, device=self.device)
 
     def prevalence(self) -> "pd.DataFrame":
-        """How many of all images are of each class: a row per class with count and its 95 % interval, low to high,
-        which knows that the classifier errs. See lalib.labelling.prevalence. Copies count as often as they are there.
-
-        low and high are NaN while there are too few held-out answers to measure accuracy. Raises what train raises.
+        """How many of all images are of each class: see lalib.labelling.prevalence. Copies count as often as they are
+        there; held-out answers only once there are enough to measure accuracy. Raises what train raises.
         """
         probs = (snapshot := self.train()).probs.argmax(1)
-        answers = self.store.answers()
-        kinds = [answers[image].kind if image in answers else "skip" for image in self._hashes]
-        given = torch.tensor([kind != "skip" for kind in kinds])
-        classes = (answers[h].class_name for h, kind in zip(self._hashes, kinds, strict=True) if kind != "skip")
-        known = numbered(classes, self.store.class_names)
+        given = {image: a.class_name for image, a in self.store.answers().items() if a.kind != "skip"}
+        known = numbered((given[image] for image in self.images.hashes if image in given), self.store.class_names)
+        rest = torch.tensor([image not in given for image in self.images.hashes])
         sample, truth = self.sample if not math.isnan(snapshot.accuracy) else 2 * (torch.empty(0, dtype=torch.int64),)
-        return prevalence.prevalence(known, probs[~given], truth, probs[sample], self.store.class_names)
+        return prevalence.prevalence(known, probs[rest], truth, probs[sample], self.store.class_names)
 
     def write_result(self, folder: str | Path, encoder=None) -> Path:
         """Write what labelling ends with into a folder, whole or not at all, in place of an earlier result.
@@ -343,3 +323,7 @@ class LabellingLoop:
         classifier `save` does not take; LalibError if nothing was learnt yet and if the disk says no.
         """
         return write_result(self, folder, encoder)
+
+
+def _plain(numbers):
+    return tuple(numbers.tolist())

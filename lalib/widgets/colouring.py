@@ -10,10 +10,8 @@ from lalib.labelling import LabellingLoop, Snapshot
 from lalib.models.networks import UNKNOWN
 from lalib.widgets.groups import NO_GROUP, Groups, grouped, shades
 
-ANSWERS, PREDICTED, SURE, ROUND, ERROR = COLOURED = (
-    *("my answers", "predicted class", "how sure"),
-    *("round", "error on the yardstick"),
-)
+ANSWERS, PREDICTED, SURE, ROUND = "my answers", "predicted class", "how sure", "round"
+COLOURED = (ANSWERS, PREDICTED, SURE, ROUND, "error on the yardstick")
 SURE_STEPS = (0.5, 0.7, 0.9, 0.99)  # probabilities of the most probable class at which another colour begins
 RIGHT, WRONG = colour(0), colour(3)  # blue and vermillion, which stay apart for colour-blind readers
 

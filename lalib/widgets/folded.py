@@ -98,9 +98,8 @@ def classes(bench: "Workbench") -> ipywidgets.DOMWidget:
             offer()  # another page may have renamed it
 
     offer()
-    return ipywidgets.VBox(
-        [menu, name, button("Save the name", partial(bench.act, save), layout={"width": "max-content"}), said]
-    )
+    go = button("Save the name", partial(bench.act, save), layout={"width": "max-content"})
+    return ipywidgets.VBox([menu, name, go, said])
 
 
 UNFOLD = {

@@ -47,12 +47,8 @@ class Groups:
 
     def legend(self) -> str:
         """Colour, name and number of images of every group that has any, one behind the other."""
-        parts = zip(self.names, self.colours, self.counts(), strict=True)
-        said = [
-            f'<span><i style="background:{colour}"></i>{html.escape(name)} {count:,}</span>'
-            for name, colour, count in parts
-            if count
-        ]
+        parts = [part for part in zip(self.names, self.colours, self.counts(), strict=True) if part[2]]
+        said = [f'<span><i style="background:{c}"></i>{html.escape(name)} {n:,}</span>' for name, c, n in parts]
         return f'<div class="lalib-legend">{" ".join(said)}</div>'
 
 

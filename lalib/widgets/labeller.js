@@ -37,6 +37,7 @@ export default { render({ model, el }) {
   const without = { [NONE]: "no answer", [UNSURE]: "not sure", [SKIP]: "skipped" }; // a class
   const words = (answer) => without[answer] ?? classes[answer];
   const open = (image) => answers[image] === NONE;
+  const shown = () => list.slice(Math.floor(at / sheet) * sheet).slice(0, sheet); // the current image, or its sheet
   const columns = () => (sheet > 1 ? Math.ceil(Math.sqrt(Math.min(sheet, list.length))) : 5); // up and down go so far
   const near = (image) => copied.flatMap((under, i) => (under === image ? [count + i] : []));
   const title = (image) => (image < count ? `Image ${image + 1}` : `Near copy of image ${copied[image - count] + 1}`);
@@ -76,8 +77,8 @@ export default { render({ model, el }) {
   ];
   const buttons = tools.map(([, ...tool]) => button(...tool));
   const folded = buttons[tools.findIndex(([, , key]) => key === ",")].lastChild;
-  const filters = [["all images", () => true], ["not answered", (a) => a === NONE || a === SKIP], ["not sure", (a) => a === UNSURE]];
-  classes.forEach((name, c) => filters.push([name, (a) => a === c]));
+  const filters = [["all images", always], ["not answered", (a) => a === NONE || a === SKIP], ["not sure", (a) => a === UNSURE],
+    ...classes.map((name, c) => [name, (a) => a === c])];
   const filter = element("select", { "aria-label": "which images are shown" },
     ...filters.map(([name], i) => element("option", { value: i }, name)));
   filter.addEventListener("change", () => { find(Number(filter.value)); root.focus(); });
@@ -111,10 +112,10 @@ export default { render({ model, el }) {
   }
 
   function draw() {
-    const first = Math.floor(at / sheet) * sheet, image = list[at];
+    const image = list[at];
     stage.className = sheet > 1 ? "lalib-stage lalib-sheet" : "lalib-stage";
     stage.style.setProperty("--columns", columns());
-    stage.replaceChildren(...list.slice(first, first + sheet).map(tile));
+    stage.replaceChildren(...shown().map(tile));
     tiles.get(image).setAttribute("aria-current", "true");
     if (zoom !== FIT) look(zoom); // which asks for the frame's size: no key waits for a layout
     const [left, unsure, skipped] = [NONE, UNSURE, SKIP].map((kind) => every.filter((i) => answers[i] === kind).length);
@@ -220,9 +221,8 @@ export default { render({ model, el }) {
   }
 
   function chooseAll() {
-    const first = Math.floor(at / sheet) * sheet, shown = list.slice(first, first + sheet);
-    const all = shown.every((image) => chosen.has(image));
-    shown.forEach((image) => (all ? chosen.delete(image) : chosen.add(image)));
+    const all = shown().every((image) => chosen.has(image));
+    shown().forEach((image) => (all ? chosen.delete(image) : chosen.add(image)));
     draw();
   }
 
@@ -288,8 +288,7 @@ export default { render({ model, el }) {
 
   const actions = Object.fromEntries(tools.map(([, , key, action]) => [key, action]));
   Object.assign(actions, { Backspace: undo, "=": actions["+"], Escape: () => { if (opened) unfold(); } });
-  Object.assign(actions, { ArrowUp: (event) => move(-columns(), event) });
-  actions.ArrowDown = (event) => move(columns(), event);
+  Object.assign(actions, { ArrowUp: (event) => move(-columns(), event), ArrowDown: (event) => move(columns(), event) });
   keys.forEach((key, c) => { if (key) actions[key] = () => answer(c); });
 
   root.addEventListener("keydown", (event) => {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anywidget
+import pandas as pd
 import torch
 import traitlets
 
@@ -68,10 +69,7 @@ class Labeller(anywidget.AnyWidget):
         index = check_index(index, len(images), "index").tolist()
         if len(index) > MOST:
             raise ValueError(f"index must hold at most {MOST} images to label at a time, got {len(index)}")
-        first = {}  # of copies
-        for i in index:
-            first.setdefault(images.hashes[i], i)
-        shown, near = (list(first.values()), {}) if groups is None else self._fold(first, groups)
+        shown, near = self._fold(index, groups)
         self.index, self._places = torch.tensor(shown, dtype=torch.int64), [*shown, *near]
         self._hashes, classes = [images.hashes[i] for i in self._places], list(store.class_names)
         super().__init__(
@@ -123,24 +121,20 @@ class Labeller(anywidget.AnyWidget):
             raise ValueError(f"probs must have shape {shape}, one column per class, got {tuple(probs.shape)}")
         return probs
 
-    def _fold(self, first, groups):
-        """Of {hash: index} the first of every group, and {index: (its place among these, how near)} of their copies."""
+    def _fold(self, index, groups):
+        """The first at `index` of exact copies and of every group; {index: (its place, how near)} of near copies."""
         groups, near = groups if isinstance(groups, tuple) else (groups, None)
-        groups, hashes = as_tensor(groups, "groups"), self.images.hashes
+        hashes = self.images.hashes
+        groups = torch.arange(len(hashes)) if groups is None else as_tensor(groups, "groups")
         if groups.shape != (len(hashes),):
             raise ValueError(f"groups must be one number per image, ({len(hashes)},), got {tuple(groups.shape)}")
-        groups, shown = groups.tolist(), {}
-        for i in first.values():
-            shown.setdefault(groups[i], i)
-        place = {group: number for number, group in enumerate(shown)}
-        known, copies, count = {hashes[i] for i in shown.values()}, {}, Counter()
-        members = [i for i, group in enumerate(groups) if group in place]
-        for i in members if near is None else sorted(members, key=near.tolist().__getitem__):
-            if hashes[i] not in known and count[groups[i]] < SHEET - 1:
-                known.add(hashes[i])
-                count[groups[i]] += 1
-                copies[i] = place[groups[i]], None if near is None else float(near[i])
-        return list(shown.values()), copies
+        near = [None] * len(hashes) if near is None else near.tolist()
+        table = pd.DataFrame({"group": groups.tolist(), "image": hashes, "near": near})
+        shown = table.loc[index].drop_duplicates("image").drop_duplicates("group")
+        rest = table[table["group"].isin(shown["group"]) & ~table["image"].isin(shown["image"])]
+        rest = rest.sort_values("near", kind="stable").drop_duplicates("image").groupby("group").head(SHEET - 1)
+        place = {group: number for number, group in enumerate(shown["group"])}
+        return shown.index.tolist(), {row.Index: (place[row.group], row.near) for row in rest.itertuples()}
 
     def _captions(self, near):
         files, alike = self.images.files, Counter(self.images.hashes)

@@ -15,7 +15,7 @@ from lalib.models import M2, Autoencoder, ContrastiveEncoder
 from lalib.models.networks import UNKNOWN
 from lalib.widgets.exchange import Exchange
 from lalib.widgets.groups import Groups, counts_in_words, group_numbers, grouped
-from lalib.widgets.latent_map import LatentMap
+from lalib.widgets.latent_map import LatentMap, nearest
 from lalib.widgets.parts import Coordinates, Panel, Sentence, button, control, picture, row, source
 
 ALL = NEAREST = -1  # in place of a group's number, of a class's
@@ -85,8 +85,10 @@ class LatentExplorer(Panel):
         stretched = {"flex": "1 0 auto", "width": "auto"}
         choices, buttons = self._choices(), {name: button(name, act, layout=stretched) for name, act in acts.items()}
         self.controls = choices | buttons
-        self.map = LatentMap(self.points, self._axis_names(), tell=self._tell, choose=self._choose)
-        self.code, self.place = codes[_nearest(codes, codes.median(dim=0).values)], None
+        self.map = LatentMap(
+            self.points, self._axis_names(), tell=self._tell, choose=lambda: nearest(self.codes, self.code)
+        )
+        self.code, self.place = codes[nearest(codes, codes.median(dim=0).values)], None
         low, high = np.quantile(codes, [0.005, 0.995], axis=0).tolist()
         self.sliders = Coordinates(values=self.code.tolist(), low=low, high=high)
         beside = [self.pictures, self.cursor_sentence] + [self.sliders] * (model is not None)
@@ -146,7 +148,7 @@ class LatentExplorer(Panel):
             return None
         if self.value("draw as") != NEAREST:
             return self.value("draw as")
-        return int(self.labels[self.known[_nearest(self.codes[self.known], self.code)]])
+        return int(self.labels[self.known[nearest(self.codes[self.known], self.code)]])
 
     def _recolour(self, _=None):
         groups = self.groups[self.value("colour by")]
@@ -190,10 +192,6 @@ class LatentExplorer(Panel):
         except ValueError as error:
             self.sentence.value = f"The selection stays as it is: {error}"
 
-    def _choose(self):
-        """Enter on the map: the image nearest to the cursor joins the selection."""
-        self.map.select(torch.cat([self.selection, _nearest(self.codes, self.code)[None]]).unique())
-
     def _show_selection(self, _=None):
         index, by = self.selection, self.value("colour by")
         self.table.value = self.groups[by].table("group" if by == ONE else by, index)
@@ -228,7 +226,7 @@ class LatentExplorer(Panel):
         if change.new == self.place:
             return
         if self.view is not None:
-            code = self.codes[_nearest(self.view, torch.tensor(change.new))]
+            code = self.codes[nearest(self.view, torch.tensor(change.new))]
         else:
             code = self.code.clone()
             code[self._axes()] = torch.tensor(change.new)
@@ -240,7 +238,7 @@ class LatentExplorer(Panel):
 
     def _put(self, code, place=None):
         """Put the cursor where the code is `code`, at `place`, by default its own on the map: everything follows."""
-        near = int(_nearest(self.codes, code))
+        near = int(nearest(self.codes, code))
         if place is None:
             place = code[self._axes()].tolist() if self.view is None else self.view[near].tolist()
         self.code, self.place = code, place
@@ -254,14 +252,10 @@ class LatentExplorer(Panel):
             words = f"decoded{as_class} at {', '.join(f'{part:.3g}' for part in code.tolist())}"
             tiles.insert(0, picture(image, f"decoded{as_class}", SIDE, words))
         self.pictures.value = f'<div style="display:flex">{"".join(tiles)}</div>'
-        drawn = f", decoded{as_class}" if as_class else ""
-        nearest = f"The nearest is {name}, at distance {float((self.codes[near] - code).norm()):.3g}."
-        self.cursor_sentence.value = f"Cursor at {x} across, {y} upwards{drawn}. {nearest}"
-
-
-def _nearest(points, point):
-    """The index (), int64, of the row of points (N, L) nearest to point (L,)."""
-    return (points - point).square().sum(dim=1).argmin()
+        drawn, far = f", decoded{as_class}" if as_class else "", float((self.codes[near] - code).norm())
+        self.cursor_sentence.value = (
+            f"Cursor at {x} across, {y} upwards{drawn}. The nearest is {name}, at distance {far:.3g}."
+        )
 
 
 def _check_model(model, images, names):

@@ -19,7 +19,8 @@ class LatentMap(anywidget.AnyWidget):
 
     cursor [x, y]: the place. The pointer moves it, a click leaves it there, otherwise it goes back when the pointer
     leaves the map. plot: jupyter-scatter's widget, to be observed for its `selection`. tell(i) gives a picture of
-    point i (a data URI) and what is known of it, when the pointer is there. choose() is called when Enter is pressed.
+    point i (a data URI) and what is known of it, when the pointer is there. choose() gives the point () that joins
+    the selection when Enter is pressed.
     """
 
     plot = anywidget.WidgetTrait().tag(sync=True)
@@ -112,17 +113,16 @@ class LatentMap(anywidget.AnyWidget):
     """
     _css = STYLE
 
-    def __init__(self, points: torch.Tensor, axes: Sequence[str], *, tell: Callable, choose: Callable[[], None]):
+    def __init__(self, points: torch.Tensor, axes: Sequence[str], *, tell: Callable, choose: Callable):
         from jscatter import Scatter  # which imports matplotlib; the sampling explorer does without
 
         size = 3 if len(points) > 5_000 else 6
         self._scatter = Scatter(*points.T.numpy(), height=500, size=size, axes_grid=True, tooltip=False)
         super().__init__(plot=self._scatter.show(buttons=[]), layout={"flex": "1 1 400px"})  # its own have no names
         self.move(points, axes)
-        traitlets.dlink(
-            (self.plot, "hovering"), (self, "told"), lambda image: ["", ""] if image is None else list(tell(image))
-        )
-        self.on_msg(lambda *_: choose())
+        told = lambda point: ["", ""] if point is None else list(tell(point))  # noqa: E731
+        traitlets.dlink((self.plot, "hovering"), (self, "told"), told)
+        self.on_msg(lambda *_: self.select(torch.cat([self.selection, choose()[None]]).unique()))
 
     @property
     def selection(self) -> torch.Tensor:
@@ -151,3 +151,8 @@ class LatentMap(anywidget.AnyWidget):
     def show(self, index: torch.Tensor) -> None:
         """Show the points at `index` (n,) only."""
         self._scatter.filter(None if len(index) == len(self.plot.points) else index.numpy())
+
+
+def nearest(points: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """The index (), int64, of the row of points (N, L) nearest to point (L,)."""
+    return (points - point).square().sum(dim=1).argmin()

@@ -11,6 +11,12 @@ from lalib.data.checks import check_choice, check_int, check_number, check_type,
 from lalib.models.networks import PRESETS
 
 INJECTED = "# Parameters\n"  # papermill's line above what it was given
+BANNER = """> **Not with the shipped parameters.** Numbers, committed pictures and what is said to be seen in them \
+belong to the shipped ones, and may be wrong here in
+>
+{}
+>
+> Definitions, formulas and what is built by hand hold as they stand."""
 NAMED = {  # (name, value) -> error if it is none of those that there are
     "dataset": lambda name, value: check_choice(name, value, DATASETS),
     "preset": lambda name, value: check_choice(name, value, PRESETS),
@@ -34,15 +40,16 @@ def check_parameters(given: Mapping, *, parts: Mapping[str, str] = MappingProxyT
     for cell in given.get("In", ()):
         for statement in ast.parse(cell).body if cell.startswith(INJECTED) else ():
             check_choice("a parameter of this notebook", statement.targets[0].id, shipped)
+    parts, changed = {"device": ""} | dict(parts), []
     for name, value in shipped.items():
         if name not in given:
             raise ValueError(f"the parameters must set {', '.join(shipped)}; missing: {name}")
         _check(name, given[name], value)
-    parts = {"device": ""} | dict(parts)
-    where = {name: parts.get(name, "all") for name, value in shipped.items() if given[name] != value}
-    changed = {name: part for name, part in where.items() if part}
+        if given[name] != value and (where := parts.get(name, "all")):
+            where = "all parts" if where == "all" else f"parts {where}"
+            changed.append(f"> - `{name} = {given[name]!r}` in place of `{value!r}`: {where}")
     if changed:
-        display(Markdown(_banner(given, shipped, changed)))
+        display(Markdown(BANNER.format("\n".join(changed))))
     return not changed
 
 
@@ -61,20 +68,3 @@ def _check(name, value, shipped):
         check_int(name, value, low=min(1, shipped))
     elif isinstance(shipped, float):
         check_number(name, value, low=0)
-
-
-def _banner(given, shipped, changed):
-    lines = [
-        f"`{name} = {given[name]!r}` in place of `{shipped[name]!r}`: parts {part}" for name, part in changed.items()
-    ]
-    lines = [line.replace(": parts all", ": all parts") for line in lines]
-    return "\n".join(
-        [
-            "> **Not with the shipped parameters.** Numbers, committed pictures and what is said to be seen in them "
-            "belong to the shipped ones, and may be wrong here in",
-            ">",
-            *(f"> - {line}" for line in lines),
-            ">",
-            "> Definitions, formulas and what is built by hand hold as they stand.",
-        ]
-    )

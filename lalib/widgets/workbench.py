@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import html
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +14,17 @@ import torch
 from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
 from lalib.data.seeds import generator
-from lalib.experiments import Task
 from lalib.figures.curves import accuracy_curve
 from lalib.labelling import LabellingLoop, LabelStore
 from lalib.models.autoencoders import Autoencoder
+from lalib.strategies.view import with_options_of
 from lalib.widgets.colouring import COLOURED, coloured
 from lalib.widgets.folded import UNFOLD
 from lalib.widgets.labeller import MOST, NONE, Labeller
-from lalib.widgets.latent_map import LatentMap
+from lalib.widgets.latent_map import LatentMap, nearest
 from lalib.widgets.parts import Names, Panel, Sentence, button, control, counted, picture, row, source
 from lalib.widgets.plot import Plot
-from lalib.widgets.sayings import brought, label_these, pace
+from lalib.widgets.sayings import brought, foreign, next_step, steps_in_words
 from lalib.widgets.strategy_controls import Places
 
 EVERY = 0.7  # seconds; keys come faster than a map of many points is drawn
@@ -43,13 +42,14 @@ class Workbench(Panel):
         la.widgets.Workbench(images, {"VAE": codes}, store, model)
     codes (N, L), views (N, 2): by name, as in sampling_explorer; the first codes are chosen from and learnt from, and
     make the map. model: the autoencoder that made those, if they are to be decoded. store: where the answers go.
-    out: the folder for the result, by default beside the store. held_out, task, seed, device: as in LabellingLoop.
+    out: the folder for the result, by default beside the store. options: as in LabellingLoop.
     All that is shown follows from images and store: who opens the page again goes on there.
     `loop` says what to label and learns; `labeller` is the one that is shown, or None; `curve` the rounds learnt, a
     Snapshot each; `steps` and `controls` are buttons and menus by name. Raises what sampling_explorer raises; later
     troubles are said in words.
     """
 
+    @with_options_of(LabellingLoop.__init__)
     def __init__(
         self,
         images: ImageSet,
@@ -59,15 +59,11 @@ class Workbench(Panel):
         *,
         views: Mapping[str, torch.Tensor] | None = None,
         out: str | Path | None = None,
-        held_out: int | None = None,
-        task: Task | None = None,
-        seed: int = 0,
-        device: str = "auto",
+        **options,
     ):
         self.images, self.store = check_type("store", store, LabelStore).adopt(images), store
         self.out = store.path.with_name(f"{store.path.stem}-result") if out is None else Path(out)
-        self._classes = store.class_names
-        self.options = {"held_out": held_out, "task": task, "seed": seed, "device": device}
+        self._classes, self.options = store.class_names, options
         self.labeller, self.plot, self._waiting, self.trouble = None, None, False, ""
         self.copies: tuple[torch.Tensor, torch.Tensor] | None = None  # as near_duplicates returns: a round folds them
         self.check: Callable[[], str] = lambda: ""  # what has become of the images' files meanwhile
@@ -77,16 +73,15 @@ class Workbench(Panel):
         self.controls = {
             "strategy": control(menu, "strategy", layout={"width": "400px"}),
             "how many": control(ipywidgets.BoundedIntText, "how many", min=1, layout={"width": "200px"}, **late),
-            "next": button("", lambda: self.act(lambda: self._next()[1]()), button_style="primary"),
+            "next": button("", lambda: self.act(lambda: next_step(self)[1]()), button_style="primary"),
             "colour by": control(menu, "colour by", options=COLOURED),
             "more": control(menu, "more", options=[FOLDED, *UNFOLD]),
         }
         self.sentence, self.news, self.legend, self.sheet = Sentence(), Sentence(), ipywidgets.HTML(), ipywidgets.HTML()
-        self.bar = ipywidgets.IntProgress(
-            layout={"display": "none", "width": "100%"}, style={"description_width": "auto"}
-        )
+        self.bar = ipywidgets.IntProgress(layout={"width": "100%"}, style={"description_width": "auto"})
         self.curve_place, self.bench, self.place = (ipywidgets.VBox() for _ in range(3))
-        self.map = LatentMap(torch.zeros(len(images), 2), AXES, tell=self._about, choose=self._choose)
+        nearest_one = lambda: nearest(self.points, torch.tensor(self.map.cursor))  # noqa: E731
+        self.map = LatentMap(torch.zeros(len(images), 2), AXES, tell=self._about, choose=nearest_one)
         self.map.plot.height, self.map.plot.mouse_mode, self.map.layout.flex = HEIGHT, "lasso", "none"
         self.use(codes, model, views)
         self.controls["how many"].max = len(self.loop.pool)
@@ -97,10 +92,8 @@ class Workbench(Panel):
         head = [row(*self.steps.values()), self.sentence, self.bar, row(strategy, many, go)]
         super().__init__([*head, row(left, self.bench), more, self.place, Names()])
         self.add_class("lalib-workbench")
-        by.observe(self._recolour, names="value")
-        more.observe(self._unfold, names="value")
-        for each in (strategy, many):
-            each.observe(self._tell, names="value")
+        for each, act in ((by, self._recolour), (more, self._unfold), (strategy, self._tell), (many, self._tell)):
+            each.observe(act, names="value")
         self.map.plot.observe(self._selected, names="selection")
         self.look()
         self._tell()
@@ -141,12 +134,12 @@ class Workbench(Panel):
     def look(self) -> None:
         """Show some of the images, drawn at random."""
         self.trouble = self.check()
-        some = torch.randperm(len(self.images), generator=generator(self.options["seed"], "look"))[:TILES]
+        some = torch.randperm(len(self.images), generator=generator(self.loop.seed, "look"))[:TILES]
         self._show(some, f"{len(some)} of {counted(len(self.images), 'image')}, drawn at random")
 
     def measure(self) -> None:
         """Label the images that tell how good the classifier is."""
-        self.label(self._without_answer(self.loop.held_out), YARDSTICK)
+        self.label(self.unmeasured, YARDSTICK)
 
     def choose(self) -> None:
         """Have the strategy choose as many images as are missing for a whole round, and label them."""
@@ -159,9 +152,9 @@ class Workbench(Panel):
         """Learn from all answers, round by round, and say what they have brought."""
         given = self._given()
         self.progress("Learning", 0, 1)
-        self.curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
-        self._learnt, self._advice = given, self.loop.advice()
-        self.news.value = "\n".join(brought(self.loop, self.curve, self._advice.reason))
+        curve = self.loop.curve(on_round=partial(self.progress, "Learning"))
+        self._learnt, self.curve, self.advice = given, curve, self.loop.advice()
+        self.news.value = "\n".join(brought(self.loop, self.curve, self.advice.reason))
         rows = [(s.labels, s.accuracy, s.low, s.high) for s in self.curve if s.accuracy == s.accuracy]
         if rows:
             figure = accuracy_curve(pd.DataFrame(rows, columns=["labels", "accuracy", "low", "high"]))
@@ -183,8 +176,9 @@ class Workbench(Panel):
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
         look = {"probs": probs, "groups": copies, "focused": True, "on_answer": self._answered}
         self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
-        self.labeller.on_msg(self._heard)
-        self._left = self._unanswered()
+        # An undo is refused when another page has changed the classes: then the labeller is made anew, and can.
+        self.labeller.on_msg(lambda _, message, __: message["kind"] == "undo" and self._answered())
+        self._left = self.unanswered
         self.bench.children = [self.labeller]
         if earlier is not None:
             earlier.close()
@@ -210,6 +204,22 @@ class Workbench(Panel):
         kept = [i for i in self.map.selection.tolist() if self.images.hashes[i] not in measured]
         return torch.tensor(kept, dtype=torch.int64)
 
+    @property
+    def unmeasured(self) -> torch.Tensor:
+        """The images (n,) of the yardstick that have no answer, in the order in which they were drawn."""
+        held, given = self.loop.held_out, self._given()
+        return held[torch.tensor([self.images.hashes[i] not in given for i in held.tolist()])]
+
+    @property
+    def changed(self) -> int:
+        """How many answers are new, other or gone since the last learning."""
+        return len(dict(self._given().items() ^ self._learnt.items()))
+
+    def _given(self):
+        """{hash: class, None for "not sure"} of these images; those skipped have no answer."""
+        answers = self.store.answers()
+        return {i: answers[i].class_name for i in self.images.hashes if i in answers and answers[i].kind != "skip"}
+
     def act(self, act: Callable[[], None]) -> None:
         """Do it, and say what became of it."""
         self.trouble = ""
@@ -221,52 +231,22 @@ class Workbench(Panel):
             self.progress("", 1, 1)
             self._tell()
 
-    def _next(self) -> tuple[str, Callable[[], None] | None, str]:
-        """What comes next: the button's words, what it does (None: nothing), and a sentence."""
-        count, index = len(self.chosen), self.loop.answered[0]
-        waiting = self._unanswered()
-        left, new = len(self._without_answer(self.loop.held_out)), self._changed()
-        total, free, many = len(self.loop.held_out), len(self.loop.pool) - len(index), self.value("how many")
-        if count:
-            words = f"{counted(count, 'image')} selected on the map: look at them, or label them."
-            return label_these(count), self._label_chosen, words
-        if waiting:
-            words = f"{counted(waiting, 'image')} left here, {self._minutes(waiting)}: press the key of a class."
-            return "Go on labelling", self._go_on, words
-        if left:
-            words = f"Next: label the yardstick, {total} images drawn at random, {left} of them left "
-            why = "They tell how good the classifier is, and it never learns from them."
-            return f"Label the yardstick ({left} left)", self.measure, f"{words}({self._minutes(left)}). {why}"
-        if self.preparing:
-            return "Not ready yet", None, f"{self.preparing} Then the rounds begin."
-        if new and len(index):
-            return "Learn", self.learn, f"Next: learn from {counted(new, 'new answer')}."
-        stop, older = bool(self.curve) and self._advice.stop, self._result() != "written"
-        if (stop or not free) and older and len(index):
-            why = f"Another {many} labels will hardly help" if stop else "All images have an answer"
-            return "Write the result", self.write, f"{why}. Next: write the result, or choose more yourself."
-        if not free:
-            return "All images have an answer", None, f"The result is in {self.out}."
-        missing = min(many - len(index) % many, free)
-        done = "Next" if older else f"The result is in {self.out}. Next, if you go on"
-        words = f"{done}: {self.value('strategy')} chooses {counted(missing, 'image')}, you label them"
-        return f"Choose {missing} and label", self.choose, f"{words} ({self._minutes(missing)})."
-
     def _tell(self, _=None):
         """Bring all that is shown up to the answers in the store."""
         self._waiting = False
         try:
             self._follow_classes()
             self._offer()
-            words, act, sentence = self._next()
-            self._name_steps()
+            words, act, sentence = next_step(self)
+            for name, said in steps_in_words(self).items():
+                self.steps[name].description = said
             self._recolour()
         except LalibError as error:
             self.sentence.value = f"{str(error).rstrip('.')}."
             return
         go = self.controls["next"]
         go.description, go.disabled = words, act is None
-        self.sentence.value = "\n".join(filter(None, [self._foreign(), self.trouble, sentence]))
+        self.sentence.value = "\n".join(filter(None, [foreign(self.store, self.images), self.trouble, sentence]))
 
     def _follow_classes(self):
         """A class was added or renamed, here or by another page: all is learnt anew, and the labeller shows it."""
@@ -285,29 +265,6 @@ class Workbench(Panel):
             menu.options = options
             menu.value = kept
 
-    def _name_steps(self):
-        left, total = len(self._without_answer(self.loop.held_out)), len(self.loop.held_out)
-        rounds, now = counted(len(self.loop.answered[0]), "answer"), self.curve[-1] if self.curve else None
-        if now and now.accuracy == now.accuracy:
-            rounds = f"{counted(now.labels, 'label')}, {now.accuracy:.0%} ({100 * now.low:.0f} to {100 * now.high:.0f})"
-        words = {
-            "images": f"1 Images: {len(self.images):,} ✓",
-            "yardstick": f"2 Yardstick: {total - left} of {total}{'' if left else ' ✓'}",
-            "rounds": f"3 Rounds: {rounds}",
-            "result": f"4 Result: {self._result()}",
-        }
-        for name, each in self.steps.items():
-            each.description = words[name]
-
-    def _result(self):
-        """Whether there is a result of all answers, from the files alone."""
-        file = self.out / "predictions.csv"
-        if not file.exists():
-            return "not yet"
-        last = max((answer.time for answer in self.store.answers().values()), default="")
-        newer = last and datetime.fromisoformat(last).timestamp() > file.stat().st_mtime
-        return "older than your last answers" if newer else "written"
-
     def _recolour(self, _=None):
         groups = coloured(self.value("colour by"), self.loop, self.curve[-1] if self.curve else None)
         self.map.colour(groups)
@@ -315,7 +272,7 @@ class Workbench(Panel):
 
     def _answered(self, *_):
         """An answer was saved. When it was the last one here, what comes next has the keys."""
-        before, self._left = self._left, self._unanswered()
+        before, self._left = self._left, self.unanswered
         if before and not self._left:
             self._tell()
             self.controls["next"].focus()
@@ -328,11 +285,6 @@ class Workbench(Panel):
             if not self._waiting:
                 self._waiting = True
                 running.call_later(EVERY, self._tell)
-
-    def _heard(self, _, message, __):
-        """An undo is refused when another page has changed the classes: then the labeller is made anew, and can."""
-        if message["kind"] == "undo":
-            self._answered()
 
     def _selected(self, _):
         index = self.chosen
@@ -347,52 +299,25 @@ class Workbench(Panel):
         self.sheet.value = f'<p>{html.escape(words)}</p><div class="lalib-tiles">{"".join(tiles)}</div>'
         self.bench.children = [self.sheet]
 
-    def _unanswered(self):
+    @property
+    def unanswered(self) -> int:
         """How many of its images the labeller has no answer to, near copies apart."""
         return 0 if self.labeller is None else self.labeller.answers[: len(self.labeller.index)].count(NONE)
 
-    def _label_chosen(self):
+    def label_chosen(self) -> None:
+        """Label what is selected on the map."""
         index = self.chosen
         self.label(index, "the selection", self.copies)
         self.map.select(index[:0])
 
-    def _go_on(self):
+    def go_on(self) -> None:
+        """Show the labeller again."""
         self.bench.children = []
         self.bench.children = [self.labeller]  # shown anew, it takes the keys
 
     def _round(self):
-        new = len(self.loop.answered[0]) and self._changed()
+        new = len(self.loop.answered[0]) and self.changed
         self.learn() if new else self.choose()
-
-    def _choose(self):
-        """Enter on the map: the image nearest to the cursor joins the selection."""
-        nearest = (self.points - torch.tensor(self.map.cursor)).square().sum(dim=1).argmin()
-        self.map.select(torch.cat([self.map.selection, nearest[None]]).unique())
-
-    def _given(self):
-        """{hash: class, None for "not sure"} of these images; those skipped have no answer."""
-        answers = self.store.answers()
-        return {i: answers[i].class_name for i in self.images.hashes if i in answers and answers[i].kind != "skip"}
-
-    def _changed(self):
-        """How many answers are new, other or gone since the last learning."""
-        given, none = self._given(), object()
-        return sum(given.get(i, none) != self._learnt.get(i, none) for i in given.keys() | self._learnt.keys())
-
-    def _without_answer(self, index):
-        given = self._given()
-        return torch.tensor([i for i in index.tolist() if self.images.hashes[i] not in given], dtype=torch.int64)
-
-    def _minutes(self, labels):
-        seconds = labels * pace(self.store)
-        return "less than a minute" if seconds < 60 else f"about {counted(round(seconds / 60), 'minute')}"
-
-    def _foreign(self):
-        others = self.store.answers()
-        if not others or others.keys() & set(self.images.hashes):
-            return ""
-        found = f"{counted(len(others), 'answer')} by {self.store.labeller} in {self.store.path}"
-        return f"{found} are of none of these images, or of the images in another size."
 
     def name(self, image: int) -> str:
         """What an image is called."""

@@ -182,6 +182,10 @@ def test_the_map_selects_but_not_from_the_yardstick(opened, digits):
     assert bench.labeller.index.tolist() == sorted(chosen[:3])
     assert bench.bench.children == (bench.labeller,)
     assert not len(bench.map.selection)
+    for image in chosen[:2]:
+        bench.map.cursor = bench.points[image].tolist()
+        bench.map._handle_custom_msg("choose", [])  # Enter
+    assert bench.map.selection.tolist() == sorted(chosen[:2])
 
 
 @pytest.mark.parametrize("learnt", [False, True])
