@@ -14,7 +14,9 @@ from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 from voila.app import Voila
 
-IMPORTS = ["--IPKernelApp.exec_lines=import jscatter, lalib.app"]  # what takes a kernel seconds before a page is there
+IMPORTS = (
+    "import jscatter, sklearn.manifold, torch._dynamo, lalib.app"  # what a page and its first round take seconds for
+)
 LATER = 20  # seconds after a page was opened, when it should have its processors for itself no more
 IDLE = 600  # seconds after which a kernel that has neither a page nor anything to do is shut down
 # The browser itself sends no request anywhere else, whatever the page or Voila's templates ask for.
@@ -61,7 +63,9 @@ class Kernels(AsyncMappingKernelManager):
     def get_ahead(self) -> None:
         """Start the kernel for the next page."""
         if self.ahead is None:
-            self.ahead = asyncio.create_task(super().start_kernel(path="", extra_arguments=IMPORTS))
+            self.ahead = asyncio.create_task(
+                super().start_kernel(path="", extra_arguments=[f"--IPKernelApp.exec_lines={IMPORTS}"])
+            )
 
 
 class Server(Voila):
