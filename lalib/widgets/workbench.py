@@ -87,9 +87,9 @@ class Workbench(Panel):
         self.controls["how many"].max = len(self.loop.pool)
         self.controls["how many"].value = max(1, self.loop.step)
         strategy, many, go, by, more = self.controls.values()
-        left = ipywidgets.VBox([by, self.map, self.legend, self.curve_place, self.news], layout={"flex": "1 1 420px"})
+        left = ipywidgets.VBox([self.map, self.legend, self.curve_place, self.news], layout={"flex": "1 1 420px"})
         self.bench.layout = {"flex": "1.4 1 520px"}
-        head = [row(*self.steps.values()), self.sentence, self.bar, row(strategy, many, go)]
+        head = [row(*self.steps.values()), self.sentence, self.bar, row(strategy, many, go, by)]
         super().__init__([*head, row(left, self.bench), more, self.place, Names()])
         self.add_class("lalib-workbench")
         for each, act in ((by, self._recolour), (more, self._unfold), (strategy, self._tell), (many, self._tell)):
@@ -173,6 +173,7 @@ class Workbench(Panel):
         LalibError, with the words for what they are, if there are none."""
         if not len(index):
             raise LalibError(f"there is nothing left to label in {words}")
+        self._opened = words, copies
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
         look = {"probs": probs, "groups": copies, "focused": True, "on_answer": self._answered}
         self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
@@ -253,7 +254,7 @@ class Workbench(Panel):
         if (names := self.store.class_names) != self._classes:
             self._classes, self.curve, self._learnt = names, [], {}
             if self.labeller is not None:
-                self.label(self.labeller.index, YARDSTICK)
+                self.label(self.labeller.index, *self._opened)
 
     def _offer(self):
         """The strategies that the stage allows, the recommended one marked."""

@@ -284,6 +284,11 @@ def test_near_copies_are_folded_in_a_round_but_not_on_the_yardstick(opened, stor
     assert len(shown) == len(bench.loop.ask(bench.value("strategy"), STEP).div(2, rounding_mode="floor").unique())
     assert len(bench.labeller.copied) == len(shown)
     assert all("; its nearest copy is at 10% of the usual distance" in each for each in bench.labeller.captions[-3:])
+    captions = bench.labeller.captions
+    store.add_class("ten")  # the labeller is made anew
+    bench.refresh()
+    assert bench.labeller.classes[-1] == "ten"
+    assert bench.labeller.captions == captions
 
 
 def test_classes_are_added_and_renamed_here_and_on_another_page(opened, store, digits):
