@@ -43,6 +43,16 @@ def row(*widgets: ipywidgets.DOMWidget, **layout: str) -> ipywidgets.HBox:
     return ipywidgets.HBox(widgets, layout=WRAP | layout)
 
 
+def close(widget: ipywidgets.Widget) -> None:
+    """Close it with its parts, layout and style, which would stay in the kernel and hold what the page has drawn."""
+    held = [*(getattr(widget, name) for name in widget.keys), *vars(widget).values()]
+    widget.close()
+    for each in held:
+        for part in each if isinstance(each, tuple | list) else [each]:
+            if isinstance(part, ipywidgets.Widget) and part.comm is not None:  # not closed yet
+                close(part)
+
+
 class Sentence(anywidget.AnyWidget):
     """A text, line by line, that screen readers announce when it changes.
 

@@ -22,7 +22,7 @@ from lalib.widgets.colouring import COLOURED, coloured
 from lalib.widgets.folded import UNFOLD
 from lalib.widgets.labeller import MOST, NONE, Labeller
 from lalib.widgets.latent_map import LatentMap, nearest
-from lalib.widgets.parts import Names, Panel, Sentence, button, control, counted, picture, row, source
+from lalib.widgets.parts import Names, Panel, Sentence, button, close, control, counted, picture, row, source
 from lalib.widgets.plot import Plot
 from lalib.widgets.sayings import brought, foreign, next_step, steps_in_words
 from lalib.widgets.strategy_controls import Places
@@ -182,7 +182,7 @@ class Workbench(Panel):
         self._left = self.unanswered
         self.bench.children = [self.labeller]
         if earlier is not None:
-            earlier.close()
+            close(earlier)
 
     def progress(self, words: str, done: int, total: int) -> None:
         """Show how far something is that takes time; it is gone when all is done."""
@@ -338,6 +338,6 @@ class Workbench(Panel):
         """Show what was folded away: made when it is asked for, as a map that is on no page has no size."""
         earlier, self.place.children = self.place.children, []
         for each in earlier:
-            each.close()
+            close(each)
         if change.new != FOLDED:
             self.act(lambda: setattr(self.place, "children", [UNFOLD[change.new](self)]))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets import widget as widget_module
 
 import lalib as la
 from lalib.labelling import Answer
@@ -338,6 +339,16 @@ def test_an_undo_goes_on_when_another_page_has_added_a_class(opened, store, digi
     assert replies == ["refused", "undone"]
     assert bench.labeller.classes == [*digits.class_names, "ten"]
     assert not store.answers()
+
+
+def test_what_has_left_the_page_leaves_nothing_behind(opened):
+    bench, counts = opened(), []
+    for _ in range(3):
+        bench.measure()
+        for more in ("choose by hand", "two strategies side by side", "nothing"):
+            bench.controls["more"].value = more
+        counts.append(len(widget_module._instances))  # all that are open in this process
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_what_torch_cannot_do_is_said(opened, digits, store, monkeypatch):
