@@ -56,7 +56,7 @@ class Kernels(AsyncMappingKernelManager):
         """The id of the kernel that is ahead, whom another one follows; of a new one where there is none."""
         ahead, self.ahead = self.ahead, None
         asyncio.get_running_loop().call_later(LATER, self.get_ahead)
-        if ahead is not None and (kernel := await ahead) in self:
+        if ahead is not None and (kernel := await ahead) in self and await ensure_async(self.is_alive(kernel)):
             return kernel
         return await super().start_kernel(**given)
 
