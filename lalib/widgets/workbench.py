@@ -88,7 +88,7 @@ class Workbench(Panel):
         self.controls["how many"].value = max(1, self.loop.step)
         strategy, many, go, by, more = self.controls.values()
         left = ipywidgets.VBox([self.map, self.legend, self.curve_place, self.news], layout={"flex": "1 1 420px"})
-        self.bench.layout = {"flex": "1.4 1 520px"}
+        self.bench.layout, self.bench.children = {"flex": "1.4 1 520px"}, [self.sheet]
         head = [row(*self.steps.values()), self.sentence, self.bar, row(strategy, many, go, by)]
         super().__init__([*head, row(left, self.bench), more, self.place, Names()])
         self.add_class("lalib-workbench")
@@ -180,7 +180,7 @@ class Workbench(Panel):
         # An undo is refused when another page has changed the classes: then the labeller is made anew, and can.
         self.labeller.on_msg(lambda _, message, __: message["kind"] == "undo" and self._answered())
         self._left = self.unanswered
-        self.bench.children = [self.labeller]
+        self._focus()
         if earlier is not None:
             close(earlier)
 
@@ -292,13 +292,13 @@ class Workbench(Panel):
         if len(index):
             self._show(index[:TILES], f"{len(index[:TILES])} of {counted(len(index), 'selected image')}")
         elif self.labeller is not None:
-            self.bench.children = [self.labeller]
+            self._turn_to(self.labeller)
         self._tell()
 
     def _show(self, index, words):
         tiles = [picture(self.images.images[i], self.name(i), 96) for i in index.tolist()]
         self.sheet.value = f'<p>{html.escape(words)}</p><div class="lalib-tiles">{"".join(tiles)}</div>'
-        self.bench.children = [self.sheet]
+        self._turn_to(self.sheet)
 
     @property
     def unanswered(self) -> int:
@@ -313,8 +313,18 @@ class Workbench(Panel):
 
     def go_on(self) -> None:
         """Show the labeller again."""
-        self.bench.children = []
-        self.bench.children = [self.labeller]  # shown anew, it takes the keys
+        self._focus()
+
+    def _focus(self):
+        """Show the labeller; new on the page, it takes the keys."""
+        self.bench.children = [self.sheet]
+        self.bench.children = [self.sheet, self.labeller]
+        self._turn_to(self.labeller)
+
+    def _turn_to(self, part):
+        """Show one part of the bench and hide the other: the page would keep what was drawn of a part taken away."""
+        for each in self.bench.children:
+            each.layout.display = None if each is part else "none"
 
     def _round(self):
         new = len(self.loop.answered[0]) and self.changed
