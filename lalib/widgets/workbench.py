@@ -10,6 +10,7 @@ from pathlib import Path
 import ipywidgets
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 
 from lalib.data.checks import LalibError, check_type
 from lalib.data.imageset import ImageSet
@@ -226,7 +227,7 @@ class Workbench(Panel):
         self.trouble = ""
         try:
             act()
-        except (RuntimeError, ValueError, OSError) as error:  # LalibError among them, and those of torch
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:  # LalibError, those of torch, a full disk
             self.trouble = f"{str(error).rstrip('.')}."
         finally:
             self.progress("", 1, 1)

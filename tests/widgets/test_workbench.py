@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ipywidgets.widgets import widget as widget_module
+from safetensors import SafetensorError
 
 import lalib as la
 from lalib.labelling import Answer
@@ -355,15 +356,16 @@ def test_what_has_left_the_page_leaves_nothing_behind(opened):
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_what_torch_cannot_do_is_said(opened, digits, store, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("not enough memory"), SafetensorError("No space left on device")])
+def test_what_others_cannot_do_is_said(error, opened, digits, store, monkeypatch):
     bench = opened()
 
     def ask(*_):
-        raise RuntimeError("not enough memory")
+        raise error
 
     monkeypatch.setattr(bench.loop, "ask", ask)
     bench.steps["rounds"].click()
-    assert bench.sentence.value.startswith("not enough memory.\n")
+    assert bench.sentence.value.startswith(f"{error}.\n")
 
 
 def test_other_codes_are_taken_over_with_what_was_answered(opened, digits, store):
