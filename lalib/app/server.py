@@ -4,6 +4,7 @@ Voila's own --token leaves static files open, among them pictures in the noteboo
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import tornado.ioloop
@@ -56,8 +57,9 @@ class Kernels(AsyncMappingKernelManager):
         """The id of the kernel that is ahead, whom another one follows; of a new one where there is none."""
         ahead, self.ahead = self.ahead, None
         asyncio.get_running_loop().call_later(LATER, self.get_ahead)
-        if ahead is not None and (kernel := await ahead) in self and await ensure_async(self.is_alive(kernel)):
-            return kernel
+        with contextlib.suppress(Exception):  # it could not be started
+            if ahead is not None and (kernel := await ahead) in self and await ensure_async(self.is_alive(kernel)):
+                return kernel
         return await super().start_kernel(**given)
 
     def get_ahead(self) -> None:

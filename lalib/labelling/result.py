@@ -103,6 +103,8 @@ def apply_result(
         elif how["from"] == NETWORK:
             weights = how["weights"] if how["weights"] == "DEFAULT" else result / how["weights"]
             inputs = encode(PretrainedEncoder(how["name"], weights), inputs)
+        elif how["from"] != PIXELS:
+            raise LalibError(f"{result} was made from {how['from']!r}, which this version does not know")
     sure, guess = predict_proba(classifier, inputs).max(dim=1)
     return table_of(images, [record["class_names"][number] for number in guess], sure.tolist())
 

@@ -44,12 +44,15 @@ def row(*widgets: ipywidgets.DOMWidget, **layout: str) -> ipywidgets.HBox:
 
 
 def close(widget: ipywidgets.Widget) -> None:
-    """Close it with its parts, layout and style, which would stay in the kernel and hold what the page has drawn."""
+    """Close it with its parts, layout and style, which would stay in the kernel and hold what the page has drawn.
+
+    A part that others have, too, says so by `stays`.
+    """
     held = [*(getattr(widget, name) for name in widget.keys), *vars(widget).values()]
     widget.close()
     for each in held:
         for part in each if isinstance(each, tuple | list) else [each]:
-            if isinstance(part, ipywidgets.Widget) and part.comm is not None:  # not closed yet
+            if isinstance(part, ipywidgets.Widget) and part.comm is not None and not getattr(part, "stays", False):
                 close(part)
 
 

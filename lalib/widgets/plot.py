@@ -25,6 +25,7 @@ class Library(anywidget.AnyWidget):
     """plotly.js, which goes to the page once for all its plots."""
 
     source = traitlets.Unicode().tag(sync=True)
+    stays = True  # where one of its plots is closed
     _esm = "export default {}"
     _shared = None
 

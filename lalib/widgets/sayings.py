@@ -46,6 +46,8 @@ def label_these(count: int) -> str:
 
 def brought(loop: LabellingLoop, curve: list[Snapshot], advice: str) -> list[str]:
     """What the last round has brought, and the advice whether to go on, in sentences."""
+    if not curve:  # every answer is "not sure"
+        return [advice]
     now = curve[-1]
     if now.accuracy != now.accuracy:
         said = ["How good it is cannot be said yet: label more of the yardstick."]

@@ -174,13 +174,12 @@ class Workbench(Panel):
         LalibError, with the words for what they are, if there are none."""
         if not len(index):
             raise LalibError(f"there is nothing left to label in {words}")
-        self._opened = words, copies
         earlier, probs = self.labeller, self.curve[-1].probs if self.curve and words != YARDSTICK else None
         look = {"probs": probs, "groups": copies, "focused": True, "on_answer": self._answered}
         self.labeller = Labeller(self.images, self.store, index[:MOST], **look)
         # An undo is refused when another page has changed the classes: then the labeller is made anew, and can.
         self.labeller.on_msg(lambda _, message, __: message["kind"] == "undo" and self._answered())
-        self._left = self.unanswered
+        self._opened, self._left = (words, copies), self.unanswered
         self._focus()
         if earlier is not None:
             close(earlier)

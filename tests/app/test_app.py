@@ -442,6 +442,7 @@ def test_no_request_leaves_the_machine(shown):
 @pytest.mark.browser
 def test_the_kernel_ends_with_its_page(shown, app):
     kernel = app.kernel(shown)
+    assert kernel is not None
     shown.unroute_all()  # playwright would hold back the last request of a page
     shown.goto("about:blank")
     wait_for(lambda: kernel not in app.kernels, "the end of the kernel", seconds=30)

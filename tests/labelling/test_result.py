@@ -184,6 +184,10 @@ def test_no_result(made, tmp_path, photos):
         apply_result(tmp_path, photos)
     loop, encoder = made()
     folder = loop.write_result(tmp_path / "result", encoder)
+    other = json.loads((folder / "result.json").read_text()) | {"codes": {"from": "the moon"}}
+    (folder / "result.json").write_text(json.dumps(other))
+    with pytest.raises(la.LalibError, match="was made from 'the moon', which this version does not know"):
+        apply_result(folder, photos)
     for text in ("{", "[]", '{"format": "lalib-result-1"}', '{"format": 2}'):
         (folder / "result.json").write_text(text)
         with pytest.raises(la.LalibError, match=r"result.json is damaged, or not of this version of lalib"):

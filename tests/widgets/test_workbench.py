@@ -4,6 +4,7 @@ import csv
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 from ipywidgets.widgets import widget as widget_module
@@ -13,6 +14,7 @@ import lalib as la
 from lalib.labelling import Answer
 from lalib.widgets.colouring import COLOURED, coloured
 from lalib.widgets.labeller import NONE
+from lalib.widgets.plot import Plot
 from lalib.widgets.sayings import pace
 
 COUNT, HELD, STEP = 120, 24, 19  # digits; held-out ones, a fifth; of a pool of 96, a fifth is asked for at a time
@@ -272,6 +274,16 @@ def test_troubles_are_said(opened, digits, store):
     assert "cannot be opened" in bench.sentence.value
 
 
+def test_all_not_sure_is_said(opened, digits, store):
+    bench = opened()
+    answer(store, digits, bench.loop.held_out.tolist())
+    for image in bench.loop.pool[:STEP].tolist():
+        store.unsure([digits.hashes[image]])
+    bench.refresh()
+    assert press(bench) != "Learn"  # which has been done
+    assert bench.news.value
+
+
 def test_answers_to_other_images_are_told(opened, store, digits):
     store.put("0" * 64, 3)
     assert opened().sentence.value.startswith("1 answer by me in ")
@@ -347,13 +359,14 @@ def test_an_undo_goes_on_when_another_page_has_added_a_class(opened, store, digi
 
 
 def test_what_has_left_the_page_leaves_nothing_behind(opened):
-    bench, counts = opened(), []
+    bench, counts, plot = opened(), [], Plot(go.Figure())
     for _ in range(3):
         bench.measure()
         for more in ("choose by hand", "two strategies side by side", "nothing"):
             bench.controls["more"].value = more
         counts.append(len(widget_module._instances))  # all that are open in this process
     assert counts[0] == counts[1] == counts[2]
+    assert plot.library.comm is not None  # all plots of a page share it
 
 
 @pytest.mark.parametrize("error", [RuntimeError("not enough memory"), SafetensorError("No space left on device")])
