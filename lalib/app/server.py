@@ -15,9 +15,8 @@ from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 from voila.app import Voila
 
-IMPORTS = (
-    "import jscatter, sklearn.manifold, torch._dynamo, lalib.app"  # what a page and its first round take seconds for
-)
+# What a page and its first round take seconds for.
+IMPORTS = "import jscatter, sklearn.manifold, torch._dynamo, lalib.app"
 LATER = 20  # seconds after a page was opened, when it should have its processors for itself no more
 IDLE = 600  # seconds after which a kernel that has neither a page nor anything to do is shut down
 # The browser itself sends no request anywhere else, whatever the page or Voila's templates ask for.

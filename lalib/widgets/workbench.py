@@ -180,7 +180,7 @@ class Workbench(Panel):
         # An undo is refused when another page has changed the classes: then the labeller is made anew, and can.
         self.labeller.on_msg(lambda _, message, __: message["kind"] == "undo" and self._answered())
         self._opened, self._left = (words, copies), self.unanswered
-        self._focus()
+        self.go_on()
         if earlier is not None:
             close(earlier)
 
@@ -312,10 +312,6 @@ class Workbench(Panel):
         self.map.select(index[:0])
 
     def go_on(self) -> None:
-        """Show the labeller again."""
-        self._focus()
-
-    def _focus(self):
         """Show the labeller; new on the page, it takes the keys."""
         self.bench.children = [self.sheet]
         self.bench.children = [self.sheet, self.labeller]
